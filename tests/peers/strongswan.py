@@ -1,0 +1,273 @@
+"""Debian's strongSwan as the responder, in a network namespace: a real peer for the tests.
+
+    lab: left, 10.9.0.1 and fd09::1 (the program under test) ---- right, 10.9.0.2 and fd09::2 (charon)
+    inner networks: 10.1.0.0/24 and fd01::/64 ---- 10.2.0.0/24 and fd02::/64
+
+charon does ESP in user space (kernel-libipsec), so the kernel needs none, but only inside UDP: without
+NAT_DETECTION_*_IP notifies from the initiator it refuses the Child SA. Needs root: see in_user_namespace.
+"""
+from __future__ import annotations
+
+import os
+import secrets
+import select
+import shutil
+import socket
+import struct
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from string import Template
+from typing import Any
+
+PACKAGES = ('iproute2 charon-systemd strongswan-swanctl libcharon-extra-plugins libstrongswan-extra-plugins'
+            ' tshark')
+PATH = os.environ.get('PATH', os.defpath) + ':/usr/sbin:/sbin'  # a user's own may lack the last two
+ENV = {**os.environ, 'PATH': PATH}
+Argv = Sequence[str | Path]
+LIBIPSEC = Path('/usr/lib/ipsec/plugins/libstrongswan-kernel-libipsec.so')
+AS_ROOT = ('unshare', '--user', '--map-root-user', '--mount', '--net', '--pid', '--fork', '--mount-proc',
+           '--kill-child')
+# ip keeps its namespaces in /run; sysfs shows the network devices of whoever mounted it
+IN_NAMESPACE = '''PATH=$PATH:/usr/sbin:/sbin
+mount -t tmpfs run /run && mkdir /run/netns && ip link set lo up || exit 125
+mount -t sysfs sys /sys 2>/dev/null
+exec "$@"'''
+
+ADDRESSES = Template('''link set lo up
+addr add 10.9.0.$n/24 dev veth
+addr add fd09::$n/64 dev veth nodad
+addr add 10.$n.0.1/24 dev lo
+addr add fd0$n::1/64 dev lo nodad
+link set veth up
+''')
+# charon passes over plugins that are not installed; openssl does what it can, the others the rest
+STRONGSWAN_CONF = Template('''charon {
+  load = random nonce openssl gcrypt gmp aes sha1 sha2 mgf1 hmac kdf xcbc ccm gcm chapoly curve25519 \\
+    pem pkcs1 pkcs8 x509 pubkey constraints kernel-libipsec kernel-netlink socket-default vici
+  plugins {
+    kernel-libipsec { allow_peer_ts = yes }
+    vici { socket = "unix://$home/charon.vici" }
+  }
+  filelog { stdout {
+    default = 1
+    flush_line = yes
+    time_format = %H:%M:%S
+    time_add_ms = yes
+  } }
+  $extra
+}
+swanctl {
+  socket = "unix://$home/charon.vici"
+  load = random nonce openssl gmp sha1 sha2 pem pkcs1 pkcs8 x509 pubkey
+}
+''')
+SWANCTL_CONF = Template('''connections { lab {
+  version = 2
+  local_addrs = %any
+  remote_addrs = %any
+  proposals = $ike
+  mobike = no
+  local {
+    auth = $local_auth
+    pubkeys = right.pub
+    id = "$right_id"
+  }
+  remote {
+    auth = $remote_auth
+    pubkeys = left.pub
+    id = "$left_id"
+  }
+  children { net {
+    local_ts = $local_ts
+    remote_ts = $remote_ts
+    esp_proposals = $esp
+  } }
+} }
+''')
+
+
+def missing() -> str | None:
+    """Say what this machine lacks and what to do about it, None if nothing."""
+    lacking = [name for name in ('ip', 'charon-systemd', 'swanctl') if not shutil.which(name, path=PATH)]
+    lacking += [] if LIBIPSEC.exists() else [LIBIPSEC.name]
+    if lacking:
+        return f'no {", ".join(lacking)}: apt-get install {PACKAGES}'
+    if not Path('/dev/net/tun').exists():
+        return 'no /dev/net/tun: modprobe tun'
+    unshare = ['unshare', '--net', 'true'] if os.geteuid() == 0 else [*AS_ROOT, 'true']
+    if (done := execute(unshare)).returncode:
+        return f'no namespaces ({done.stderr.strip()}): run as root or allow user namespaces'
+    return None
+
+
+def in_user_namespace(argv: Sequence[str]) -> list[str]:
+    """Return the command that runs `argv` without root, but as root of a user namespace where a Lab works."""
+    return [*AS_ROOT, 'sh', '-c', IN_NAMESPACE, 'sh', *argv]
+
+
+def execute(argv: Argv, **kw: Any) -> subprocess.CompletedProcess[str]:
+    """Run a program to its end and keep what it says."""
+    defaults = {'env': ENV, 'text': True, 'stdout': subprocess.PIPE, 'stderr': subprocess.PIPE, 'timeout': 30}
+    return subprocess.run(argv, check=False, **{**defaults, **kw})  # noqa: S603
+
+
+def end(process: subprocess.Popen[str]) -> None:
+    """Terminate a process that still runs, and kill it if it does not listen."""
+    with process:
+        process.terminate()
+        try:
+            process.wait(5)
+        except subprocess.TimeoutExpired:
+            process.kill()
+
+
+class Lab:
+    """Join two network namespaces: charon runs in the right one, the program under test in the left one."""
+
+    def __init__(self, tmp_path: Path) -> None:
+        self.home = Path(tmp_path).resolve() / 'strongswan'
+        name = f'{os.getpid()}-{secrets.token_hex(2)}'  # a process id alone may be that of an aborted run
+        self.left, self.right = f'ikeL-{name}', f'ikeR-{name}'
+        self._cleanup = ExitStack()
+        self._charon: subprocess.Popen[str] | None = None
+
+    def __enter__(self) -> Lab:
+        """Make the namespaces, or nothing."""
+        with ExitStack() as cleanup:
+            for side in (self.left, self.right):
+                self._ip('netns', 'add', side)
+                cleanup.callback(self._ip, 'netns', 'del', side)
+            self._ip('link', 'add', 'veth', 'netns', self.left, 'type', 'veth',
+                     'peer', 'name', 'veth', 'netns', self.right)
+            for n, side in enumerate((self.left, self.right), 1):
+                self._ip('-n', side, '-batch', '-', input=ADDRESSES.substitute(n=n))
+            cleanup.callback(self.stop)
+            self._cleanup = cleanup.pop_all()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        """End what runs and remove the namespaces; the files in `home` stay, to be looked at."""
+        self._cleanup.close()
+
+    def start(self, *, left_pub: Path, right_key: Path, right_pub: Path,
+              ike: str = 'camellia256-sha256-modp2048', esp: str = 'camellia256-sha256',
+              left_id: str = 'alice.example.org', right_id: str = 'bob.example.org',
+              remote_auth: str = 'pubkey', local_auth: str = 'pubkey',
+              local_ts: str = '10.2.0.0/24', remote_ts: str = '10.1.0.0/24', extra: str = '') -> None:
+        """Start charon anew with this configuration (`extra`: lines for charon { })."""
+        self.stop()
+        shutil.rmtree(self.home, ignore_errors=True)
+        files = {'pubkey/left.pub': left_pub, 'pubkey/right.pub': right_pub, 'private/right.pem': right_key}
+        # AppArmor, where it is enforced, knows the installed programs and would keep them from our files
+        files |= {name: Path(shutil.which(name, path=PATH) or name) for name in ('charon-systemd', 'swanctl')}
+        for name, source in files.items():
+            (self.home / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(source, self.home / name)
+        (self.home / 'strongswan.conf').write_text(STRONGSWAN_CONF.substitute(home=self.home, extra=extra))
+        (self.home / 'swanctl.conf').write_text(SWANCTL_CONF.substitute(
+            ike=ike, esp=esp, left_id=left_id, right_id=right_id, remote_auth=remote_auth,
+            local_auth=local_auth, local_ts=local_ts, remote_ts=remote_ts))
+        with (self.home / 'charon.log').open('w') as log:
+            self._charon = self._popen(self.right, [self.home / 'charon-systemd'], env=self._env(),
+                                       stdout=log, stderr=log, start_new_session=True)
+        self._wait()
+        self.swanctl('--load-all', '--noprompt')
+
+    def stop(self) -> None:
+        """End charon, if it runs."""
+        if self._charon:
+            end(self._charon)
+            self._charon = None
+
+    def run(self, argv: Argv, timeout: float = 30, **kw: Any) -> subprocess.CompletedProcess[str]:
+        """Run a program on the left side to its end."""
+        return execute(['ip', 'netns', 'exec', self.left, *argv], timeout=timeout, **kw)
+
+    def popen(self, argv: Argv, **kw: Any) -> subprocess.Popen[str]:
+        """Start a program on the left side; it is ended with the lab."""
+        process = self._popen(self.left, argv, **kw)
+        self._cleanup.callback(end, process)
+        return process
+
+    def swanctl(self, *args: str) -> str:
+        """Return what swanctl says to charon's side."""
+        done = execute(['ip', 'netns', 'exec', self.right, self.home / 'swanctl', *args], env=self._env())
+        if done.returncode:
+            raise RuntimeError(f'swanctl {" ".join(args)}: {done.stdout}{done.stderr}\n{self._tail()}')
+        return done.stdout
+
+    def sas(self) -> str:
+        """Return charon's SAs for people."""
+        return self.swanctl('--list-sas')
+
+    def sas_raw(self) -> str:
+        """Return charon's SAs for programs."""
+        return self.swanctl('--list-sas', '--raw')
+
+    def log(self) -> str:
+        """Return what charon has logged since its start."""
+        return (self.home / 'charon.log').read_text(errors='replace')
+
+    @contextmanager
+    def capture(self, name: str = 'ike.pcap') -> Iterator[Path]:
+        """Record every frame that passes the left side; the file is complete after the context."""
+        pcap = self.home.parent / name
+        process = self.popen([sys.executable, __file__, 'veth', pcap], start_new_session=True)
+        if process.stdout is None or not process.stdout.readline():
+            raise RuntimeError(f'no capture: {process.communicate()[1]}')
+        try:
+            yield pcap
+        finally:
+            process.communicate(timeout=10)  # closes its stdin: the sign to finish
+
+    def loss(self, percent: float) -> None:
+        """Lose so many of the packets that the left side sends."""
+        done = self.run(['tc', 'qdisc', 'replace', 'dev', 'veth', 'root', 'netem', 'loss', f'{percent}%'])
+        if done.returncode:
+            raise RuntimeError(done.stderr)
+
+    def _wait(self, timeout: float = 10) -> None:
+        deadline = time.monotonic() + timeout
+        while True:
+            try:
+                self.swanctl('--stats')
+                return
+            except RuntimeError as error:
+                if self._charon is None or self._charon.poll() is not None or time.monotonic() > deadline:
+                    raise RuntimeError(f'charon does not start\n{self._tail()}') from error
+                time.sleep(0.01)
+
+    def _tail(self) -> str:
+        return '\n'.join(['charon.log ends:', *self.log().splitlines()[-20:]])
+
+    def _env(self) -> dict[str, str]:
+        return {**ENV, 'STRONGSWAN_CONF': str(self.home / 'strongswan.conf'), 'SWANCTL_DIR': str(self.home)}
+
+    def _popen(self, side: str, argv: Argv, **kw: Any) -> subprocess.Popen[str]:
+        defaults = {'env': ENV, 'text': True, **dict.fromkeys(('stdin', 'stdout', 'stderr'), subprocess.PIPE)}
+        argv = ['ip', 'netns', 'exec', side, *argv]
+        return subprocess.Popen(argv, **{**defaults, **kw})  # noqa: S603
+
+    def _ip(self, *args: str, **kw: Any) -> None:
+        done = execute(['ip', *args], **kw)
+        if done.returncode:
+            raise RuntimeError(f'ip {" ".join(args)}: {done.stderr}')
+
+
+def record(interface: str, path: str) -> None:
+    """Write what passes an interface to a pcap file, until stdin is closed and nothing is left to read."""
+    with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0) as frames, Path(path).open('wb') as pcap:
+        frames.bind((interface, 3))  # from here on every protocol (ETH_P_ALL), of no other interface
+        pcap.write(struct.pack('<IHHiIII', 0xA1B2C3D4, 2, 4, 0, 0, 65535, 1))
+        print('listening', flush=True)
+        while frames in select.select([frames, sys.stdin], [], [])[0]:
+            frame, now = frames.recv(65535), time.time()
+            pcap.write(struct.pack('<IIII', int(now), int(now % 1 * 1e6), len(frame), len(frame)) + frame)
+
+
+if __name__ == '__main__':
+    record(*sys.argv[1:])

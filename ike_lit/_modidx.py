@@ -48,6 +48,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                'ike_lit.const.MessageType.is_error': ('const.html#messagetype.is_error', 'ike_lit/const.py'),
                                'ike_lit.const.NoAnswer': ('const.html#noanswer', 'ike_lit/const.py'),
                                'ike_lit.const.NoProposalChosen': ('const.html#noproposalchosen', 'ike_lit/const.py'),
+                               'ike_lit.const.OtherTransform': ('const.html#othertransform', 'ike_lit/const.py'),
                                'ike_lit.const.Prf': ('const.html#prf', 'ike_lit/const.py'),
                                'ike_lit.const.ProtocolID': ('const.html#protocolid', 'ike_lit/const.py'),
                                'ike_lit.const.Registry': ('const.html#registry', 'ike_lit/const.py'),

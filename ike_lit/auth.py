@@ -24,7 +24,7 @@ from .header import Layout, Reader
 from .keys import prf
 from .payload import Notify, Payload
 
-# %% ../nbs/08_auth.ipynb #0dcd69a9
+# %% ../nbs/08_auth.ipynb #245c47f2
 @dataclass(frozen=True, repr=False)
 class Identity:
     "Who somebody claims to be (RFC 7296 §3.5)."
@@ -34,7 +34,9 @@ class Identity:
     @classmethod
     def from_text(cls, text: str) -> 'Identity':
         "Read `10.0.0.1`, `2001:db8::1`, `gw.example.org`, `user@example.org` or `@#` and hex for a KEY_ID. Raise `ValueError`."
-        if text.startswith('@#'): return cls(IDType.KEY_ID, bytes.fromhex(text[2:]))
+        if text.startswith('@#'):
+            try: return cls(IDType.KEY_ID, bytes.fromhex(text[2:]))
+            except ValueError: raise ValueError(f'{text!r} is no identity: after @# comes hex') from None
         try: address = ip_address(text)
         except ValueError: pass
         else: return cls(IDType.IPV4_ADDR if address.version == 4 else IDType.IPV6_ADDR, address.packed)

@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['TRANSFORM_IDS', 'Registry', 'ExchangeType', 'Type', 'ProtocolID', 'TransformType', 'Encryption', 'Prf', 'Integrity',
-           'Group', 'Esn', 'IDType', 'AuthenticationType', 'HashAlgorithm', 'CertEncoding', 'TSType', 'MessageType',
-           'IkeError', 'InvalidSyntax', 'InvalidMajorVersion', 'UnsupportedCriticalPayload', 'NoProposalChosen',
-           'InvalidKePayload', 'AuthenticationFailed', 'TsUnacceptable', 'Discard', 'NoAnswer', 'error_for']
+           'Group', 'Esn', 'OtherTransform', 'IDType', 'AuthenticationType', 'HashAlgorithm', 'CertEncoding', 'TSType',
+           'MessageType', 'IkeError', 'InvalidSyntax', 'InvalidMajorVersion', 'UnsupportedCriticalPayload',
+           'NoProposalChosen', 'InvalidKePayload', 'AuthenticationFailed', 'TsUnacceptable', 'Discard', 'NoAnswer',
+           'error_for']
 
 # %% ../nbs/00_const.ipynb #d7de5434
 from enum import IntEnum
@@ -63,7 +64,7 @@ class ProtocolID(Registry):
     AH = 2
     ESP = 3
 
-# %% ../nbs/00_const.ipynb #6e890982
+# %% ../nbs/00_const.ipynb #c231c10a
 class TransformType(Registry):
     "The kinds of algorithm (RFC 7296 §3.3.2)."
     ENCR = 1
@@ -137,6 +138,11 @@ class Esn(Registry):
     "Transform type 5: does the ESP SA count packets in 32 bits, or in 64 (extended sequence numbers)?"
     NO_ESN = 0
     ESN = 1
+
+
+class OtherTransform(Registry):
+    "IDs of a transform type that we do not know."
+    NONE = 0
 
 # %% ../nbs/00_const.ipynb #f1ccd446
 TRANSFORM_IDS: dict[int, type[Registry]] = {

@@ -7,12 +7,12 @@ __all__ = ['TRANSFORM', 'ATTRIBUTE', 'KEY_LENGTH', 'NOT_UNDERSTOOD', 'PROPOSAL',
            'parse_transform', 'parse_attributes', 'Proposal', 'parse_proposal', 'SA', 'Algorithm', 'key_size',
            'parse_proposals', 'common', 'choose', 'check_choice']
 
-# %% ../nbs/03_proposal.ipynb #f905b309
+# %% ../nbs/03_proposal.ipynb #58cf7faa
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 
-from .const import (TRANSFORM_IDS, Encryption, Esn, Group, Integrity, InvalidSyntax, NoProposalChosen, Prf,
+from .const import (TRANSFORM_IDS, Encryption, Esn, Group, Integrity, InvalidSyntax, NoProposalChosen, OtherTransform, Prf,
                            ProtocolID, Registry, TransformType, Type)
 from .header import Layout, Reader
 from .payload import Payload
@@ -53,14 +53,14 @@ class Transform:
 
     def __repr__(self) -> str: return self.name
 
-# %% ../nbs/03_proposal.ipynb #4a13d7e6
+# %% ../nbs/03_proposal.ipynb #33510387
 NOT_UNDERSTOOD = -1
 
 
 def parse_transform(r: Reader) -> tuple[Transform, bool]:
     "Take one transform; also return whether it says that it is the last."
     more, length, kind, number = r.fields(TRANSFORM)
-    id = TRANSFORM_IDS.get(kind, Registry)(number)
+    id = TRANSFORM_IDS.get(kind, OtherTransform)(number)
     if r.spans is not None: r.explain(id)
     if more not in (0, 3): raise InvalidSyntax(f'transform followed by substructure {more}')
     key_length = parse_attributes(r, length - TRANSFORM.size) if length != TRANSFORM.size else 0
@@ -195,7 +195,7 @@ def key_size(transform: Transform) -> int:
     if transform not in _BY_TRANSFORM: raise NoProposalChosen(f'{transform.name} is not implemented')
     return _BY_TRANSFORM[transform].key_size
 
-# %% ../nbs/03_proposal.ipynb #95cc12e3
+# %% ../nbs/03_proposal.ipynb #b0965543
 NEEDED = {
     ProtocolID.IKE: (TransformType.ENCR, TransformType.INTEG, TransformType.PRF, TransformType.DH),
     ProtocolID.ESP: (TransformType.ENCR, TransformType.INTEG, TransformType.ESN),
@@ -215,7 +215,7 @@ def _parse_one(number: int, text: str, protocol: ProtocolID) -> Proposal:
     for word in text.lower().split('-'):
         if word not in ALGORITHMS:
             near = get_close_matches(word, ALGORITHMS, 1, 0.5)
-            raise ValueError(f'{word!r} in {text!r} is no algorithm that I know' + f'; did you mean {near[0]!r}?' * bool(near))
+            raise ValueError(f'{word!r} in {text!r} is no algorithm that I know' + (f'; did you mean {near[0]!r}?' if near else ''))
         transforms.append(ALGORITHMS[word].transform)
     kinds = {t.type for t in transforms}
     if TransformType.PRF not in kinds and protocol == ProtocolID.IKE:

@@ -16,7 +16,7 @@ from .const import InvalidSyntax, TSType, TsUnacceptable, Type
 from .header import Layout, Reader
 from .payload import Payload
 
-# %% ../nbs/09_ts.ipynb #f072a74e
+# %% ../nbs/09_ts.ipynb #d9dcb0b4
 Address = IPv4Address | IPv6Address
 SELECTOR = Layout(
     'Traffic Selector',
@@ -40,7 +40,9 @@ class TrafficSelector:
     @classmethod
     def from_text(cls, text: str) -> 'TrafficSelector':
         "Read a network, an address or `first-last`, then perhaps `[tcp/80]` or `[17/500-600]`. Raise `ValueError`."
-        where, _, what = text.strip().removesuffix(']').partition('[')
+        where, bracket, what = text.strip().partition('[')
+        if bracket and not what.endswith(']'): raise ValueError(f'{text!r} has no closing bracket')
+        what = what.removesuffix(']')
         protocol, _, ports = what.partition('/')
         number = {'': 0, 'any': 0, 'icmp': 1, 'tcp': 6, 'udp': 17, 'icmpv6': 58}.get(protocol, protocol)
         first, _, last = ports.partition('-')

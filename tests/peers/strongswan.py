@@ -21,6 +21,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from string import Template
+from subprocess import PIPE
 from typing import Any
 
 PACKAGES = ('iproute2 charon-systemd strongswan-swanctl libcharon-extra-plugins libstrongswan-extra-plugins'
@@ -29,6 +30,9 @@ PATH = os.environ.get('PATH', os.defpath) + ':/usr/sbin:/sbin'  # a user's own m
 ENV = {**os.environ, 'PATH': PATH}
 Argv = Sequence[str | Path]
 LIBIPSEC = Path('/usr/lib/ipsec/plugins/libstrongswan-kernel-libipsec.so')
+# openssl, if it is installed, does what it can, the others do the rest
+CRYPTO = ('openssl gcrypt gmp aes sha1 sha2 mgf1 hmac kdf xcbc ccm gcm chapoly curve25519'
+          ' random nonce pem pkcs1 pkcs8 pubkey')
 AS_ROOT = ('unshare', '--user', '--map-root-user', '--mount', '--net', '--pid', '--fork', '--mount-proc',
            '--kill-child')
 # ip keeps its namespaces in /run; sysfs shows the network devices of whoever mounted it
@@ -42,18 +46,16 @@ addr add 10.9.0.$n/24 dev veth
 addr add fd09::$n/64 dev veth nodad
 addr add 10.$n.0.1/24 dev lo
 addr add fd0$n::1/64 dev lo nodad
-link set veth up
 ''')
-# charon passes over plugins that are not installed; openssl does what it can, the others the rest
+# the paths are relative, for a Unix socket's may have no more than 107 octets
 STRONGSWAN_CONF = Template('''charon {
-  load = random nonce openssl gcrypt gmp aes sha1 sha2 mgf1 hmac kdf xcbc ccm gcm chapoly curve25519 \\
-    pem pkcs1 pkcs8 x509 pubkey constraints kernel-libipsec kernel-netlink socket-default vici
+  load = $crypto kernel-libipsec kernel-netlink socket-default vici
   plugins {
     kernel-libipsec { allow_peer_ts = yes }
-    vici { socket = "unix://$home/charon.vici" }
+    vici { socket = unix://charon.vici }
   }
-  filelog { stdout {
-    default = 1
+  filelog { lab {
+    path = charon.log
     flush_line = yes
     time_format = %H:%M:%S
     time_add_ms = yes
@@ -61,8 +63,8 @@ STRONGSWAN_CONF = Template('''charon {
   $extra
 }
 swanctl {
-  socket = "unix://$home/charon.vici"
-  load = random nonce openssl gmp sha1 sha2 pem pkcs1 pkcs8 x509 pubkey
+  socket = unix://charon.vici
+  load = $crypto
 }
 ''')
 SWANCTL_CONF = Template('''connections { lab {
@@ -105,13 +107,13 @@ def missing() -> str | None:
 
 
 def in_user_namespace(argv: Sequence[str]) -> list[str]:
-    """Return the command that runs `argv` without root, but as root of a user namespace where a Lab works."""
+    """Return the command that runs `argv` as root of a user namespace of its own, where a Lab works."""
     return [*AS_ROOT, 'sh', '-c', IN_NAMESPACE, 'sh', *argv]
 
 
 def execute(argv: Argv, **kw: Any) -> subprocess.CompletedProcess[str]:
     """Run a program to its end and keep what it says."""
-    defaults = {'env': ENV, 'text': True, 'stdout': subprocess.PIPE, 'stderr': subprocess.PIPE, 'timeout': 30}
+    defaults = {'env': ENV, 'text': True, 'timeout': 30, 'stdout': PIPE, 'stderr': PIPE}
     return subprocess.run(argv, check=False, **{**defaults, **kw})  # noqa: S603
 
 
@@ -143,6 +145,8 @@ class Lab:
                 cleanup.callback(self._ip, 'netns', 'del', side)
             self._ip('link', 'add', 'veth', 'netns', self.left, 'type', 'veth',
                      'peer', 'name', 'veth', 'netns', self.right)
+            for side in (self.left, self.right):
+                self._ip('-n', side, 'link', 'set', 'veth', 'up')
             for n, side in enumerate((self.left, self.right), 1):
                 self._ip('-n', side, '-batch', '-', input=ADDRESSES.substitute(n=n))
             cleanup.callback(self.stop)
@@ -163,19 +167,21 @@ class Lab:
         shutil.rmtree(self.home, ignore_errors=True)
         files = {'pubkey/left.pub': left_pub, 'pubkey/right.pub': right_pub, 'private/right.pem': right_key}
         # AppArmor, where it is enforced, knows the installed programs and would keep them from our files
-        files |= {name: Path(shutil.which(name, path=PATH) or name) for name in ('charon-systemd', 'swanctl')}
+        files |= {x: Path(shutil.which(x, path=PATH) or x) for x in ('charon-systemd', 'swanctl')}
         for name, source in files.items():
             (self.home / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(source, self.home / name)
-        (self.home / 'strongswan.conf').write_text(STRONGSWAN_CONF.substitute(home=self.home, extra=extra))
+        crypto = ' '.join(x for x in CRYPTO.split() if LIBIPSEC.with_name(f'libstrongswan-{x}.so').exists())
+        (self.home / 'strongswan.conf').write_text(STRONGSWAN_CONF.substitute(crypto=crypto, extra=extra))
         (self.home / 'swanctl.conf').write_text(SWANCTL_CONF.substitute(
             ike=ike, esp=esp, left_id=left_id, right_id=right_id, remote_auth=remote_auth,
             local_auth=local_auth, local_ts=local_ts, remote_ts=remote_ts))
-        with (self.home / 'charon.log').open('w') as log:
-            self._charon = self._popen(self.right, [self.home / 'charon-systemd'], env=self._env(),
-                                       stdout=log, stderr=log, start_new_session=True)
+        with (self.home / 'charon.log').open('a') as log:  # charon itself opens it a second time
+            self._charon = self._popen(self.right, ['./charon-systemd'], stdout=log, stderr=log,
+                                       start_new_session=True, **self._place())
         self._wait()
-        self.swanctl('--load-all', '--noprompt')
+        if 'loaded private key' not in self.swanctl('--load-all', '--noprompt'):
+            raise RuntimeError(f'charon cannot use {right_key}\n{self._tail()}')
 
     def stop(self) -> None:
         """End charon, if it runs."""
@@ -195,9 +201,11 @@ class Lab:
 
     def swanctl(self, *args: str) -> str:
         """Return what swanctl says to charon's side."""
-        done = execute(['ip', 'netns', 'exec', self.right, self.home / 'swanctl', *args], env=self._env())
+        done = execute(['ip', 'netns', 'exec', self.right, './swanctl', *args], **self._place())
         if done.returncode:
-            raise RuntimeError(f'swanctl {" ".join(args)}: {done.stdout}{done.stderr}\n{self._tail()}')
+            # --load-all tries a dozen directories that we don't have
+            said = [line for line in done.stderr.splitlines() if not line.startswith('opening directory')]
+            raise RuntimeError('\n'.join([f'swanctl {" ".join(args)}:', *said, self._tail()]))
         return done.stdout
 
     def sas(self) -> str:
@@ -222,13 +230,9 @@ class Lab:
         try:
             yield pcap
         finally:
-            process.communicate(timeout=10)  # closes its stdin: the sign to finish
-
-    def loss(self, percent: float) -> None:
-        """Lose so many of the packets that the left side sends."""
-        done = self.run(['tc', 'qdisc', 'replace', 'dev', 'veth', 'root', 'netem', 'loss', f'{percent}%'])
-        if done.returncode:
-            raise RuntimeError(done.stderr)
+            _, trouble = process.communicate(timeout=10)  # closes its stdin: the sign to finish
+        if process.returncode:
+            raise RuntimeError(f'capture: {trouble}')
 
     def _wait(self, timeout: float = 10) -> None:
         deadline = time.monotonic() + timeout
@@ -244,11 +248,12 @@ class Lab:
     def _tail(self) -> str:
         return '\n'.join(['charon.log ends:', *self.log().splitlines()[-20:]])
 
-    def _env(self) -> dict[str, str]:
-        return {**ENV, 'STRONGSWAN_CONF': str(self.home / 'strongswan.conf'), 'SWANCTL_DIR': str(self.home)}
+    def _place(self) -> dict[str, Any]:
+        env = {**ENV, 'STRONGSWAN_CONF': 'strongswan.conf', 'SWANCTL_DIR': str(self.home)}
+        return {'cwd': self.home, 'env': env}
 
     def _popen(self, side: str, argv: Argv, **kw: Any) -> subprocess.Popen[str]:
-        defaults = {'env': ENV, 'text': True, **dict.fromkeys(('stdin', 'stdout', 'stderr'), subprocess.PIPE)}
+        defaults = {'env': ENV, 'text': True, 'stdin': PIPE, 'stdout': PIPE, 'stderr': PIPE}
         argv = ['ip', 'netns', 'exec', side, *argv]
         return subprocess.Popen(argv, **{**defaults, **kw})  # noqa: S603
 
@@ -261,12 +266,16 @@ class Lab:
 def record(interface: str, path: str) -> None:
     """Write what passes an interface to a pcap file, until stdin is closed and nothing is left to read."""
     with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0) as frames, Path(path).open('wb') as pcap:
+        frames.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 22)
         frames.bind((interface, 3))  # from here on every protocol (ETH_P_ALL), of no other interface
         pcap.write(struct.pack('<IHHiIII', 0xA1B2C3D4, 2, 4, 0, 0, 65535, 1))
         print('listening', flush=True)
         while frames in select.select([frames, sys.stdin], [], [])[0]:
             frame, now = frames.recv(65535), time.time()
             pcap.write(struct.pack('<IIII', int(now), int(now % 1 * 1e6), len(frame), len(frame)) + frame)
+        _, lost = struct.unpack('II', frames.getsockopt(263, 6, 8))  # SOL_PACKET, PACKET_STATISTICS
+    if lost:
+        sys.exit(f'{lost} frames came too fast')
 
 
 if __name__ == '__main__':

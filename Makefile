@@ -1,0 +1,44 @@
+# The habits of this project. `make` alone prints them.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+BIN = .venv/bin
+NOTEBOOKS = $(wildcard nbs/*.ipynb)
+
+help:      ## print this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' Makefile
+
+demo: .venv/run  ## shake hands with ourselves over loopback: two processes, real UDP, fresh keys
+	$(BIN)/python -m ike_lit.initiator --demo
+
+test: .venv/dev  ## lint, types, every cell of every chapter, and the tests (those with strongSwan want its packages, see README)
+	$(BIN)/ruff check
+	$(BIN)/mypy
+	$(BIN)/pytest -q --nbval nbs/
+	$(BIN)/pytest tests/
+
+lab: .venv/dev  ## open the chapters in JupyterLab
+	$(BIN)/jupyter lab --notebook-dir nbs
+
+export: .venv/dev  ## write ike_lit/*.py from the chapters
+	$(BIN)/nbdev-export
+
+refresh: export  ## run all chapters again and store their outputs
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/jupyter execute --inplace $(NOTEBOOKS)
+	$(BIN)/nbdev-clean
+
+bench: .venv/dev  ## ratios against the bare primitives, scapy, and an empty Python
+	$(BIN)/python tests/bench/bench.py
+
+clean:     ## remove what the other habits have made, the virtual environment too
+	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis nbs/.ipynb_checkpoints
+	find . -name __pycache__ -prune -exec rm -rf {} +
+
+.venv/run: settings.ini setup.py pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable .
+	touch $@
+
+.venv/dev: .venv/run
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	touch $@
+
+.PHONY: help demo test lab export refresh bench clean

@@ -1,0 +1,284 @@
+"Both ends in one process: what they agree on, what they refuse, and what a network between them may do."
+from dataclasses import replace
+
+import pytest
+from canonical import ALICE, BOB, configs, deliver, events, talk, two_ends
+from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key
+from ike_lit import ike_sa
+from ike_lit.auth import AUTH, SCHEMES, Identity, IDr
+from ike_lit.const import AuthenticationFailed, AuthenticationType, ExchangeType, MessageType, NoAnswer, NoProposalChosen, ProtocolID, Type
+from ike_lit.header import Reader
+from ike_lit.ike_sa import handshake
+from ike_lit.informational import RESPONDERS, delete_ike_sa
+from ike_lit.nat import Endpoint
+from ike_lit.payload import Notify, Opaque, Packet
+from ike_lit.proposal import SA, parse_proposals
+from ike_lit.protocol import IKE, ChildEstablished, ChildFailed, Closed, Established, State
+from ike_lit.ts import TrafficSelector, TSi
+
+
+def shake(alice: IKE, bob: IKE) -> tuple[IKE, IKE]:
+    alice.start(handshake(alice), now=0)
+    talk(alice, bob)
+    return alice, bob
+
+
+def found(ike: IKE, kind: type) -> list:
+    return [e for e in events(ike) if isinstance(e, kind)]
+
+
+def agree(alice: IKE, bob: IKE) -> None:
+    assert alice.state == bob.state == State.ESTABLISHED
+    assert alice.keys == bob.keys and alice.suite.transforms == bob.suite.transforms
+    assert alice.child.outbound == bob.child.inbound and alice.child.inbound == bob.child.outbound
+    assert alice.child.local_ts == bob.child.remote_ts and alice.child.remote_ts == bob.child.local_ts
+
+
+@pytest.mark.parametrize('ike, esp', [
+    ('camellia256-sha256-modp2048', 'camellia256-sha256'), ('aes256-sha256-modp2048', 'aes256-sha256'),
+    ('aes128-sha256-modp2048', 'camellia192-sha256'), ('aes256-camellia256-sha256-modp2048', 'aes256-camellia256-sha256')])
+def test_suites(ike: str, esp: str) -> None:
+    alice, bob = shake(*two_ends(RESPONDERS, *configs(ike, esp)))
+    agree(alice, bob)
+    assert len(alice.child.outbound.encr_key) * 8 == alice.child.outbound.encr.key_length
+
+
+def test_fresh_randomness_gives_fresh_keys() -> None:
+    pairs = [shake(*(IKE(c, here, there, initiator=first, responders=RESPONDERS)
+                     for c, here, there, first in zip(configs(), (ALICE, BOB), (BOB, ALICE), (True, False), strict=True))) for _ in range(2)]
+    for alice, bob in pairs: agree(alice, bob)
+    assert len({octets for alice, _ in pairs for octets in (*vars(alice.keys).values(), alice.child.outbound.encr_key)}) == 16
+
+
+# Authentication
+
+@pytest.mark.parametrize('scheme', SCHEMES.items(), ids=lambda s: s[1].name)
+def test_every_signature_scheme_of_a_peer_is_accepted(monkeypatch: pytest.MonkeyPatch, scheme: tuple) -> None:
+    identifier, how = scheme
+
+    def sign(key, octets, method):  # noqa: ANN001, ANN202
+        return AUTH(AuthenticationType.DIGITAL_SIGNATURE, bytes([len(identifier)]) + identifier + key.sign(octets, how.padding, how.hash))
+    monkeypatch.setattr(ike_sa, 'sign', sign)
+    alice, bob = shake(*two_ends(RESPONDERS))
+    assert how.name in alice.proof and how.name in bob.proof
+
+
+def no_rfc_7427(monkeypatch: pytest.MonkeyPatch) -> None:
+    "Let both ends be older than RFC 7427: they announce no hashes."
+    monkeypatch.setattr(ike_sa, 'hash_algorithms', lambda: Notify(MessageType(40000)))
+
+
+def test_method_1_only_if_both_want_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    no_rfc_7427(monkeypatch)
+    alice, bob = shake(*two_ends(RESPONDERS, *configs(allow_sha1=True)))
+    agree(alice, bob)
+    assert alice.proof == bob.proof == 'method 1, RSA with SHA-1, key of 2048 bits'
+
+
+def test_method_1_is_refused_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    no_rfc_7427(monkeypatch)
+    alice, _ = shake(*two_ends(RESPONDERS))
+    closed, = found(alice, Closed)
+    assert isinstance(closed.error, AuthenticationFailed) and '--allow-sha1' in str(closed.error)
+    # and a responder that does not want it refuses an initiator that does
+    left, right = configs(allow_sha1=True)[0], configs()[1]
+    alice, bob = shake(*two_ends(RESPONDERS, left, right))
+    assert alice.state == bob.state == State.CLOSED
+
+
+def test_a_stranger_with_a_good_key_is_refused() -> None:
+    left, right = configs()
+    stranger = replace(left, private_key=generate_private_key(65537, 2048))
+    alice, bob = shake(*two_ends(RESPONDERS, stranger, right))
+    assert alice.state == bob.state == State.CLOSED
+    assert alice.child is None and bob.child is None
+    for end in alice, bob: assert isinstance(found(end, Closed)[0].error, AuthenticationFailed)
+
+
+def test_the_right_key_under_another_name_is_refused() -> None:
+    left, right = configs()
+    alice, bob = shake(*two_ends(RESPONDERS, replace(left, local_id=Identity.from_text('mallory.example.org')), right))
+    assert 'FQDN mallory.example.org, we expect FQDN alice.example.org' in str(found(bob, Closed)[0].error)
+    assert not found(alice, Established)
+
+
+def test_a_responder_with_another_name_or_key_is_refused() -> None:
+    left, right = configs()
+    for other in replace(right, local_id=Identity.from_text('alice.example.org')), replace(right, private_key=generate_private_key(65537, 2048)):
+        alice, _ = shake(*two_ends(RESPONDERS, left, other))
+        assert alice.state == State.CLOSED and isinstance(found(alice, Closed)[0].error, AuthenticationFailed)
+
+
+def test_an_eap_gateway_gets_a_plain_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    def wants_eap(ike, request):  # noqa: ANN001, ANN202
+        return Packet(ExchangeType.IKE_AUTH, (IDr.of(ike.config.local_id), Opaque(Type.EAP, bytes.fromhex('0101000501'))))
+    alice, _ = shake(*two_ends({**RESPONDERS, ExchangeType.IKE_AUTH: wants_eap}))
+    assert 'EAP' in str(found(alice, Closed)[0].error) and alice.child is None
+
+
+# The Child SA may fail, and the IKE SA stands
+
+@pytest.mark.parametrize('change, error', [
+    ({'esp': parse_proposals('aes128-sha256', ProtocolID.ESP)}, MessageType.NO_PROPOSAL_CHOSEN),
+    ({'local_ts': (TrafficSelector.from_text('172.16.0.0/12'),)}, MessageType.TS_UNACCEPTABLE),
+    ({'mode': 'transport'}, MessageType.NO_PROPOSAL_CHOSEN)])
+def test_child_refused_by_the_responder(change: dict, error: MessageType) -> None:
+    left, right = configs()
+    alice, bob = shake(*two_ends(RESPONDERS, left, replace(right, **change)))
+    assert alice.state == bob.state == State.ESTABLISHED and alice.child is None and bob.child is None
+    for end in alice, bob: assert found(end, ChildFailed)[0].error.type == error
+
+
+@pytest.mark.parametrize('lie', ['wider', 'suite', 'spi', 'transport'])
+def test_child_refused_by_the_initiator_is_deleted_at_the_responder(lie: str) -> None:
+    def answer(ike, request):  # noqa: ANN001, ANN202
+        response = ike_sa.respond_ike_auth(ike, request)
+        sa = response.one(SA)
+        liar = {'wider': TSi((TrafficSelector.from_text('0.0.0.0/0'),)), 'transport': Notify(MessageType.USE_TRANSPORT_MODE),
+                'suite': SA((replace(parse_proposals('aes128-sha256', ProtocolID.ESP)[0], spi=b'1234'),)),
+                'spi': SA((replace(sa.proposals[0], number=7),))}[lie]
+        return Packet(response.exchange_type, (*(p for p in response.payloads if type(p) is not type(liar)), liar))
+    alice, bob = shake(*two_ends({**RESPONDERS, ExchangeType.IKE_AUTH: answer}))
+    assert alice.state == State.ESTABLISHED and alice.child is None and found(alice, ChildFailed)
+    assert bob.child is None  # Bob had one, and was told
+
+
+def test_narrowing() -> None:
+    left, right = configs()
+    wide = replace(left, remote_ts=(TrafficSelector.from_text('10.0.0.0/8'),))
+    alice, bob = shake(*two_ends(RESPONDERS, wide, right))
+    agree(alice, bob)
+    assert list(map(str, alice.child.remote_ts)) == ['10.2.0.0/24']
+
+
+def test_transport_mode() -> None:
+    alice, bob = shake(*two_ends(RESPONDERS, *configs(mode='transport')))
+    agree(alice, bob)
+    assert alice.child.mode == bob.child.mode == 'transport'
+
+
+# NAT
+
+def test_a_nat_moves_both_to_port_4500() -> None:
+    "Alice at 192.0.2.1 comes out of a NAT at 198.51.100.7, ports 61000 and 61001."
+    alice, bob = two_ends(RESPONDERS)
+    alice.natt = Endpoint(ALICE.host, 4500, natt=True), Endpoint(BOB.host, 4500, natt=True)
+    seen: list[Endpoint] = []
+    alice.start(handshake(alice), now=0)
+    for _ in range(2):
+        sent, = alice.datagrams_to_send(0)
+        seen.append(sent.destination)
+        outside = Endpoint('198.51.100.7', 61001 if sent.source.natt else 61000, natt=sent.source.natt)
+        assert sent.wire.startswith(bytes(4)) == sent.source.natt
+        bob.receive_datagram(sent.data, outside, 0, sent.destination)
+        back, = bob.datagrams_to_send(0)
+        assert back.destination == outside
+        alice.receive_datagram(back.data, back.source, 0, sent.source)
+    assert [e.port for e in seen] == [500, 4500]
+    assert alice.nat.here and not alice.nat.there and bob.nat.there and not bob.nat.here
+    assert alice.child.encap == (4500, 4500) and bob.child.encap == (4500, 61001)
+    assert bob.child.outbound.destination == '198.51.100.7'
+
+
+def test_no_nat_no_move() -> None:
+    alice, bob = two_ends(RESPONDERS)
+    alice.natt = ALICE._replace(port=4500, natt=True), BOB._replace(port=4500, natt=True)
+    shake(alice, bob)
+    assert alice.remote.port == 500 and alice.child.encap is None
+
+
+# IKE_SA_INIT's detours and refusals
+
+def forged(alice: IKE, *payloads: Notify) -> bytes:
+    return Packet(ExchangeType.IKE_SA_INIT, payloads).encode(alice.spi_i, bytes(8), response=True, initiator=False, message_id=0)
+
+
+def test_endless_cookies_are_not_followed_for_ever() -> None:
+    alice, _ = two_ends(RESPONDERS)
+    alice.start(handshake(alice), now=0)
+    sent = len(alice.datagrams_to_send(0))
+    for n in range(100):
+        alice.receive_datagram(forged(alice, Notify(MessageType.COOKIE, bytes([n]))), BOB, 0)
+        sent += len(alice.datagrams_to_send(0))
+    assert sent == 1 + ike_sa.DETOURS and alice.state == State.INITIAL
+
+
+@pytest.mark.parametrize('data', [b'', bytes(65), b'\x00\x13', b'\x00\x0e', b'\x0e'])
+def test_detours_that_lead_nowhere_are_not_taken(data: bytes) -> None:
+    kind = MessageType.COOKIE if len(data) in (0, 65) else MessageType.INVALID_KE_PAYLOAD
+    alice, bob = two_ends(RESPONDERS)
+    alice.start(handshake(alice), now=0)
+    deliver(alice, bob)
+    alice.receive_datagram(forged(alice, Notify(kind, data)), BOB, 0)
+    assert alice.datagrams_to_send(0) == [] and alice.state == State.INITIAL
+    talk(bob, alice)  # the true answer, after the forgery
+    agree(alice, bob)
+
+
+def test_what_came_back_is_told_at_the_end() -> None:
+    alice, _ = two_ends(RESPONDERS)
+    alice.start(handshake(alice), now=0)
+    for _ in range(1000): alice.receive_datagram(forged(alice, Notify(MessageType.NO_PROPOSAL_CHOSEN)), BOB, 0)
+    while (at := alice.next_timer()) is not None: alice.handle_timer(at)
+    error = found(alice, Closed)[0].error
+    assert isinstance(error, NoProposalChosen) and 'sent 5 times in 30 s; unauthenticated answers: the peer answers NO_PROPOSAL_CHOSEN' in str(error)
+    silent, _ = two_ends(RESPONDERS)
+    silent.start(handshake(silent), now=0)
+    while (at := silent.next_timer()) is not None: silent.handle_timer(at)
+    assert type(found(silent, Closed)[0].error) is NoAnswer
+
+
+@pytest.mark.parametrize('lost', range(1, 5))
+def test_each_message_may_be_lost_twice(lost: int) -> None:
+    alice, bob = two_ends(RESPONDERS)
+    alice.start(handshake(alice), now=0)
+    counts, now = {}, 0.0
+    for _ in range(40):
+        moved = False
+        for one, other, base in (alice, bob, 1), (bob, alice, 2):
+            for d in one.datagrams_to_send(now):
+                number = base + (2 if d.data[18] == ExchangeType.IKE_AUTH else 0)
+                counts[number] = counts.get(number, 0) + 1
+                if number == lost and counts[number] <= 2: continue
+                other.receive_datagram(d.data, d.source, now, d.destination)
+                moved = True
+        if not moved and alice.next_timer() is not None:
+            now = alice.next_timer()
+            alice.handle_timer(now)
+    agree(alice, bob)
+    assert counts[lost] == 3 and len(found(bob, Established)) == 1
+
+
+def test_unknown_status_notifies_and_payloads_change_nothing() -> None:
+    def chatty(ike, request):  # noqa: ANN001, ANN202
+        response = ike_sa.respond_ike_auth(ike, request)
+        extra = (Notify(MessageType(16430)), Notify(MessageType(40000), b'\xff' * 99), Opaque(Type(200), b'future'), Opaque(Type.Vendor, b'\xfe\xff'))
+        return Packet(response.exchange_type, (*extra, *reversed(response.payloads)))  # in another order, too
+    agree(*shake(*two_ends({**RESPONDERS, ExchangeType.IKE_AUTH: chatty})))
+
+
+def test_an_unknown_error_in_the_response_means_failure() -> None:
+    def refuses(ike, request):  # noqa: ANN001, ANN202
+        return Packet(ExchangeType.IKE_AUTH, (Notify(MessageType(1234)),))
+    alice, _ = shake(*two_ends({**RESPONDERS, ExchangeType.IKE_AUTH: refuses}))
+    assert '1234' in str(found(alice, Closed)[0].error)
+
+
+def test_payload_order_of_the_requests_is_the_rfcs() -> None:
+    alice, bob = two_ends(RESPONDERS)
+    alice.start(handshake(alice), now=0)
+    first = Packet.parse(Reader(deliver(alice, bob)[0]))
+    assert [p.kind for p in first.payloads] == [Type.SA, Type.KE, Type.Nonce, Type.Notify, Type.Notify, Type.Notify]
+    deliver(bob, alice)
+    second = bob.incoming.open(deliver(alice, bob)[0])
+    assert [p.kind for p in second.payloads] == [Type.IDi, Type.IDr, Type.AUTH, Type.SA, Type.TSi, Type.TSr]
+
+
+def test_goodbye_from_either_side() -> None:
+    for leaver in 0, 1:
+        ends = shake(*two_ends(RESPONDERS))
+        one, other = ends[leaver], ends[1 - leaver]
+        one.start(delete_ike_sa(one), now=1)
+        talk(one, other, now=1)
+        assert one.state == other.state == State.CLOSED and found(other, Closed)[0].error is None
+    assert not found(one, ChildEstablished)[1:]

@@ -7,7 +7,7 @@ __all__ = ['ID_LAYOUT', 'SHA256', 'SHA384', 'SHA512', 'SCHEMES', 'HASHES', 'RSA_
            'IDi', 'IDr', 'signed_octets', 'AUTH', 'Scheme', 'hash_algorithms', 'sign', 'verify', 'load_private_key',
            'load_public_key', 'is_demo_key']
 
-# %% ../nbs/08_auth.ipynb #1973c4a0
+# %% ../nbs/08_auth.ipynb #86c75c8c
 import hashlib
 from dataclasses import dataclass
 from ipaddress import ip_address
@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.asymmetric import padding
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, RSAPublicKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key, load_pem_public_key
 
-from .const import AuthenticationFailed, AuthenticationType, HashAlgorithm, IDType, InvalidSyntax, MessageType, Prf, Type
+from .const import AuthenticationFailed, AuthenticationType, HashAlgorithm, IDType, MessageType, Prf, Type
 from .header import Layout, Reader
 from .keys import prf
 from .payload import Notify, Payload

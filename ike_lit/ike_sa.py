@@ -7,11 +7,11 @@ __all__ = ['DETOURS', 'INITIAL_EXCHANGES', 'Agreement', 'agree', 'ike_sa_init', 
            'respond_ike_sa_init', 'prove', 'check_proof', 'make_child', 'transport_mode', 'ike_auth', 'refusal',
            'accepted_child', 'handshake', 'respond_ike_auth', 'respond_child']
 
-# %% ../nbs/13_ike_sa.ipynb #aa475dba
+# %% ../nbs/13_ike_sa.ipynb #3d24d3c1
 from dataclasses import replace
 from typing import NamedTuple
 
-from .auth import AUTH, HASHES, IDi, IDr, hash_algorithms, sign, signed_octets, verify
+from .auth import AUTH, IDi, IDr, hash_algorithms, sign, signed_octets, verify
 from .const import (AuthenticationFailed, AuthenticationType, ExchangeType, Group, HashAlgorithm, IkeError, InvalidKePayload,
                            InvalidSyntax, MessageType, NoProposalChosen, Prf, ProtocolID, TransformType, TsUnacceptable, Type, error_for)
 from .ke import GROUPS, KE, DiffieHellman

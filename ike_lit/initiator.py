@@ -180,7 +180,7 @@ def resolve(host: str, port: int) -> str:
     try: return str(socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)[0][4][0])
     except OSError as error: raise ValueError(f'{host}: {error.strerror or error}') from None
 
-# %% ../nbs/16_initiator.ipynb #109b1fb7
+# %% ../nbs/16_initiator.ipynb #a57bcd3b
 EXIT = {NoAnswer: 3, NoProposalChosen: 4, InvalidKePayload: 4, AuthenticationFailed: 5, TsUnacceptable: 6}
 
 
@@ -212,6 +212,7 @@ class Session:
             self.pump()
             return await self.done
         finally:
+            for number in signal.SIGINT, signal.SIGTERM: loop.remove_signal_handler(number)
             for port in self.ports.values():
                 if port.transport: port.transport.close()
 
@@ -368,7 +369,7 @@ def demo_peer(options: Iterable[str]) -> Iterator[tuple[str, str]]:
             yield str(first['port']), str(first['nat_port'])
         finally: peer.terminate()
 
-# %% ../nbs/16_initiator.ipynb #478a9e88
+# %% ../nbs/16_initiator.ipynb #c50faad4
 def build_parser() -> argparse.ArgumentParser:
     "Return the command line of the initiator."
     parser = argparse.ArgumentParser(
@@ -409,6 +410,7 @@ def main(argv: list[str] | None = None) -> int:
     except ValueError as error:
         print(f'ike-lit: {error}', file=sys.stderr)
         return 2
+    except KeyboardInterrupt: return 130
     except BrokenPipeError: return 1
 
 # %% ../nbs/16_initiator.ipynb #759553f6

@@ -14,7 +14,7 @@ from typing import ClassVar, TypeVar
 from .const import ExchangeType, InvalidSyntax, MessageType, ProtocolID, Type, UnsupportedCriticalPayload
 from .header import HEADER, Header, Layout, Reader
 
-# %% ../nbs/02_payload.ipynb #e94ed5ff
+# %% ../nbs/02_payload.ipynb #6d92ecbe
 GENERIC = Layout(
     'Generic Payload Header',
     ('Next Payload', 8, Type),
@@ -22,7 +22,6 @@ GENERIC = Layout(
     ('RESERVED', 7),
     ('Payload Length', 16, 'octets, these four included'),
 )
-GENERIC
 
 # %% ../nbs/02_payload.ipynb #544a07ae
 P = TypeVar('P', bound='Payload')

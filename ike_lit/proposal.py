@@ -17,7 +17,7 @@ from .const import (TRANSFORM_IDS, Encryption, Esn, Group, Integrity, InvalidSyn
 from .header import Layout, Reader
 from .payload import Payload
 
-# %% ../nbs/03_proposal.ipynb #593a97fb
+# %% ../nbs/03_proposal.ipynb #46145791
 TRANSFORM = Layout(
     'Transform',
     ('Last Substruc', 8, '3 if another transform follows, 0 if this is the last'),
@@ -28,7 +28,6 @@ TRANSFORM = Layout(
     ('Transform ID', 16, ''),
     ('Transform Attributes', 0),
 )
-TRANSFORM
 
 # %% ../nbs/03_proposal.ipynb #ce073f51
 ATTRIBUTE = Layout('Transform Attribute', ('AF', 1, '1: the value is here; 0: its length is here, and it follows'),
@@ -80,7 +79,7 @@ def parse_attributes(r: Reader, size: int) -> int:
     r.leave(outer)
     return key_length
 
-# %% ../nbs/03_proposal.ipynb #d50bb5ba
+# %% ../nbs/03_proposal.ipynb #9a6cdfbb
 PROPOSAL = Layout(
     'Proposal',
     ('Last Substruc', 8, '2 if another proposal follows, 0 if this is the last'),
@@ -92,7 +91,6 @@ PROPOSAL = Layout(
     ('Num Transforms', 8, ''),
     ('SPI', 0), ('Transforms', 0),
 )
-PROPOSAL
 
 # %% ../nbs/03_proposal.ipynb #75baacc7
 SPI_SIZES = {ProtocolID.IKE: (0, 8), ProtocolID.ESP: (4,), ProtocolID.AH: (4,)}  # 8: when an IKE SA is rekeyed

@@ -5,15 +5,13 @@
 # %% auto #0
 __all__ = ['HALF_OPEN_LIMIT', 'HALF_OPEN_SECONDS', 'Peers', 'Server', 'main']
 
-# %% ../nbs/17_responder.ipynb #d4d19940
+# %% ../nbs/17_responder.ipynb #1daf8a3c
 import argparse
 import json
 import os
 import signal
 import socket
 import sys
-from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from .const import Discard, ExchangeType, IkeError
 from .header import Header, Reader
@@ -22,8 +20,6 @@ from .initiator import Port, add_options, config_from, show_event, write_keylog
 from .nat import Endpoint
 from .nonce import Random
 from .protocol import IKE, Config, Datagram, Dropped, Established, Event, State
-
-if TYPE_CHECKING: import asyncio
 
 # %% ../nbs/17_responder.ipynb #a35c2a9e
 HALF_OPEN_LIMIT = 100

@@ -143,6 +143,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                    'ike_lit.initiator.connect': ('initiator.html#connect', 'ike_lit/initiator.py'),
                                    'ike_lit.initiator.demo': ('initiator.html#demo', 'ike_lit/initiator.py'),
                                    'ike_lit.initiator.demo_peer': ('initiator.html#demo_peer', 'ike_lit/initiator.py'),
+                                   'ike_lit.initiator.endpoint': ('initiator.html#endpoint', 'ike_lit/initiator.py'),
                                    'ike_lit.initiator.exit_status': ('initiator.html#exit_status', 'ike_lit/initiator.py'),
                                    'ike_lit.initiator.is_loopback': ('initiator.html#is_loopback', 'ike_lit/initiator.py'),
                                    'ike_lit.initiator.keylog_row': ('initiator.html#keylog_row', 'ike_lit/initiator.py'),

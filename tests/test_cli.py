@@ -193,7 +193,8 @@ def test_arguments(arguments: list[str], words: str) -> None:
 
 
 @pytest.mark.parametrize('key, words', [
-    (lambda: rsa.generate_private_key(65537, 1024), '1024 bits; at least 2048'), (lambda: rsa.generate_private_key(3, 2048), 'public exponent 3'),
+    (lambda: rsa.generate_private_key(65537, 1024), "1024 bits; at least 2048"),  # noqa: S505
+    (lambda: rsa.generate_private_key(3, 2048), 'public exponent 3'),
     (lambda: ec.generate_private_key(ec.SECP256R1()), 'not an RSA key')])
 def test_weak_and_foreign_keys(tmp_path: Path, key: object, words: str) -> None:
     private = key()

@@ -7,7 +7,7 @@ __all__ = ['ID_LAYOUT', 'SHA256', 'SHA384', 'SHA512', 'SCHEMES', 'HASHES', 'RSA_
            'IDi', 'IDr', 'signed_octets', 'AUTH', 'Scheme', 'hash_algorithms', 'sign', 'verify', 'load_private_key',
            'load_public_key', 'is_demo_key']
 
-# %% ../nbs/08_auth.ipynb #86c75c8c
+# %% ../nbs/08_auth.ipynb #ae136c65
 import hashlib
 from dataclasses import dataclass
 from ipaddress import ip_address
@@ -17,14 +17,16 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, RSAPublicKey
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key, load_pem_public_key
+from cryptography.hazmat.primitives.serialization import (
+    Encoding, PublicFormat, load_pem_private_key, load_pem_public_key)
 
-from .const import AuthenticationFailed, AuthenticationType, HashAlgorithm, IDType, MessageType, Prf, Type
+from .const import (
+    AuthenticationFailed, AuthenticationType, HashAlgorithm, IDType, MessageType, Prf, Type)
 from .header import Layout, Reader
 from .keys import prf
 from .payload import Notify, Payload
 
-# %% ../nbs/08_auth.ipynb #245c47f2
+# %% ../nbs/08_auth.ipynb #1dadf010
 @dataclass(frozen=True, repr=False)
 class Identity:
     "Who somebody claims to be (RFC 7296 §3.5)."
@@ -33,25 +35,38 @@ class Identity:
 
     @classmethod
     def from_text(cls, text: str) -> 'Identity':
-        "Read `10.0.0.1`, `2001:db8::1`, `gw.example.org`, `user@example.org` or `@#` and hex for a KEY_ID. Raise `ValueError`."
+        """Read `10.0.0.1`, `2001:db8::1`, `gw.example.org`, `user@example.org`
+        or `@#` and hex for a KEY_ID.
+
+        Raise `ValueError`."""
         if text.startswith('@#'):
             try: return cls(IDType.KEY_ID, bytes.fromhex(text[2:]))
-            except ValueError: raise ValueError(f'{text!r} is no identity: after @# comes hex') from None
+            except ValueError:
+                raise ValueError(f'{text!r} is no identity: after @# comes hex') from None
         try: address = ip_address(text)
         except ValueError: pass
-        else: return cls(IDType.IPV4_ADDR if address.version == 4 else IDType.IPV6_ADDR, address.packed)
-        if not text or not text.isascii() or not text.isprintable() or ' ' in text: raise ValueError(f'{text!r} is no identity')
-        return cls(IDType.RFC822_ADDR if '@' in text.lstrip('@') else IDType.FQDN, text.lstrip('@').encode())
+        else:
+            kind = IDType.IPV4_ADDR if address.version == 4 else IDType.IPV6_ADDR
+            return cls(kind, address.packed)
+        if not text or not text.isascii() or not text.isprintable() or ' ' in text:
+            raise ValueError(f'{text!r} is no identity')
+        kind = IDType.RFC822_ADDR if '@' in text.lstrip('@') else IDType.FQDN
+        return cls(kind, text.lstrip('@').encode())
 
     def __str__(self) -> str:
-        if self.type in (IDType.IPV4_ADDR, IDType.IPV6_ADDR) and len(self.data) in (4, 16): return str(ip_address(self.data))
-        if self.type in (IDType.FQDN, IDType.RFC822_ADDR) and self.data.isascii() and (text := self.data.decode()).isprintable(): return text[:256]
+        if self.type in (IDType.IPV4_ADDR, IDType.IPV6_ADDR) and len(self.data) in (4, 16):
+            return str(ip_address(self.data))
+        if self.type in (IDType.FQDN, IDType.RFC822_ADDR) and self.data.isascii():
+            text = self.data.decode()
+            if text.isprintable(): return text[:256]
         return '@#' * (self.type == IDType.KEY_ID) + self.data[:64].hex()
 
     def __repr__(self) -> str: return f'{self.type} {self}'
 
-# %% ../nbs/08_auth.ipynb #82841c7d
-ID_LAYOUT = Layout('Identification Payload', ('ID Type', 8, IDType), ('RESERVED', 24), ('Identification Data', 0))
+# %% ../nbs/08_auth.ipynb #edf67664
+ID_LAYOUT = Layout(
+    'Identification Payload',
+    ('ID Type', 8, IDType), ('RESERVED', 24), ('Identification Data', 0))
 
 
 @dataclass(frozen=True, repr=False)
@@ -63,7 +78,8 @@ class IDi(Payload):
     kind = Type.IDi
 
     @classmethod
-    def of(cls, identity: Identity) -> 'IDi': return cls(identity, ID_LAYOUT.pack(identity.type) + identity.data)
+    def of(cls, identity: Identity) -> 'IDi':
+        return cls(identity, ID_LAYOUT.pack(identity.type) + identity.data)
 
     @classmethod
     def parse(cls, r: Reader) -> 'IDi':
@@ -93,7 +109,7 @@ def signed_octets(
     "Return what an end signs (RFC 7296 §2.15)."
     return message + nonce + prf(kind, sk_p, id_body)
 
-# %% ../nbs/08_auth.ipynb #e5f11de5
+# %% ../nbs/08_auth.ipynb #9fafef95
 @dataclass(frozen=True, repr=False)
 class AUTH(Payload):
     "The proof (RFC 7296 §3.8)."
@@ -101,7 +117,9 @@ class AUTH(Payload):
     data: bytes
 
     kind = Type.AUTH
-    layout = Layout('Authentication Payload', ('Auth Method', 8, AuthenticationType), ('RESERVED', 24), ('Authentication Data', 0))
+    layout = Layout(
+        'Authentication Payload',
+        ('Auth Method', 8, AuthenticationType), ('RESERVED', 24), ('Authentication Data', 0))
 
     @classmethod
     def parse(cls, r: Reader) -> 'AUTH':
@@ -112,7 +130,7 @@ class AUTH(Payload):
 
     def __repr__(self) -> str: return f'AUTH({self.method}, {len(self.data)} octets)'
 
-# %% ../nbs/08_auth.ipynb #e28be766
+# %% ../nbs/08_auth.ipynb #49f17fb5
 @dataclass(frozen=True)
 class Scheme:
     "A way to sign with an RSA key."
@@ -122,11 +140,13 @@ class Scheme:
 
     @property
     def padding(self) -> padding.AsymmetricPadding:
-        return padding.PSS(padding.MGF1(self.hash), self.hash.digest_size) if self.pss else padding.PKCS1v15()
+        if not self.pss: return padding.PKCS1v15()
+        return padding.PSS(padding.MGF1(self.hash), self.hash.digest_size)
 
 
 _PKCS1 = '300d06092a864886f70d0101{:02x}0500'  # an OID, and no parameters
-_PSS = '304106092a864886f70d01010a3034a00f300d0609608648016503040{0}0500a11c301a06092a864886f70d010108300d0609608648016503040{0}0500a20302{1}'
+_PSS = ('304106092a864886f70d01010a3034a00f300d0609608648016503040{0}0500'
+        'a11c301a06092a864886f70d010108300d0609608648016503040{0}0500a20302{1}')
 SHA256, SHA384, SHA512 = hashes.SHA256(), hashes.SHA384(), hashes.SHA512()
 SCHEMES: dict[bytes, Scheme] = {bytes.fromhex(octets): scheme for octets, scheme in (
     (_PKCS1.format(11), Scheme('RSA with SHA2-256', SHA256)),
@@ -136,15 +156,17 @@ SCHEMES: dict[bytes, Scheme] = {bytes.fromhex(octets): scheme for octets, scheme
     (_PSS.format('202', '0130'), Scheme('RSA-PSS with SHA2-384', SHA384, pss=True)),
     (_PSS.format('203', '0140'), Scheme('RSA-PSS with SHA2-512', SHA512, pss=True)),
 )}
-HASHES = (HashAlgorithm.SHA2_256, HashAlgorithm.SHA2_384, HashAlgorithm.SHA2_512)  # announced in IKE_SA_INIT
+# announced in IKE_SA_INIT
+HASHES = (HashAlgorithm.SHA2_256, HashAlgorithm.SHA2_384, HashAlgorithm.SHA2_512)
 RSA_SHA1 = Scheme('RSA with SHA-1', hashes.SHA1())  # method 1, only if asked for  # noqa: S303
 
 
 def hash_algorithms() -> Notify:
     "Return the notification of the hashes that we accept (RFC 7427 §4)."
-    return Notify(MessageType.SIGNATURE_HASH_ALGORITHMS, b''.join(h.to_bytes(2, 'big') for h in HASHES))
+    data = b''.join(h.to_bytes(2, 'big') for h in HASHES)
+    return Notify(MessageType.SIGNATURE_HASH_ALGORITHMS, data)
 
-# %% ../nbs/08_auth.ipynb #bd753ae1
+# %% ../nbs/08_auth.ipynb #39477cf9
 SIGNED_WITH, _SIGNING = next(iter(SCHEMES.items()))
 
 
@@ -154,9 +176,11 @@ def sign(
     method: AuthenticationType = AuthenticationType.DIGITAL_SIGNATURE,
 ) -> AUTH:
     "Prove who we are (RFC 7296 §2.15, RFC 7427 §3): method 14, or method 1 with SHA-1."
-    if method == AuthenticationType.RSA: return AUTH(method, key.sign(octets, RSA_SHA1.padding, RSA_SHA1.hash))
+    if method == AuthenticationType.RSA:
+        return AUTH(method, key.sign(octets, RSA_SHA1.padding, RSA_SHA1.hash))
     signature = key.sign(octets, _SIGNING.padding, _SIGNING.hash)
-    # RFC 7427 §3: one octet for the size of the AlgorithmIdentifier, the AlgorithmIdentifier, the signature
+    # RFC 7427 §3: one octet for the size of the AlgorithmIdentifier,
+    # the AlgorithmIdentifier, the signature
     return AUTH(method, bytes([len(SIGNED_WITH)]) + SIGNED_WITH + signature)
 
 
@@ -171,15 +195,21 @@ def verify(
     if auth.method == AuthenticationType.DIGITAL_SIGNATURE:
         size = auth.data[0] if auth.data else 0
         identifier, signature = auth.data[1:1 + size], auth.data[1 + size:]
-        if identifier not in SCHEMES: raise AuthenticationFailed(f'the signature algorithm {identifier[:80].hex() or "(none)"} is not accepted')
+        if identifier not in SCHEMES:
+            shown = identifier[:80].hex() or '(none)'
+            raise AuthenticationFailed(f'the signature algorithm {shown} is not accepted')
         scheme = SCHEMES[identifier]
-    elif auth.method != AuthenticationType.RSA: raise AuthenticationFailed(f'authentication method {auth.method} is not accepted')
-    elif not allow_sha1: raise AuthenticationFailed('method 1 signs with SHA-1; only --allow-sha1 accepts that')
+    elif auth.method != AuthenticationType.RSA:
+        raise AuthenticationFailed(f'authentication method {auth.method} is not accepted')
+    elif not allow_sha1:
+        raise AuthenticationFailed('method 1 signs with SHA-1; only --allow-sha1 accepts that')
     try: key.verify(signature, octets, scheme.padding, scheme.hash)
-    except InvalidSignature: raise AuthenticationFailed(f'the signature ({scheme.name}) is wrong for this key, identity and handshake') from None
+    except InvalidSignature:
+        raise AuthenticationFailed(f'the signature ({scheme.name}) is wrong for this key, '
+                                   'identity and handshake') from None
     return f'method {int(auth.method)}, {scheme.name}, key of {key.key_size} bits'
 
-# %% ../nbs/08_auth.ipynb #62381e1b
+# %% ../nbs/08_auth.ipynb #5785cd47
 DEMO_KEYS = frozenset({
     'c541f7e52463b0649c6f21b0f41abf0d354877f491dce3d1191c4e386137c7d3',
     'dd4affeadf7dfc23f2ac168f400ff49120919ba9496a96b1be3ac2fcfbcf9825',
@@ -187,18 +217,24 @@ DEMO_KEYS = frozenset({
 
 
 def load_private_key(path: str | Path) -> RSAPrivateKey:
-    "Read a private key from a PEM file. Raise `ValueError` with one line that says what is wrong with it."
+    """Read a private key from a PEM file.
+
+    Raise `ValueError` with one line that says what is wrong with it."""
     data = _read(path)
     try: key = load_pem_private_key(data, None)
-    except TypeError: raise ValueError(f'{path}: the key is encrypted, which is not supported yet') from None
-    except ValueError: raise ValueError(f'{path}: no private key in PEM format') from None
+    except TypeError:
+        raise ValueError(f'{path}: the key is encrypted, which is not supported yet') from None
+    except ValueError:
+        raise ValueError(f'{path}: no private key in PEM format') from None
     if not isinstance(key, RSAPrivateKey): raise ValueError(f'{path}: not an RSA key')
     _check(key.public_key(), path)
     return key
 
 
 def load_public_key(path: str | Path) -> RSAPublicKey:
-    "Read a public key from a PEM file. Raise `ValueError` with one line that says what is wrong with it."
+    """Read a public key from a PEM file.
+
+    Raise `ValueError` with one line that says what is wrong with it."""
     data = _read(path)
     try: key = load_pem_public_key(data)
     except ValueError: raise ValueError(f'{path}: no public key in PEM format') from None
@@ -213,10 +249,15 @@ def _read(path: str | Path) -> bytes:
 
 
 def _check(key: RSAPublicKey, path: str | Path) -> None:
-    if key.key_size < 2048: raise ValueError(f'{path}: an RSA key of {key.key_size} bits; at least 2048 are needed')
-    if key.public_numbers().e < 65537: raise ValueError(f'{path}: an RSA key with public exponent {key.public_numbers().e}; at least 65537 is needed')
+    exponent = key.public_numbers().e
+    if key.key_size < 2048:
+        raise ValueError(f'{path}: an RSA key of {key.key_size} bits; at least 2048 are needed')
+    if exponent < 65537:
+        raise ValueError(f'{path}: an RSA key with public exponent {exponent}; '
+                         'at least 65537 is needed')
 
 
 def is_demo_key(key: RSAPublicKey) -> bool:
     "True for the public demo keys in keys/, which prove nothing."
-    return hashlib.sha256(key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)).hexdigest() in DEMO_KEYS
+    octets = key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    return hashlib.sha256(octets).hexdigest() in DEMO_KEYS

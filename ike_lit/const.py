@@ -64,7 +64,7 @@ class ProtocolID(Registry):
     AH = 2
     ESP = 3
 
-# %% ../nbs/00_const.ipynb #c231c10a
+# %% ../nbs/00_const.ipynb #45a59a2f
 class TransformType(Registry):
     "The kinds of algorithm (RFC 7296 §3.3.2)."
     ENCR = 1
@@ -105,7 +105,9 @@ class Prf(Registry):
 
 
 class Integrity(Registry):
-    "Transform type 3, integrity algorithms. The last number of a name is the size of its tag in bits."
+    """Transform type 3, integrity algorithms.
+
+    The last number of a name is the size of its tag in bits."""
     NONE = 0
     HMAC_MD5_96 = 1
     HMAC_SHA1_96 = 2
@@ -135,7 +137,8 @@ class Group(Registry):
 
 
 class Esn(Registry):
-    "Transform type 5: does the ESP SA count packets in 32 bits, or in 64 (extended sequence numbers)?"
+    """Transform type 5: does the ESP SA count packets in 32 bits,
+    or in 64 (extended sequence numbers)?"""
     NO_ESN = 0
     ESN = 1
 
@@ -195,9 +198,11 @@ class TSType(Registry):
     IPV4_ADDR_RANGE = 7
     IPV6_ADDR_RANGE = 8
 
-# %% ../nbs/00_const.ipynb #c06d14a4
+# %% ../nbs/00_const.ipynb #2a72be52
 class MessageType(Registry):
-    "Notify message types (RFC 7296 §3.10.1). Below 16384 they report errors, from there on status."
+    """Notify message types (RFC 7296 §3.10.1).
+
+    Below 16384 they report errors, from there on status."""
     UNSUPPORTED_CRITICAL_PAYLOAD = 1
     INVALID_IKE_SPI = 4
     INVALID_MAJOR_VERSION = 5
@@ -242,10 +247,11 @@ class MessageType(Registry):
         "True for the half of the registry that reports errors."
         return self < 16384
 
-# %% ../nbs/00_const.ipynb #5e0176f1
+# %% ../nbs/00_const.ipynb #27aa85ad
 class IkeError(Exception):
     "Something that a peer said, or failed to say, ends an exchange or spoils a message."
-    type: ClassVar[MessageType | None] = None  # the Notify that reports it; None: nothing is reported
+    # the Notify that reports it; None: nothing is reported
+    type: ClassVar[MessageType | None] = None
 
     def __init__(self, reason: str, data: bytes = b''):
         super().__init__(reason)
@@ -273,7 +279,8 @@ class NoProposalChosen(IkeError):
 
 
 class InvalidKePayload(IkeError):
-    "A public value of another group than the one we want; `data` names it, two octets (RFC 7296 §1.2)."
+    """A public value of another group than the one we want;
+    `data` names it, two octets (RFC 7296 §1.2)."""
     type = MessageType.INVALID_KE_PAYLOAD
 
 

@@ -6,7 +6,7 @@
 __all__ = ['RESERVED', 'HEADER', 'COLOURS', 'Row', 'octet_groups', 'shifts', 'struct_code', 'Layout', 'mermaid', 'diagram',
            'Span', 'Reader', 'lines_of', 'Dissection', 'dissect', 'dump', 'Header']
 
-# %% ../nbs/01_header.ipynb #6d500beb
+# %% ../nbs/01_header.ipynb #7d49362c
 import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -14,7 +14,8 @@ from html import escape
 from operator import itemgetter
 from typing import Any
 
-from .const import Discard, ExchangeType, IkeError, InvalidMajorVersion, InvalidSyntax, Registry, Type
+from .const import (
+    Discard, ExchangeType, IkeError, InvalidMajorVersion, InvalidSyntax, Registry, Type)
 
 # %% ../nbs/01_header.ipynb #d54903bf
 RESERVED = frozenset({'RESERVED', 'X', 'V'})  # sent as zero, ignored on receipt
@@ -36,23 +37,27 @@ def octet_groups(rows: list[Row]) -> list[list[Row]]:
         if sum(r.bits for r in groups[-1]) % 8 == 0 and groups[-1]: groups.append([])
     return groups[:-1]
 
-# %% ../nbs/01_header.ipynb #b66fc545
+# %% ../nbs/01_header.ipynb #e31bdb3d
 def shifts(group: list[Row]) -> list[tuple[int, int]]:
-    "Return (shift, mask) for each field of a group that is not reserved; mask 0 if the field is the whole group."
+    """Return (shift, mask) for each field of a group that is not reserved;
+    mask 0 if the field is the whole group."""
     left = [sum(row.bits for row in group[n + 1:]) for n in range(len(group))]
     return [(shift, (1 << row.bits) - 1 if len(group) > 1 else 0)
-            for row, shift in zip(group, left, strict=True) if row.name not in RESERVED]
+            for row, shift in zip(group, left, strict=True)
+            if row.name not in RESERVED]
 
-# %% ../nbs/01_header.ipynb #a64b5b7e
+# %% ../nbs/01_header.ipynb #2ed14dba
 def struct_code(group: list[Row]) -> str:
-    "Return how `struct` reads a group: a number of 1, 2 or 4 octets, else octets; nothing for reserved ones."
+    """Return how `struct` reads a group: a number of 1, 2 or 4 octets, else octets;
+    nothing for reserved ones."""
     size = sum(row.bits for row in group) // 8
     if all(row.name in RESERVED for row in group): return f'{size}x'
     return {1: 'B', 2: 'H', 4: 'I'}.get(size, f'{size}s')
 
 
 class Layout:
-    "A structure of fixed format, told once: it packs, unpacks, draws itself and names octets (RFC 7296 §3)."
+    """A structure of fixed format, told once:
+    it packs, unpacks, draws itself and names octets (RFC 7296 §3)."""
 
     def __init__(self, title: str, *rows: tuple[Any, ...]):
         self.title, self.rows = title, [Row(*row) for row in rows]
@@ -62,13 +67,18 @@ class Layout:
         self._shifts = [found for group in self.groups if (found := shifts(group))]
         fields = [(n, shift, mask) for n, found in enumerate(self._shifts) for shift, mask in found]
         self._bits = [(i, shift, mask) for i, (_, shift, mask) in enumerate(fields) if mask]
-        named = [row.meaning for group in self.groups for row in group if row.name not in RESERVED]
-        self._registries = [(i, r, {int(m): m for m in r}) for i, r in enumerate(named) if isinstance(r, type)]
+        named = [row.meaning for group in self.groups for row in group
+                 if row.name not in RESERVED]
+        self._registries = [(i, r, {int(m): m for m in r})
+                            for i, r in enumerate(named) if isinstance(r, type)]
         # a number is picked once for each field that sits in it
-        self._pick = itemgetter(*(n for n, _, _ in fields)) if len(fields) > len(self._shifts) else tuple
+        several = len(fields) > len(self._shifts)
+        self._pick = itemgetter(*(n for n, _, _ in fields)) if several else tuple
 
     def pack(self, *values: Any) -> bytes:
-        "Return the fixed part; `values` are the fields that are not reserved, in order. Raise `ValueError` if one does not fit."
+        """Return the fixed part; `values` are the fields that are not reserved, in order.
+
+        Raise `ValueError` if one does not fit."""
         raw, left = [], list(values)
         for group in self._shifts:
             raw.append(left.pop(0) if not group[0][1] else 0)
@@ -110,10 +120,11 @@ HEADER = Layout(
     ('Length', 32, 'octets of the whole message'),
 )
 
-# %% ../nbs/01_header.ipynb #aa2b0d6a
+# %% ../nbs/01_header.ipynb #1bfac911
 def mermaid(layout: Layout) -> str:
     "Return the bit diagram as Mermaid source in Markdown."
-    rows = [f'+{row.bits or 32}: "{row.name}{"" if row.bits else " (variable)"}"' for row in layout.rows]
+    rows = [f'+{row.bits or 32}: "{row.name}{"" if row.bits else " (variable)"}"'
+            for row in layout.rows]
     return '\n'.join(['```mermaid', 'packet', f'title {layout.title}', *rows, '```'])
 
 
@@ -123,20 +134,22 @@ def diagram(layout: Layout) -> str:
     lines, line, used = [layout.title, rule], '|', 0
     for row in layout.rows:
         if not row.bits:  # the rest: a row of its own
-            if used: lines += [line + ' ' * (2 * (32 - used) - 1) + '|', '~' + ' ' * 63 + '~']
+            if used:
+                lines += [line + ' ' * (2 * (32 - used) - 1) + '|', '~' + ' ' * 63 + '~']
             lines += ['~' + row.name.center(63) + '~', rule]
             line, used = '|', 0
             continue
         tall = max(row.bits // 32, 1)
         for part in range(tall):
             name = row.name if part == (tall - 1) // 2 else ''
-            line += name[:2 * min(row.bits, 32) - 1].center(2 * min(row.bits, 32) - 1) + '|'
-            used += min(row.bits, 32)
+            bits = min(row.bits, 32)
+            line += name[:2 * bits - 1].center(2 * bits - 1) + '|'
+            used += bits
             if used == 32: lines, line, used = [*lines, line], '|', 0
         if not used: lines.append(rule)
     return '\n'.join(lines if not used else [*lines, line])
 
-# %% ../nbs/01_header.ipynb #dee9dc52
+# %% ../nbs/01_header.ipynb #60752e9a
 @dataclass(frozen=True)
 class Span:
     "Octets of a message with what they are: one step of a `Reader`."
@@ -147,7 +160,9 @@ class Span:
 
 
 class Reader:
-    "A place in a message. Each step takes octets or raises `InvalidSyntax`; none is skipped or read twice."
+    """A place in a message.
+
+    Each step takes octets or raises `InvalidSyntax`; none is skipped or read twice."""
     __slots__ = 'data', 'at', 'end', 'spans', 'path'
 
     def __init__(self, data: bytes, spans: list[Span] | None = None):
@@ -159,7 +174,8 @@ class Reader:
         at, self.at = self.at, self.at + layout.size
         if self.at > self.end:
             self.at = at
-            raise InvalidSyntax(f'{layout.title} needs {layout.size} octets, {self.end - at} are left at octet {at}')
+            raise InvalidSyntax(f'{layout.title} needs {layout.size} octets, '
+                                f'{self.end - at} are left at octet {at}')
         if self.spans is not None: self._remember(layout)
         return layout.unpack(self.data, at)
 
@@ -168,15 +184,19 @@ class Reader:
         at, self.at = self.at, self.at + size
         if self.at > self.end or size < 0:
             self.at = at
-            raise InvalidSyntax(f'{name} needs {size} octets, {self.end - at} are left at octet {at}')
-        if self.spans is not None and size: self.spans.append(Span(at, self.data[at:self.at], self.path, [Row(name, 0, meaning)]))
+            raise InvalidSyntax(f'{name} needs {size} octets, '
+                                f'{self.end - at} are left at octet {at}')
+        if self.spans is not None and size:
+            row = Row(name, 0, meaning)
+            self.spans.append(Span(at, self.data[at:self.at], self.path, [row]))
         return self.data[at:self.at]
 
     def explain(self, text: object) -> None:
         "Say what the value of the last step means, when only the parser can know."
         if self.spans:
-            rows = self.spans[-1].rows
-            self.spans[-1] = replace(self.spans[-1], rows=[*rows[:-1], replace(rows[-1], meaning=str(text))])
+            last = self.spans[-1]
+            rows = [*last.rows[:-1], replace(last.rows[-1], meaning=str(text))]
+            self.spans[-1] = replace(last, rows=rows)
 
     def rest(self, name: str, meaning: str = '') -> bytes:
         "Take all octets of the structure that are left."
@@ -186,21 +206,24 @@ class Reader:
         "Go into a structure of `size` octets: until `leave`, nothing beyond it can be read."
         outer = self.end, self.path
         if not 0 <= size <= self.end - self.at:
-            raise InvalidSyntax(f'{title} claims {size} octets, {self.end - self.at} are left at octet {self.at}')
+            raise InvalidSyntax(f'{title} claims {size} octets, '
+                                f'{self.end - self.at} are left at octet {self.at}')
         self.end = self.at + size
         if self.spans is not None: self.path = (*self.path, str(title))
         return outer
 
     def leave(self, outer: tuple[int, tuple[str, ...]]) -> None:
         "Come back from `enter`. Raise `InvalidSyntax` if octets are left over."
-        if self.at != self.end: raise InvalidSyntax(f'{self.end - self.at} octets too many at octet {self.at}')
+        if self.at != self.end:
+            raise InvalidSyntax(f'{self.end - self.at} octets too many at octet {self.at}')
         self.end, self.path = outer
 
     def _remember(self, layout: Layout) -> None:
         at = self.at - layout.size
         for group in layout.groups:
             size = sum(row.bits for row in group) // 8
-            if self.spans is not None: self.spans.append(Span(at, self.data[at:at + size], self.path, group))
+            if self.spans is not None:
+                self.spans.append(Span(at, self.data[at:at + size], self.path, group))
             at += size
 
 # %% ../nbs/01_header.ipynb #8c56ff06
@@ -222,8 +245,10 @@ def lines_of(span: Span) -> Iterator[tuple[str, str]]:
         yield (span.octets[:8].hex(' ') if i == 0 else '', text)
     for at in range(8, len(span.octets), 8): yield span.octets[at:at + 8].hex(' '), ''
 
-# %% ../nbs/01_header.ipynb #08768046
-COLOURS = ('#cfe8ff', '#ffe2b8', '#d5f0c8', '#f6d0e4', '#e3d9ff', '#fff3a6', '#c9f0ec', '#ffd3c7')  # backgrounds for #111111
+# %% ../nbs/01_header.ipynb #4f9ccb8e
+# backgrounds for #111111
+COLOURS = ('#cfe8ff', '#ffe2b8', '#d5f0c8', '#f6d0e4',
+           '#e3d9ff', '#fff3a6', '#c9f0ec', '#ffd3c7')
 
 
 class Dissection:
@@ -233,34 +258,44 @@ class Dissection:
         self.spans, self.error = spans, error
 
     def lines(self) -> Iterator[tuple[int, str, str, int]]:
-        "Yield (offset or -1, octets, text, number of the structure) for each line; headings have no octets."
+        """Yield (offset or -1, octets, text, number of the structure) for each line;
+        headings have no octets."""
         path: tuple[str, ...] = ('',)
         structure = -1
         for span in self.spans:
             if span.path[:1] != path[:1]: structure += 1
             for depth in range(len(span.path)):
-                if span.path[:depth + 1] != path[:depth + 1]: yield -1, '', '  ' * depth + span.path[depth], structure
+                if span.path[:depth + 1] != path[:depth + 1]:
+                    yield -1, '', '  ' * depth + span.path[depth], structure
             path = span.path
             for n, (octets, text) in enumerate(lines_of(span)):
-                yield span.at if n == 0 else -1, octets, '  ' * len(path) + text if text else '', structure
+                text = '  ' * len(path) + text if text else ''
+                yield span.at if n == 0 else -1, octets, text, structure
         if self.error: yield -1, '', f'{type(self.error).__name__}: {self.error}', structure
 
     def __repr__(self) -> str:
-        return '\n'.join(f'{"" if at < 0 else f"{at:04x}":4}  {octets:23}  {text}'.rstrip() for at, octets, text, _ in self.lines())
+        return '\n'.join(f'{"" if at < 0 else f"{at:04x}":4}  {octets:23}  {text}'.rstrip()
+                         for at, octets, text, _ in self.lines())
 
     def _repr_html_(self) -> str:
         style = 'color:#111111;background-color:'
-        return '<pre>' + '\n'.join(
-            f'{"" if at < 0 else f"{at:04x}":4}  ' + (f'<span style="{style}{COLOURS[n % len(COLOURS)]}">{octets}</span>' if octets else '')
-            + ' ' * (25 - len(octets)) + (escape(text) if octets or '....' in text else f'<b>{escape(text)}</b>')
-            for at, octets, text, n in self.lines()) + '</pre>'
+        lines: list[str] = []
+        for at, octets, text, n in self.lines():
+            colour = COLOURS[n % len(COLOURS)]
+            shown = f'<span style="{style}{colour}">{octets}</span>' if octets else ''
+            heading = not octets and '....' not in text
+            lines.append(f'{"" if at < 0 else f"{at:04x}":4}  {shown}' + ' ' * (25 - len(octets))
+                         + (f'<b>{escape(text)}</b>' if heading else escape(text)))
+        return '<pre>' + '\n'.join(lines) + '</pre>'
 
-# %% ../nbs/01_header.ipynb #254ea994
+# %% ../nbs/01_header.ipynb #380c3662
 def dissect(
     parse: Callable[[Reader], object],  # the parser to follow
     data: bytes,  # a message, or a part of one
 ) -> Dissection:
-    "Run a parser over octets and return its steps. An `IkeError` ends the walk and is part of what is returned."
+    """Run a parser over octets and return its steps.
+
+    An `IkeError` ends the walk and is part of what is returned."""
     r = Reader(data, spans=[])
     try:
         parse(r)
@@ -273,9 +308,10 @@ def dissect(
 
 def dump(data: bytes) -> str:
     "Return octets as hex, 16 to a line, with their offsets."
-    return '\n'.join(f'{at:04x}  {data[at:at + 16].hex(" ")}' for at in range(0, len(data), 16))
+    return '\n'.join(f'{at:04x}  {data[at:at + 16].hex(" ")}'
+                     for at in range(0, len(data), 16))
 
-# %% ../nbs/01_header.ipynb #76cc661a
+# %% ../nbs/01_header.ipynb #6ff8a235
 @dataclass(frozen=True)
 class Header:
     "The first 28 octets of a message (RFC 7296 §3.1)."
@@ -290,21 +326,28 @@ class Header:
 
     @classmethod
     def parse(cls, r: Reader) -> 'Header':
-        "Take the header. Raise `Discard`, `InvalidMajorVersion` or `InvalidSyntax` if it can't be ours."
+        """Take the header.
+
+        Raise `Discard`, `InvalidMajorVersion` or `InvalidSyntax` if it can't be ours."""
         size = r.end - r.at
-        spi_i, spi_r, next_payload, major, _, exchange_type, response, initiator, message_id, length = r.fields(HEADER)
+        (spi_i, spi_r, next_payload, major, _, exchange_type,
+         response, initiator, message_id, length) = r.fields(HEADER)
         if major > 2: raise InvalidMajorVersion(f'IKE version {major}')
         if major < 2: raise Discard(f'IKE version {major}')
-        if length != size: raise InvalidSyntax(f'the header says {length} octets, the datagram has {size}')
+        if length != size:
+            raise InvalidSyntax(f'the header says {length} octets, the datagram has {size}')
         # RFC 7296 §3.1: the initiator's SPI "MUST NOT be zero"
         if spi_i == bytes(8): raise InvalidSyntax("the initiator's SPI is zero")
-        return cls(spi_i, spi_r, next_payload, exchange_type, bool(response), bool(initiator), message_id, length)
+        return cls(spi_i, spi_r, next_payload, exchange_type,
+                   bool(response), bool(initiator), message_id, length)
 
     def __bytes__(self) -> bytes:
         return HEADER.pack(self.spi_i, self.spi_r, self.next_payload, 2, 0, self.exchange_type,
                            self.response, self.initiator, self.message_id, self.length)
 
     def __repr__(self) -> str:
-        return (f'<{self.exchange_type} {"response" if self.response else "request"} {self.message_id} '
-                f'{self.spi_i.hex()}:{self.spi_r.hex()} from the {"initiator" if self.initiator else "responder"}, '
+        kind = 'response' if self.response else 'request'
+        sender = 'initiator' if self.initiator else 'responder'
+        return (f'<{self.exchange_type} {kind} {self.message_id} '
+                f'{self.spi_i.hex()}:{self.spi_r.hex()} from the {sender}, '
                 f'{self.length} octets, first {self.next_payload}>')

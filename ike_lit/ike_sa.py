@@ -7,13 +7,15 @@ __all__ = ['DETOURS', 'INITIAL_EXCHANGES', 'Agreement', 'agree', 'ike_sa_init', 
            'respond_ike_sa_init', 'prove', 'check_proof', 'make_child', 'transport_mode', 'ike_auth', 'refusal',
            'accepted_child', 'handshake', 'respond_ike_auth', 'respond_child']
 
-# %% ../nbs/13_ike_sa.ipynb #3d24d3c1
+# %% ../nbs/13_ike_sa.ipynb #0f2430af
 from dataclasses import replace
 from typing import NamedTuple
 
 from .auth import AUTH, IDi, IDr, hash_algorithms, sign, signed_octets, verify
-from .const import (AuthenticationFailed, AuthenticationType, ExchangeType, Group, HashAlgorithm, IkeError, InvalidKePayload,
-                           InvalidSyntax, MessageType, NoProposalChosen, Prf, ProtocolID, TransformType, TsUnacceptable, Type, error_for)
+from .const import (
+    AuthenticationFailed, AuthenticationType, ExchangeType, Group, HashAlgorithm, IkeError,
+    InvalidKePayload, InvalidSyntax, MessageType, NoProposalChosen, Prf, ProtocolID, TransformType,
+    TsUnacceptable, Type, error_for)
 from .ke import GROUPS, KE, DiffieHellman
 from .keys import ike_keys, keymat, skeyseed
 from .nat import detect, nat_detection
@@ -25,7 +27,7 @@ from .setkey import ChildSA, EspSA
 from .sk import directions
 from .ts import TrafficSelector, TSi, TSr, check_narrowed, narrow
 
-# %% ../nbs/13_ike_sa.ipynb #d3223acb
+# %% ../nbs/13_ike_sa.ipynb #23128dc1
 class Agreement(NamedTuple):
     "What IKE_SA_INIT settles, before it is committed."
     spi_i: bytes
@@ -41,17 +43,21 @@ def agree(ike: IKE, a: Agreement, mine: bytes, theirs: Packet) -> None:
     kind = Prf(a.suite.the(TransformType.PRF).id)
     keys = ike_keys(a.suite, skeyseed(kind, a.ni, a.nr, a.secret), a.ni, a.nr, a.spi_i, a.spi_r)
     hashes = theirs.notify(MessageType.SIGNATURE_HASH_ALGORITHMS)
-    nat = detect(theirs, a.spi_i, theirs.header.spi_r if theirs.header else b'', ike.remote, ike.local)
+    spi_r = theirs.header.spi_r if theirs.header else b''
+    nat = detect(theirs, a.spi_i, spi_r, ike.remote, ike.local)
     # from here on the SA changes
     ike.spi_i, ike.spi_r, ike.suite, ike.keys, ike.nat = a.spi_i, a.spi_r, a.suite, keys, nat
     initiators, responders = directions(a.suite, keys)
-    ike.outgoing, ike.incoming = (initiators, responders) if ike.initiator else (responders, initiators)
+    ends = (initiators, responders) if ike.initiator else (responders, initiators)
+    ike.outgoing, ike.incoming = ends
     ike.nonces = (a.ni, a.nr) if ike.initiator else (a.nr, a.ni)
     ike.first_messages = mine, theirs.data
-    ike.peer_hashes = tuple(int.from_bytes(hashes.data[n:n + 2], 'big') for n in range(0, len(hashes.data), 2)) if hashes else ()
+    octets = hashes.data if hashes else b''
+    ike.peer_hashes = tuple(int.from_bytes(octets[n:n + 2], 'big')
+                            for n in range(0, len(octets), 2))
     ike.become(State.CONNECTING)
 
-# %% ../nbs/13_ike_sa.ipynb #2b5a7897
+# %% ../nbs/13_ike_sa.ipynb #4d41f383
 DETOURS = 5  # cookies and other groups that we follow, in all
 
 
@@ -76,21 +82,29 @@ def ike_sa_init(ike: IKE) -> Conversation:
                 return
             detours -= 1
             # RFC 7296 §2.6.1: the cookie stays in front in all later repetitions
-            request = Packet(ExchangeType.IKE_SA_INIT, (*cookie, offer, KE(dh.group, dh.public), ni, *extras))
+            request = Packet(ExchangeType.IKE_SA_INIT,
+                             (*cookie, offer, KE(dh.group, dh.public), ni, *extras))
         except IkeError as error: ike.remarks.append(error)
 
 
 def repeated_cookie(wanted: Notify) -> tuple[Notify]:
-    "Return the cookie to send back (RFC 7296 §2.6). Raise `InvalidSyntax` unless it has 1 to 64 octets."
-    if not 1 <= len(wanted.data) <= 64: raise InvalidSyntax(f'a cookie of {len(wanted.data)} octets')
+    """Return the cookie to send back (RFC 7296 §2.6).
+
+    Raise `InvalidSyntax` unless it has 1 to 64 octets."""
+    if not 1 <= len(wanted.data) <= 64:
+        raise InvalidSyntax(f'a cookie of {len(wanted.data)} octets')
     return (Notify(MessageType.COOKIE, wanted.data),)
 
 
 def wanted_group(wanted: Notify, offer: SA, current: Group) -> Group:
-    "Return the group that the responder asks for. Raise `InvalidSyntax` unless we offered it and have not just used it."
+    """Return the group that the responder asks for.
+
+    Raise `InvalidSyntax` unless we offered it and have not just used it."""
     group = Group(int.from_bytes(wanted.data, 'big'))
-    if len(wanted.data) != 2 or group == current or group not in GROUPS or not any(t.id == group for p in offer.proposals for t in p.of(TransformType.DH)):
-        raise InvalidSyntax(f'the peer asks for group {group}, which is not in our offer or was just used')
+    offered = any(t.id == group for p in offer.proposals for t in p.of(TransformType.DH))
+    if len(wanted.data) != 2 or group == current or group not in GROUPS or not offered:
+        raise InvalidSyntax(f'the peer asks for group {group}, '
+                            'which is not in our offer or was just used')
     return group
 
 
@@ -99,41 +113,53 @@ def accepted(ike: IKE, offer: SA, dh: DiffieHellman, ni: Nonce, response: Packet
     suite = check_choice(offer.proposals, response.one(SA))
     ke, nr = response.one(KE), response.one(Nonce)
     # RFC 7296 §3.4: the group of KEr is the one that was chosen
-    if not suite.the(TransformType.DH).id == ke.group == dh.group: raise InvalidSyntax(f'KE of group {ke.group} for {suite}')
+    if not suite.the(TransformType.DH).id == ke.group == dh.group:
+        raise InvalidSyntax(f'KE of group {ke.group} for {suite}')
     if nr == ni: raise InvalidSyntax('our own nonce comes back')
-    if response.header is None or not any(response.header.spi_r): raise InvalidSyntax("the responder's SPI is zero")
-    return Agreement(ike.spi_i, response.header.spi_r, suite, dh.derive(ke.public), ni.data, nr.data)
+    if response.header is None or not any(response.header.spi_r):
+        raise InvalidSyntax("the responder's SPI is zero")
+    secret = dh.derive(ke.public)
+    return Agreement(ike.spi_i, response.header.spi_r, suite, secret, ni.data, nr.data)
 
-# %% ../nbs/13_ike_sa.ipynb #e1704dac
+# %% ../nbs/13_ike_sa.ipynb #d46bbb95
 def respond_ike_sa_init(ike: IKE, request: Packet) -> Packet:
     "IKE_SA_INIT as the responder (RFC 7296 §1.2)."
     suite, ke, ni = choose(request.one(SA), ike.config.ike), request.one(KE), request.one(Nonce)
     group = Group(suite.the(TransformType.DH).id)
-    if ke.group != group: raise InvalidKePayload(f'KE of group {ke.group}, we want {group}', group.to_bytes(2, 'big'))
+    if ke.group != group:
+        raise InvalidKePayload(f'KE of group {ke.group}, we want {group}', group.to_bytes(2, 'big'))
     dh = DiffieHellman(group, ike.random)
     secret = dh.derive(ke.public)
-    spi_i, spi_r, nr = request.header.spi_i if request.header else b'', new_ike_spi(ike.random), Nonce(ike.random(NONCE_SIZE))
+    spi_i, spi_r = request.header.spi_i if request.header else b'', new_ike_spi(ike.random)
+    nr = Nonce(ike.random(NONCE_SIZE))
     response = Packet(ExchangeType.IKE_SA_INIT, (
-        SA((suite,)), KE(group, dh.public), nr, *nat_detection(spi_i, spi_r, ike.local, ike.remote), hash_algorithms()))
+        SA((suite,)), KE(group, dh.public), nr,
+        *nat_detection(spi_i, spi_r, ike.local, ike.remote), hash_algorithms()))
     mine = response.encode(spi_i, spi_r, response=True, initiator=False, message_id=0)
     agree(ike, Agreement(spi_i, spi_r, suite, secret, ni.data, nr.data), mine, request)
     return response
 
-# %% ../nbs/13_ike_sa.ipynb #c15ac370
+# %% ../nbs/13_ike_sa.ipynb #e76757ac
 def prove(ike: IKE, identity: IDi) -> AUTH:
     "Return our proof. Raise `AuthenticationFailed` if we have none that the peer would take."
     # RFC 7427 §4: method 14 only towards a peer that has announced the hash
     if HashAlgorithm.SHA2_256 in ike.peer_hashes: method = AuthenticationType.DIGITAL_SIGNATURE
     elif ike.config.allow_sha1: method = AuthenticationType.RSA
-    else: raise AuthenticationFailed('the peer does not support signatures with SHA2-256 (RFC 7427); --allow-sha1 would sign with SHA-1')
+    else:
+        raise AuthenticationFailed('the peer does not support signatures with SHA2-256 (RFC 7427); '
+                                   '--allow-sha1 would sign with SHA-1')
     mine, nonce = ike.first_messages[0], ike.nonces[1]
-    return sign(ike.config.private_key, signed_octets(mine, nonce, *_sk_p(ike, ike.initiator), identity.body), method)
+    octets = signed_octets(mine, nonce, *_sk_p(ike, ike.initiator), identity.body)
+    return sign(ike.config.private_key, octets, method)
 
 
 def check_proof(ike: IKE, identity: IDi, auth: AUTH) -> str:
-    "Check the peer's name and proof; return how it was proven. Raise `AuthenticationFailed`."
+    """Check the peer's name and proof; return how it was proven.
+
+    Raise `AuthenticationFailed`."""
     if identity.identity != ike.config.remote_id:
-        raise AuthenticationFailed(f'the peer is {identity.identity!r}, we expect {ike.config.remote_id!r}')
+        raise AuthenticationFailed(
+            f'the peer is {identity.identity!r}, we expect {ike.config.remote_id!r}')
     theirs, nonce = ike.first_messages[1], ike.nonces[0]
     octets = signed_octets(theirs, nonce, *_sk_p(ike, not ike.initiator), identity.body)
     return verify(ike.config.peer_key, octets, auth, ike.config.allow_sha1)
@@ -141,11 +167,13 @@ def check_proof(ike: IKE, identity: IDi, auth: AUTH) -> str:
 
 def _sk_p(ike: IKE, initiators: bool) -> tuple[Prf, bytes]:
     if ike.keys is None or ike.suite is None: raise RuntimeError('no keys yet')
-    return Prf(ike.suite.the(TransformType.PRF).id), ike.keys.sk_pi if initiators else ike.keys.sk_pr
+    sk_p = ike.keys.sk_pi if initiators else ike.keys.sk_pr
+    return Prf(ike.suite.the(TransformType.PRF).id), sk_p
 
-# %% ../nbs/13_ike_sa.ipynb #7195922b
+# %% ../nbs/13_ike_sa.ipynb #120c1964
 def make_child(ike: IKE, suite: Proposal, spi_in: bytes, spi_out: bytes,
-               local_ts: tuple[TrafficSelector, ...], remote_ts: tuple[TrafficSelector, ...]) -> ChildSA:
+               local_ts: tuple[TrafficSelector, ...],
+               remote_ts: tuple[TrafficSelector, ...]) -> ChildSA:
     "Return the Child SA that IKE_AUTH has agreed on (RFC 7296 §2.17)."
     kind, _ = _sk_p(ike, True)
     ni, nr = ike.nonces if ike.initiator else ike.nonces[::-1]
@@ -163,14 +191,15 @@ def transport_mode(ike: IKE) -> tuple[Notify, ...]:
     "Return the notification that asks for, or grants, transport mode (RFC 7296 §1.3.1)."
     return (Notify(MessageType.USE_TRANSPORT_MODE),) if ike.config.mode == 'transport' else ()
 
-# %% ../nbs/13_ike_sa.ipynb #bd6efddd
+# %% ../nbs/13_ike_sa.ipynb #b7f606b5
 def ike_auth(ike: IKE) -> Conversation:
     "IKE_AUTH as the initiator (RFC 7296 §1.2, §2.15)."
     config, spi_in = ike.config, new_esp_spi(ike.random)
     if ike.nat.found and ike.natt: ike.local, ike.remote = ike.natt
     idi, offer = IDi.of(config.local_id), tuple(replace(p, spi=spi_in) for p in config.esp)
     response = yield Packet(ExchangeType.IKE_AUTH, (
-        idi, IDr.of(config.remote_id), prove(ike, idi), SA(offer), TSi(config.local_ts), TSr(config.remote_ts), *transport_mode(ike)))
+        idi, IDr.of(config.remote_id), prove(ike, idi), SA(offer),
+        TSi(config.local_ts), TSr(config.remote_ts), *transport_mode(ike)))
     if not response.all(AUTH): raise refusal(response)
     identity = response.one(IDr)
     ike.proof = check_proof(ike, identity, response.one(AUTH))
@@ -179,8 +208,10 @@ def ike_auth(ike: IKE) -> Conversation:
     try: child = accepted_child(ike, offer, spi_in, response)
     except IkeError as error:
         ike.tell(ChildFailed(error))
-        # RFC 7296 §1.3.1: the responder thinks that there is a Child SA: it is told that there is none
-        if response.all(SA): yield Packet(ExchangeType.INFORMATIONAL, (Delete(ProtocolID.ESP, (spi_in,)),))
+        # RFC 7296 §1.3.1: the responder thinks that there is a Child SA:
+        # it is told that there is none
+        if response.all(SA):
+            yield Packet(ExchangeType.INFORMATIONAL, (Delete(ProtocolID.ESP, (spi_in,)),))
         return
     ike.child = child
     ike.tell(ChildEstablished(child))
@@ -190,18 +221,23 @@ def refusal(response: Packet) -> IkeError:
     "Return the error that a response without AUTH stands for."
     if error := response.error(): return error_for(error.message_type, error.data)
     if any(payload.kind == Type.EAP for payload in response.payloads):
-        return AuthenticationFailed('the peer wants a password by EAP; it must be configured to accept a public key instead')
+        return AuthenticationFailed('the peer wants a password by EAP; '
+                                    'it must be configured to accept a public key instead')
     return AuthenticationFailed('the peer sends no proof of who it is')
 
 
-def accepted_child(ike: IKE, offer: tuple[Proposal, ...], spi_in: bytes, response: Packet) -> ChildSA:
-    "Check the responder's half of a Child SA. Raise an `IkeError` if there is none, or if it is not what we offered."
+def accepted_child(ike: IKE, offer: tuple[Proposal, ...], spi_in: bytes,
+                   response: Packet) -> ChildSA:
+    """Check the responder's half of a Child SA.
+
+    Raise an `IkeError` if there is none, or if it is not what we offered."""
     if error := response.error(): raise error_for(error.message_type, error.data)
     suite = check_choice(offer, response.one(SA))
     local_ts = check_narrowed(ike.config.local_ts, response.one(TSi).selectors)
     remote_ts = check_narrowed(ike.config.remote_ts, response.one(TSr).selectors)
     granted = response.notify(MessageType.USE_TRANSPORT_MODE) is not None
-    if granted != (ike.config.mode == 'transport'): raise TsUnacceptable(f'we want {ike.config.mode} mode, and the peer does not')
+    if granted != (ike.config.mode == 'transport'):
+        raise TsUnacceptable(f'we want {ike.config.mode} mode, and the peer does not')
     return make_child(ike, suite, spi_in, suite.spi, local_ts, remote_ts)
 
 
@@ -210,13 +246,15 @@ def handshake(ike: IKE) -> Conversation:
     yield from ike_sa_init(ike)
     yield from ike_auth(ike)
 
-# %% ../nbs/13_ike_sa.ipynb #c6486e6e
+# %% ../nbs/13_ike_sa.ipynb #9666ccaa
 def respond_ike_auth(ike: IKE, request: Packet) -> Packet:
     "IKE_AUTH as the responder (RFC 7296 §1.2, §2.15)."
-    if not request.all(AUTH): raise AuthenticationFailed('the peer wants to authenticate by EAP, which we do not offer')
+    if not request.all(AUTH):
+        raise AuthenticationFailed('the peer wants to authenticate by EAP, which we do not offer')
     identity, wanted = request.one(IDi), request.all(IDr)
     if wanted and wanted[0].identity != ike.config.local_id:
-        raise AuthenticationFailed(f'the peer wants to talk to {wanted[0].identity!r}, we are {ike.config.local_id!r}')
+        raise AuthenticationFailed(f'the peer wants to talk to {wanted[0].identity!r}, '
+                                   f'we are {ike.config.local_id!r}')
     proof = check_proof(ike, identity, request.one(AUTH))
     idr = IDr.of(ike.config.local_id)
     auth = prove(ike, idr)
@@ -229,18 +267,25 @@ def respond_ike_auth(ike: IKE, request: Packet) -> Packet:
     return Packet(ExchangeType.IKE_AUTH, (idr, auth, *payloads))
 
 
-def respond_child(ike: IKE, request: Packet) -> tuple[ChildSA | IkeError, tuple[Payload, ...]]:
-    "Return the first Child SA and our half of it, or the error and the notification that there is none."
+def respond_child(ike: IKE,
+                  request: Packet) -> tuple[ChildSA | IkeError, tuple[Payload, ...]]:
+    """Return the first Child SA and our half of it,
+    or the error and the notification that there is none."""
     try:
-        suite, tsi, tsr = choose(request.one(SA), ike.config.esp), request.one(TSi), request.one(TSr)
-        remote_ts, local_ts = narrow(tsi.selectors, ike.config.remote_ts), narrow(tsr.selectors, ike.config.local_ts)
-        if (request.notify(MessageType.USE_TRANSPORT_MODE) is not None) != (ike.config.mode == 'transport'):
+        suite = choose(request.one(SA), ike.config.esp)
+        tsi, tsr = request.one(TSi), request.one(TSr)
+        remote_ts = narrow(tsi.selectors, ike.config.remote_ts)
+        local_ts = narrow(tsr.selectors, ike.config.local_ts)
+        wanted = request.notify(MessageType.USE_TRANSPORT_MODE) is not None
+        if wanted != (ike.config.mode == 'transport'):
             raise NoProposalChosen(f'we want {ike.config.mode} mode, and the peer does not')
     except NoProposalChosen as error: return error, (Notify(NoProposalChosen.type),)
     except TsUnacceptable as error: return error, (Notify(TsUnacceptable.type),)
     spi_in = new_esp_spi(ike.random)
     child = make_child(ike, suite, spi_in, suite.spi, local_ts, remote_ts)
-    return child, (SA((replace(suite, spi=spi_in),)), TSi(remote_ts), TSr(local_ts), *transport_mode(ike))
+    answer = SA((replace(suite, spi=spi_in),))
+    return child, (answer, TSi(remote_ts), TSr(local_ts), *transport_mode(ike))
 
 
-INITIAL_EXCHANGES = {ExchangeType.IKE_SA_INIT: respond_ike_sa_init, ExchangeType.IKE_AUTH: respond_ike_auth}
+INITIAL_EXCHANGES = {ExchangeType.IKE_SA_INIT: respond_ike_sa_init,
+                     ExchangeType.IKE_AUTH: respond_ike_auth}

@@ -23,7 +23,7 @@ def delete_ike_sa(ike: IKE) -> Conversation:
     yield Packet(ExchangeType.INFORMATIONAL, (Delete(ProtocolID.IKE),))
     ike.close()
 
-# %% ../nbs/15_informational.ipynb #1e1db77e
+# %% ../nbs/15_informational.ipynb #51cbfdca
 def respond_informational(ike: IKE, request: Packet) -> Packet:
     "INFORMATIONAL as the one who is asked (RFC 7296 §1.4)."
     deletes = request.all(Delete)
@@ -32,7 +32,8 @@ def respond_informational(ike: IKE, request: Packet) -> Packet:
         return Packet(ExchangeType.INFORMATIONAL, ())
     gone = {spi for d in deletes if d.protocol == ProtocolID.ESP for spi in d.spis}
     child = ike.child
-    if child is None or child.outbound.spi not in gone: return Packet(ExchangeType.INFORMATIONAL, ())
+    if child is None or child.outbound.spi not in gone:
+        return Packet(ExchangeType.INFORMATIONAL, ())
     ike.child = None
     ike.tell(ChildClosed(child))
     return Packet(ExchangeType.INFORMATIONAL, (Delete(ProtocolID.ESP, (child.inbound.spi,)),))

@@ -8,7 +8,7 @@ __all__ = ['ADVICE', 'WIRESHARK_ENCR', 'WIRESHARK_INTEG', 'EXIT', 'short', 'mess
            'exit_status', 'Session', 'show_event', 'show_script', 'add_options', 'port_number', 'selectors',
            'config_from', 'is_loopback', 'demo', 'demo_peer', 'build_parser', 'connect', 'main']
 
-# %% ../nbs/16_initiator.ipynb #851e5bcb
+# %% ../nbs/16_initiator.ipynb #6b8d555d
 import argparse
 import contextlib
 import json
@@ -23,21 +23,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from .auth import Identity, is_demo_key, load_private_key, load_public_key
-from .const import (AuthenticationFailed, IkeError, InvalidKePayload, NoAnswer, NoProposalChosen, ProtocolID, TransformType,
-                           TsUnacceptable)
+from .const import (AuthenticationFailed, IkeError, InvalidKePayload, NoAnswer,
+                           NoProposalChosen, ProtocolID, TransformType, TsUnacceptable)
 from .ike_sa import handshake
 from .informational import RESPONDERS, delete_ike_sa
 from .nat import Endpoint, unwrap
 from .payload import Notify, Payload
 from .proposal import parse_proposals
-from .protocol import (IKE, ChildClosed, ChildEstablished, ChildFailed, Closed, Config, Dropped, Established, Event,
-                              Message, State, Timing)
+from .protocol import (
+    IKE, ChildClosed, ChildEstablished, ChildFailed, Closed, Config, Dropped, Established, Event,
+    Message, State, Timing)
 from .setkey import ChildSA, setkey_script, xfrm_script
 from .ts import TrafficSelector
 
 if TYPE_CHECKING: import asyncio  # 50 ms that --help need not wait for
 
-# %% ../nbs/16_initiator.ipynb #f2ba47be
+# %% ../nbs/16_initiator.ipynb #7b12a404
 def short(payload: Payload) -> str:
     "Name a payload in a word."
     return f'N({payload.message_type})' if isinstance(payload, Notify) else str(payload.kind)
@@ -46,26 +47,34 @@ def short(payload: Payload) -> str:
 def message_line(m: Message) -> str:
     "Return the line for a message."
     payloads = ' '.join(map(short, m.packet.payloads)) or '(empty)'
-    what = f'{"->" if m.sent else "<-"} {m.packet.exchange_type} {"response" if m.response else "request"} {m.message_id}'
+    arrow, kind = '->' if m.sent else '<-', 'response' if m.response else 'request'
+    what = f'{arrow} {m.packet.exchange_type} {kind} {m.message_id}'
     taken = f', {m.seconds * 1000:.1f} ms' if m.seconds is not None else ''
-    return f'{what:32} {payloads}  [{m.size} octets{taken}]' + f'  (sent again, {m.attempt} times in all)' * (m.attempt > 1)
+    again = f'  (sent again, {m.attempt} times in all)' * (m.attempt > 1)
+    return f'{what:32} {payloads}  [{m.size} octets{taken}]{again}'
 
-# %% ../nbs/16_initiator.ipynb #fd1197d2
+# %% ../nbs/16_initiator.ipynb #dd7515b7
 ADVICE: dict[type[IkeError], str] = {
-    NoAnswer: 'Is the address right, is the daemon running, and do UDP ports 500 and 4500 pass the firewalls on the way?',
+    NoAnswer: 'Is the address right, is the daemon running, and do UDP ports 500 and 4500 '
+              'pass the firewalls on the way?',
     NoProposalChosen: 'Compare --ike and --esp with what the peer is configured for.',
     InvalidKePayload: 'Compare the group in --ike with what the peer is configured for.',
-    AuthenticationFailed: 'Compare --local-id, --remote-id and both public keys with those of the peer; its log says more than it may tell us.',
-    TsUnacceptable: 'Compare --local-ts and --remote-ts with what the peer is configured for; ours must lie inside its own.',
+    AuthenticationFailed: 'Compare --local-id, --remote-id and both public keys with those of '
+                          'the peer; its log says more than it may tell us.',
+    TsUnacceptable: 'Compare --local-ts and --remote-ts with what the peer is configured for; '
+                    'ours must lie inside its own.',
 }
 
 
 def offered(config: Config, error: IkeError) -> str:
     "Return what we had offered, for the paragraph that explains a failure."
-    if isinstance(error, NoProposalChosen): return f'We offered {", ".join(map(str, (*config.ike, *config.esp)))}. '
+    if isinstance(error, NoProposalChosen):
+        return f'We offered {", ".join(map(str, (*config.ike, *config.esp)))}. '
     if isinstance(error, TsUnacceptable):
-        return f'We offered {", ".join(map(str, config.local_ts))} here and {", ".join(map(str, config.remote_ts))} there. '
-    if isinstance(error, AuthenticationFailed): return f'We are {config.local_id!r} and expect {config.remote_id!r}. '
+        here, there = ', '.join(map(str, config.local_ts)), ', '.join(map(str, config.remote_ts))
+        return f'We offered {here} here and {there} there. '
+    if isinstance(error, AuthenticationFailed):
+        return f'We are {config.local_id!r} and expect {config.remote_id!r}. '
     return ''
 
 
@@ -75,81 +84,102 @@ def report(ike: IKE, event: Event, verbose: bool = False) -> Iterator[str]:
         case Message():
             yield message_line(event)
             if verbose: yield from (f'     {payload!r}' for payload in event.packet.payloads)
-        case Dropped() if verbose: yield f'-- dropped {event.size} octets from {event.peer}: {event.reason}'
+        case Dropped() if verbose:
+            yield f'-- dropped {event.size} octets from {event.peer}: {event.reason}'
         case Established():
             yield f'IKE SA    {ike.spi_i.hex()}:{ike.spi_r.hex()}  {ike.suite}'
             yield f'peer      {event.remote_id!r}, proven by {event.proof}'
             if ike.nat.found: yield f'NAT       {nat_text(ike)}'
         case ChildEstablished(child): yield from child_lines(child)
-        case ChildFailed(error): yield f'no Child SA: {error}. {offered(ike.config, error)}{ADVICE.get(type(error), "")}'.strip()
+        case ChildFailed(error):
+            hint = offered(ike.config, error) + ADVICE.get(type(error), '')
+            yield f'no Child SA: {error}. {hint}'.strip()
         case ChildClosed(): yield 'the peer has deleted the Child SA'
         case Closed(None): yield 'the IKE SA is closed'
-        case Closed(error) if error: yield f'failed: {error}. {offered(ike.config, error)}{ADVICE.get(type(error), "")}'.strip()
+        case Closed(error) if error:
+            hint = offered(ike.config, error) + ADVICE.get(type(error), '')
+            yield f'failed: {error}. {hint}'.strip()
 
 
 def nat_text(ike: IKE) -> str:
     "Say where a NAT is."
-    where = ' and '.join(['we are behind one'] * ike.nat.here + ['the peer is behind one, or says so'] * ike.nat.there)
+    where = ' and '.join(['we are behind one'] * ike.nat.here
+                         + ['the peer is behind one, or says so'] * ike.nat.there)
     return f'{where}: IKE and ESP go in UDP, {ike.local} to {ike.remote}'
 
 
 def child_lines(child: ChildSA) -> Iterator[str]:
     "Describe a Child SA."
     ours, theirs = ', '.join(map(str, child.local_ts)), ', '.join(map(str, child.remote_ts))
-    yield f'Child SA  ESP {child.outbound.encr.name}/{child.outbound.integ.name}, {child.mode} mode' + ', in UDP' * bool(child.encap)
+    algorithms = f'{child.outbound.encr.name}/{child.outbound.integ.name}'
+    yield f'Child SA  ESP {algorithms}, {child.mode} mode' + ', in UDP' * bool(child.encap)
     yield f'  out     SPI {child.outbound.spi.hex()}  {ours} -> {theirs}'
     yield f'  in      SPI {child.inbound.spi.hex()}  {theirs} -> {ours}'
 
-# %% ../nbs/16_initiator.ipynb #94edd975
+# %% ../nbs/16_initiator.ipynb #9d2a2fcc
 def as_json(ike: IKE, event: Event) -> dict[str, Any]:
     "Return an event as JSON data. It contains no secrets."
     name = type(event).__name__
     match event:
         case Message():
-            return {'event': name, 'sent': event.sent, 'exchange': str(event.packet.exchange_type), 'response': event.response,
-                    'message_id': event.message_id, 'payloads': list(map(short, event.packet.payloads)), 'octets': event.size,
+            return {'event': name, 'sent': event.sent, 'exchange': str(event.packet.exchange_type),
+                    'response': event.response, 'message_id': event.message_id,
+                    'payloads': list(map(short, event.packet.payloads)), 'octets': event.size,
                     'peer': str(event.peer), 'attempt': event.attempt, 'seconds': event.seconds}
-        case Dropped(): return {'event': name, 'reason': event.reason, 'octets': event.size, 'peer': str(event.peer)}
+        case Dropped():
+            return {'event': name, 'reason': event.reason, 'octets': event.size, 'peer': str(event.peer)}
         case Established():
-            return {'event': name, 'spi_i': ike.spi_i.hex(), 'spi_r': ike.spi_r.hex(), 'suite': str(ike.suite), 'proof': event.proof,
-                    'remote_id': str(event.remote_id), 'nat': ike.nat._asdict(), 'local': str(ike.local), 'remote': str(ike.remote)}
+            return {'event': name, 'spi_i': ike.spi_i.hex(), 'spi_r': ike.spi_r.hex(),
+                    'suite': str(ike.suite), 'proof': event.proof, 'remote_id': str(event.remote_id),
+                    'nat': ike.nat._asdict(), 'local': str(ike.local), 'remote': str(ike.remote)}
         case ChildEstablished(child) | ChildClosed(child):
-            return {'event': name, 'mode': child.mode, 'encr': child.outbound.encr.name, 'integ': child.outbound.integ.name,
-                    'spi_in': child.inbound.spi.hex(), 'spi_out': child.outbound.spi.hex(), 'encap': child.encap,
-                    'local_ts': list(map(str, child.local_ts)), 'remote_ts': list(map(str, child.remote_ts))}
+            return {'event': name, 'mode': child.mode,
+                    'encr': child.outbound.encr.name, 'integ': child.outbound.integ.name,
+                    'spi_in': child.inbound.spi.hex(), 'spi_out': child.outbound.spi.hex(),
+                    'encap': child.encap, 'local_ts': list(map(str, child.local_ts)),
+                    'remote_ts': list(map(str, child.remote_ts))}
         case ChildFailed(error) | Closed(error):
-            return {'event': name, 'error': str(error) if error else None, 'type': str(error.type) if error and error.type else None}
+            return {'event': name, 'error': str(error) if error else None,
+                    'type': str(error.type) if error and error.type else None}
 
-# %% ../nbs/16_initiator.ipynb #7abbeb92
-WIRESHARK_ENCR = {'AES_CBC_128': 'AES-CBC-128 [RFC3602]', 'AES_CBC_192': 'AES-CBC-192 [RFC3602]', 'AES_CBC_256': 'AES-CBC-256 [RFC3602]'}
+# %% ../nbs/16_initiator.ipynb #8c6bf8af
+WIRESHARK_ENCR = {'AES_CBC_128': 'AES-CBC-128 [RFC3602]', 'AES_CBC_192': 'AES-CBC-192 [RFC3602]',
+                  'AES_CBC_256': 'AES-CBC-256 [RFC3602]'}
 WIRESHARK_INTEG = {'HMAC_SHA2_256_128': 'HMAC_SHA2_256_128 [RFC4868]'}
 
 
 def keylog_row(ike: IKE) -> str:
-    "Return the row of Wireshark's ikev2_decryption_table for an IKE SA; a comment if Wireshark lacks the cipher."
+    """Return the row of Wireshark's ikev2_decryption_table for an IKE SA;
+    a comment if Wireshark lacks the cipher."""
     if ike.keys is None or ike.suite is None: return ''
-    k, encr, integ = ike.keys, ike.suite.the(TransformType.ENCR).name, ike.suite.the(TransformType.INTEG).name
-    row = (f'{ike.spi_i.hex()},{ike.spi_r.hex()},{k.sk_ei.hex()},{k.sk_er.hex()},"{WIRESHARK_ENCR.get(encr, encr)}",'
+    k, suite = ike.keys, ike.suite
+    encr, integ = suite.the(TransformType.ENCR).name, suite.the(TransformType.INTEG).name
+    row = (f'{ike.spi_i.hex()},{ike.spi_r.hex()},{k.sk_ei.hex()},{k.sk_er.hex()},'
+           f'"{WIRESHARK_ENCR.get(encr, encr)}",'
            f'{k.sk_ai.hex()},{k.sk_ar.hex()},"{WIRESHARK_INTEG.get(integ, integ)}"')
-    return ('' if encr in WIRESHARK_ENCR and integ in WIRESHARK_INTEG else '# not known to Wireshark: ') + row + '\n'
+    known = encr in WIRESHARK_ENCR and integ in WIRESHARK_INTEG
+    return ('' if known else '# not known to Wireshark: ') + row + '\n'
 
 
 def write_keylog(folder: Path, ike: IKE) -> None:
     "Append an IKE SA to DIR/ikev2_decryption_table, mode 0600."
-    descriptor = os.open(folder / 'ikev2_decryption_table', os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+    descriptor = os.open(folder / 'ikev2_decryption_table', flags, 0o600)
     with os.fdopen(descriptor, 'w') as file:
         os.fchmod(descriptor, 0o600)
         file.write(keylog_row(ike))
 
-# %% ../nbs/16_initiator.ipynb #3acc52ad
+# %% ../nbs/16_initiator.ipynb #04f0088b
 class Port:
     "A UDP socket of ours."
 
-    def __init__(self, here: Endpoint, received: Callable[[bytes, Endpoint, Endpoint], None], failed: Callable[[OSError], None]):
+    def __init__(self, here: Endpoint, received: Callable[[bytes, Endpoint, Endpoint], None],
+                 failed: Callable[[OSError], None]):
         self.here, self.received, self.failed = here, received, failed
         self.transport: asyncio.DatagramTransport | None = None
 
-    def connection_made(self, transport: 'asyncio.DatagramTransport') -> None: self.transport = transport
+    def connection_made(self, transport: 'asyncio.DatagramTransport') -> None:
+        self.transport = transport
 
     def connection_lost(self, error: Exception | None) -> None: self.transport = None
 
@@ -158,11 +188,13 @@ class Port:
     def datagram_received(self, data: bytes, addr: tuple[Any, ...]) -> None:
         "Hand an IKE message on; ESP and keepalives are not ours to read."
         message = unwrap(data, self.here)
-        if message is not None: self.received(message, Endpoint(addr[0], addr[1], self.here.natt), self.here)
+        if message is not None:
+            self.received(message, Endpoint(addr[0], addr[1], self.here.natt), self.here)
 
 
 def open_socket(peer: tuple[str, int], preferred: int) -> socket.socket:
-    "Return a UDP socket connected to a peer, from the preferred port of ours or, if we can't have that, from any."
+    """Return a UDP socket connected to a peer,
+    from the preferred port of ours or, if we can't have that, from any."""
     sock = socket.socket(socket.AF_INET6 if ':' in peer[0] else socket.AF_INET, socket.SOCK_DGRAM)
     for port in dict.fromkeys((preferred, 0)):
         with contextlib.suppress(PermissionError, OSError):
@@ -186,8 +218,9 @@ def resolve(host: str, port: int) -> str:
     try: return str(socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)[0][4][0])
     except OSError as error: raise ValueError(f'{host}: {error.strerror or error}') from None
 
-# %% ../nbs/16_initiator.ipynb #a57bcd3b
-EXIT = {NoAnswer: 3, NoProposalChosen: 4, InvalidKePayload: 4, AuthenticationFailed: 5, TsUnacceptable: 6}
+# %% ../nbs/16_initiator.ipynb #8d48bddf
+EXIT = {NoAnswer: 3, NoProposalChosen: 4, InvalidKePayload: 4,
+        AuthenticationFailed: 5, TsUnacceptable: 6}
 
 
 def exit_status(error: IkeError | None) -> int:
@@ -212,7 +245,8 @@ class Session:
         try:
             for here, sock in sockets.items():
                 self.ports[here] = Port(here, self.received, self.failed)
-                await loop.create_datagram_endpoint(lambda port=self.ports[here]: port, sock=sock)  # type: ignore[misc]
+                await loop.create_datagram_endpoint(
+                    lambda port=self.ports[here]: port, sock=sock)  # type: ignore[misc]
             for number in signal.SIGINT, signal.SIGTERM: loop.add_signal_handler(number, self.leave)
             self.ike.start(handshake(self.ike), loop.time())
             self.pump()
@@ -259,7 +293,9 @@ class Session:
                 if not self.done.done(): self.done.set_result(self.status)
 
     def leave(self) -> None:
-        "Say goodbye if there is somebody to say it to. A peer that does not answer that is not waited for long."
+        """Say goodbye if there is somebody to say it to.
+
+        A peer that does not answer that is not waited for long."""
         if self.leaving or self.ike.state != State.ESTABLISHED:
             if not self.done.done(): self.done.set_result(self.status if self.leaving else 130)
             return
@@ -278,64 +314,88 @@ def show_event(ike: IKE, event: Event, args: argparse.Namespace, out: TextIO) ->
 
 
 def show_script(child: ChildSA, args: argparse.Namespace, out: TextIO) -> None:
-    "Print the script that would install a Child SA; its keys only with --dry-run, which asks for them."
-    try: script = (setkey_script if args.script == 'setkey' else xfrm_script)(child, show_keys=args.dry_run)
+    """Print the script that would install a Child SA;
+    its keys only with --dry-run, which asks for them."""
+    make = setkey_script if args.script == 'setkey' else xfrm_script
+    try: script = make(child, show_keys=args.dry_run)
     except ValueError as error:
         print(f'no script: {error}', file=out if not args.json else sys.stderr, flush=True)
         return
     if args.json:
-        if args.dry_run: print(json.dumps({'event': 'Script', 'for': args.script, 'script': script}), file=out, flush=True)
+        if args.dry_run:
+            event = {'event': 'Script', 'for': args.script, 'script': script}
+            print(json.dumps(event), file=out, flush=True)
         return
     command = 'setkey -f /dev/stdin' if args.script == 'setkey' else 'ip -batch -'
-    print(f'\n# for: {command}' + ('' if args.dry_run else '   (nothing was installed; --dry-run shows the keys)'), script, sep='\n', file=out, flush=True)
+    note = '' if args.dry_run else '   (nothing was installed; --dry-run shows the keys)'
+    print(f'\n# for: {command}{note}', script, sep='\n', file=out, flush=True)
 
-# %% ../nbs/16_initiator.ipynb #124b93a7
+# %% ../nbs/16_initiator.ipynb #20da4538
 def add_options(parser: argparse.ArgumentParser) -> None:
     "Add the options that initiator and responder share."
     add = parser.add_argument
-    add('--local-id', metavar='ID', help='who we are: gw.example.org, user@example.org, an address, or @# and hex; default: our address')
+    add('--local-id', metavar='ID',
+        help='who we are: gw.example.org, user@example.org, an address, or @# and hex; '
+             'default: our address')
     add('--remote-id', metavar='ID', help='who the peer is; default: its address')
     add('--private-key', metavar='PEM', help='file with our RSA private key')
     add('--peer-key', metavar='PEM', help="file with the peer's RSA public key")
-    add('--ike', metavar='PROPOSALS', default='camellia256-sha256-modp2048,aes256-sha256-modp2048', help='for the IKE SA, best first; default: %(default)s')
-    add('--esp', metavar='PROPOSALS', default='camellia256-sha256,aes256-sha256', help='for the Child SA; default: %(default)s')
+    add('--ike', metavar='PROPOSALS', default='camellia256-sha256-modp2048,aes256-sha256-modp2048',
+        help='for the IKE SA, best first; default: %(default)s')
+    add('--esp', metavar='PROPOSALS', default='camellia256-sha256,aes256-sha256',
+        help='for the Child SA; default: %(default)s')
     add('--local-ts', metavar='CIDR[,..]', help='traffic on our side; default: our address')
     add('--remote-ts', metavar='CIDR[,..]', help="traffic on the peer's side; default: its address")
-    add('--mode', choices=('tunnel', 'transport'), default='tunnel', help='of the Child SA; default: %(default)s')
-    add('--allow-sha1', action='store_true', help='authentication method 1 (SHA-1) if the peer knows no better')
-    add('--port', type=port_number, default=500, metavar='N', help='UDP port for IKE; default: %(default)s')
-    add('--nat-port', type=port_number, default=4500, metavar='N', help='UDP port for IKE and ESP behind a NAT; default: %(default)s')
-    add('--script', choices=('xfrm', 'setkey'), default='xfrm' if sys.platform == 'linux' else 'setkey', help='language of the script that installs the Child SA; default here: %(default)s')
-    add('--dry-run', action='store_true', help='print that script with its keys (nothing is installed in any case yet)')
-    add('--keylog', type=Path, metavar='DIR', help='append the keys of the IKE SA to DIR/ikev2_decryption_table, for Wireshark')
+    add('--mode', choices=('tunnel', 'transport'), default='tunnel',
+        help='of the Child SA; default: %(default)s')
+    add('--allow-sha1', action='store_true',
+        help='authentication method 1 (SHA-1) if the peer knows no better')
+    add('--port', type=port_number, default=500, metavar='N',
+        help='UDP port for IKE; default: %(default)s')
+    add('--nat-port', type=port_number, default=4500, metavar='N',
+        help='UDP port for IKE and ESP behind a NAT; default: %(default)s')
+    add('--script', choices=('xfrm', 'setkey'),
+        default='xfrm' if sys.platform == 'linux' else 'setkey',
+        help='language of the script that installs the Child SA; default here: %(default)s')
+    add('--dry-run', action='store_true',
+        help='print that script with its keys (nothing is installed in any case yet)')
+    add('--keylog', type=Path, metavar='DIR',
+        help='append the keys of the IKE SA to DIR/ikev2_decryption_table, for Wireshark')
     add('--json', action='store_true', help='one JSON object a line')
-    add('-v', '--verbose', action='store_true', help='show payloads, and datagrams that were dropped')
+    add('-v', '--verbose', action='store_true',
+        help='show payloads, and datagrams that were dropped')
 
 
 def port_number(text: str) -> int:
     "Read a UDP port."
-    if not text.isdecimal() or not 0 <= int(text) <= 65535: raise argparse.ArgumentTypeError(f'{text!r} is no port')
+    if not text.isdecimal() or not 0 <= int(text) <= 65535:
+        raise argparse.ArgumentTypeError(f'{text!r} is no port')
     return int(text)
 
 
 def selectors(text: str) -> tuple[TrafficSelector, ...]:
     "Read a list of traffic selectors. Raise `ValueError`."
     try: return tuple(map(TrafficSelector.from_text, text.split(',')))
-    except ValueError as error: raise ValueError(f'{text!r} is no list of traffic selectors: {error}') from None
+    except ValueError as error:
+        raise ValueError(f'{text!r} is no list of traffic selectors: {error}') from None
 
 
 def config_from(args: argparse.Namespace, here: str, there: str) -> Config:
     "Return what the options say. Raise `ValueError` with one line that says what is wrong."
     for option in 'private_key', 'peer_key':
-        if getattr(args, option) is None: raise ValueError(f'--{option.replace("_", "-")} is needed')
+        if getattr(args, option) is None:
+            raise ValueError(f'--{option.replace("_", "-")} is needed')
     private_key, peer_key = load_private_key(args.private_key), load_public_key(args.peer_key)
     if not is_loopback(there) and (is_demo_key(private_key.public_key()) or is_demo_key(peer_key)):
-        raise ValueError(f'the keys in keys/ are public, so they prove nothing to {there}; make your own (keys/README.md says how)')
-    if args.keylog and not args.keylog.is_dir(): raise ValueError(f'--keylog: {args.keylog} is not a folder')
+        raise ValueError(f'the keys in keys/ are public, so they prove nothing to {there}; '
+                         'make your own (keys/README.md says how)')
+    if args.keylog and not args.keylog.is_dir():
+        raise ValueError(f'--keylog: {args.keylog} is not a folder')
     return Config(
-        Identity.from_text(args.local_id or here), Identity.from_text(args.remote_id or there), private_key, peer_key,
-        parse_proposals(args.ike, ProtocolID.IKE), parse_proposals(args.esp, ProtocolID.ESP),
-        selectors(args.local_ts or here), selectors(args.remote_ts or there), args.mode, args.allow_sha1)
+        Identity.from_text(args.local_id or here), Identity.from_text(args.remote_id or there),
+        private_key, peer_key, parse_proposals(args.ike, ProtocolID.IKE),
+        parse_proposals(args.esp, ProtocolID.ESP), selectors(args.local_ts or here),
+        selectors(args.remote_ts or there), args.mode, args.allow_sha1)
 
 
 def is_loopback(address: str) -> bool:
@@ -343,31 +403,40 @@ def is_loopback(address: str) -> bool:
     from ipaddress import ip_address
     return ip_address(address.partition('%')[0]).is_loopback
 
-# %% ../nbs/16_initiator.ipynb #6746856d
+# %% ../nbs/16_initiator.ipynb #c964bc10
 def demo(args: argparse.Namespace) -> int:
     "Run both ends on 127.0.0.1 with keys of their own."
     from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key
-    from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
+    from cryptography.hazmat.primitives.serialization import (
+        Encoding, NoEncryption, PrivateFormat, PublicFormat)
     with tempfile.TemporaryDirectory(prefix='ike-lit-') as folder:
         for name in 'initiator', 'responder':
             key = generate_private_key(65537, 2048)
             pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
             Path(folder, f'{name}.key').write_bytes(pem)
-            Path(folder, f'{name}.pub').write_bytes(key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
-        one = ['--local-id', 'alice.example.org', '--remote-id', 'bob.example.org', '--local-ts', '10.1.0.0/24', '--remote-ts', '10.2.0.0/24',
+            public = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+            Path(folder, f'{name}.pub').write_bytes(public)
+        one = ['--local-id', 'alice.example.org', '--remote-id', 'bob.example.org',
+               '--local-ts', '10.1.0.0/24', '--remote-ts', '10.2.0.0/24',
                '--private-key', f'{folder}/initiator.key', '--peer-key', f'{folder}/responder.pub']
-        other = ['--local-id', 'bob.example.org', '--remote-id', 'alice.example.org', '--local-ts', '10.2.0.0/24', '--remote-ts', '10.1.0.0/24',
-                 '--private-key', f'{folder}/responder.key', '--peer-key', f'{folder}/initiator.pub']
+        other = ['--local-id', 'bob.example.org', '--remote-id', 'alice.example.org',
+                 '--local-ts', '10.2.0.0/24', '--remote-ts', '10.1.0.0/24',
+                 '--private-key', f'{folder}/responder.key',
+                 '--peer-key', f'{folder}/initiator.pub']
         with demo_peer(other) as (port, nat_port):
-            mine = build_parser().parse_args(['127.0.0.1', *one, '--once', '--port', port, '--nat-port', nat_port])
-            for option in 'ike', 'esp', 'mode', 'keylog', 'json', 'verbose', 'script', 'dry_run', 'timeout': setattr(mine, option, getattr(args, option))
+            mine = build_parser().parse_args(
+                ['127.0.0.1', *one, '--once', '--port', port, '--nat-port', nat_port])
+            for option in ('ike', 'esp', 'mode', 'keylog', 'json', 'verbose', 'script',
+                           'dry_run', 'timeout'):
+                setattr(mine, option, getattr(args, option))
             return connect(mine)
 
 
 @contextlib.contextmanager
 def demo_peer(options: Iterable[str]) -> Iterator[tuple[str, str]]:
     "Run a responder on 127.0.0.1 as another process; yield its ports."
-    command = [sys.executable, '-m', 'ike_lit.responder', '--listen', '127.0.0.1', '--port', '0', '--nat-port', '0', '--json', *options]
+    command = [sys.executable, '-m', 'ike_lit.responder', '--listen', '127.0.0.1',
+               '--port', '0', '--nat-port', '0', '--json', *options]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as peer:  # noqa: S603
         try:
             first = json.loads((peer.stdout.readline() if peer.stdout else '') or '{}')
@@ -375,23 +444,29 @@ def demo_peer(options: Iterable[str]) -> Iterator[tuple[str, str]]:
             yield str(first['port']), str(first['nat_port'])
         finally: peer.terminate()
 
-# %% ../nbs/16_initiator.ipynb #b11f7402
+# %% ../nbs/16_initiator.ipynb #a779b186
 def build_parser() -> argparse.ArgumentParser:
     "Return the command line of the initiator."
     parser = argparse.ArgumentParser(
-        'ike-lit', description='Establish an IKEv2 SA and an ESP Child SA with a peer (RFC 7296), by raw RSA keys.',
-        epilog='Exit status: 0 established, 1 refused otherwise, 2 usage or unreadable key, 3 no answer, 4 no proposal in common, '
-               '5 authentication, 6 traffic selectors.')
+        'ike-lit', description='Establish an IKEv2 SA and an ESP Child SA with a peer (RFC 7296), '
+                               'by raw RSA keys.',
+        epilog='Exit status: 0 established, 1 refused otherwise, 2 usage or unreadable key, '
+               '3 no answer, 4 no proposal in common, 5 authentication, 6 traffic selectors.')
     parser.add_argument('peer', nargs='?', help='address or name of the peer')
-    parser.add_argument('--demo', action='store_true', help='no peer at hand: run both ends on 127.0.0.1, with keys made for the occasion')
+    parser.add_argument('--demo', action='store_true',
+                        help='no peer at hand: run both ends on 127.0.0.1, '
+                             'with keys made for the occasion')
     parser.add_argument('--once', action='store_true', help='establish, report, delete, and exit')
-    parser.add_argument('--timeout', type=float, default=30.0, metavar='S', help='seconds to wait for each answer; default: %(default)g')
+    parser.add_argument('--timeout', type=float, default=30.0, metavar='S',
+                        help='seconds to wait for each answer; default: %(default)g')
     add_options(parser)
     return parser
 
 
 def connect(args: argparse.Namespace) -> int:
-    "Establish an SA with the peer that the options name. Return the exit status; raise `ValueError` if the options are wrong."
+    """Establish an SA with the peer that the options name.
+
+    Return the exit status; raise `ValueError` if the options are wrong."""
     import asyncio
     there = resolve(args.peer, args.port)
     try: sockets = [open_socket((there, args.port), 500), open_socket((there, args.nat_port), 4500)]
@@ -401,7 +476,8 @@ def connect(args: argparse.Namespace) -> int:
         ike = IKE(config_from(args, heres[0].host, there), heres[0], Endpoint(there, args.port),
                   initiator=True, responders=RESPONDERS, timing=Timing(timeout=args.timeout))
         ike.natt = heres[1], Endpoint(there, args.nat_port, natt=True)
-        return asyncio.run(Session(ike, args, sys.stdout).run(dict(zip(heres, sockets, strict=True))))
+        session = Session(ike, args, sys.stdout)
+        return asyncio.run(session.run(dict(zip(heres, sockets, strict=True))))
     finally:
         for sock in sockets: sock.close()
 

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['GROUPS', 'EXPONENT_SIZE', 'Modp', 'power', 'DiffieHellman', 'KE']
 
-# %% ../nbs/04_ke.ipynb #aa4b78b3
+# %% ../nbs/04_ke.ipynb #121cbb56
 import os
 import warnings
 from collections.abc import Callable
@@ -17,9 +17,10 @@ from .payload import Payload
 
 with warnings.catch_warnings():  # cryptography 50 says that it will drop these one day
     warnings.simplefilter('ignore')
-    from cryptography.hazmat.primitives.asymmetric.dh import DHParameterNumbers, DHPrivateNumbers, DHPublicNumbers
+    from cryptography.hazmat.primitives.asymmetric.dh import (
+        DHParameterNumbers, DHPrivateNumbers, DHPublicNumbers)
 
-# %% ../nbs/04_ke.ipynb #6dd5f40d
+# %% ../nbs/04_ke.ipynb #3cda6a18
 @dataclass(frozen=True)
 class Modp:
     "A Diffie-Hellman group modulo a prime (RFC 3526)."
@@ -34,14 +35,17 @@ class Modp:
 
 GROUPS = {
     Group.MODP_2048: Modp(int(
-        'FFFFFFFFFFFFFFFFC90FDAA22168C234C4C6628B80DC1CD129024E088A67CC74020BBEA63B139B22514A08798E3404DDEF9519B3CD3A431B'
-        '302B0A6DF25F14374FE1356D6D51C245E485B576625E7EC6F44C42E9A637ED6B0BFF5CB6F406B7EDEE386BFB5A899FA5AE9F24117C4B1FE6'
-        '49286651ECE45B3DC2007CB8A163BF0598DA48361C55D39A69163FA8FD24CF5F83655D23DCA3AD961C62F356208552BB9ED529077096966D'
-        '670C354E4ABC9804F1746C08CA18217C32905E462E36CE3BE39E772C180E86039B2783A2EC07A28FB5C55DF06F4C52C9DE2BCBF695581718'
+        'FFFFFFFFFFFFFFFFC90FDAA22168C234C4C6628B80DC1CD129024E088A67CC74'
+        '020BBEA63B139B22514A08798E3404DDEF9519B3CD3A431B302B0A6DF25F1437'
+        '4FE1356D6D51C245E485B576625E7EC6F44C42E9A637ED6B0BFF5CB6F406B7ED'
+        'EE386BFB5A899FA5AE9F24117C4B1FE649286651ECE45B3DC2007CB8A163BF05'
+        '98DA48361C55D39A69163FA8FD24CF5F83655D23DCA3AD961C62F356208552BB'
+        '9ED529077096966D670C354E4ABC9804F1746C08CA18217C32905E462E36CE3B'
+        'E39E772C180E86039B2783A2EC07A28FB5C55DF06F4C52C9DE2BCBF695581718'
         '3995497CEA956AE515D2261898FA051015728E5A8AACAA68FFFFFFFFFFFFFFFF', 16)),
 }
 
-# %% ../nbs/04_ke.ipynb #bea31100
+# %% ../nbs/04_ke.ipynb #10534db6
 def power(
     group: Modp,
     base: int,  # the generator, or a peer's public value
@@ -50,12 +54,14 @@ def power(
     "Return base^exponent mod p."
     parameters = DHParameterNumbers(group.prime, group.generator)
     # the library wants our public value beside the exponent, and does not use it
-    private = DHPrivateNumbers(exponent, DHPublicNumbers(group.generator, parameters)).private_key()
+    public = DHPublicNumbers(group.generator, parameters)
+    private = DHPrivateNumbers(exponent, public).private_key()
     secret = private.exchange(DHPublicNumbers(base, parameters).public_key())
-    # RFC 7296 §2.14: "g^ir is represented as a string of octets in big endian order padded with zeros if necessary"
+    # RFC 7296 §2.14: "g^ir is represented as a string of octets in big endian order
+    # padded with zeros if necessary"
     return secret.rjust(group.size, b'\0')
 
-# %% ../nbs/04_ke.ipynb #73924d6a
+# %% ../nbs/04_ke.ipynb #f4f7dbbb
 EXPONENT_SIZE = 32  # octets
 
 
@@ -68,15 +74,20 @@ class DiffieHellman:
         self.public = power(self._modp, self._modp.generator, self._exponent)  # to send
 
     def derive(self, public: bytes) -> bytes:
-        "Return the secret shared with the owner of a public value. Raise `InvalidSyntax` if it can't be one (RFC 6989)."
-        if len(public) != self._modp.size: raise InvalidSyntax(f'a public value of {len(public)} octets, {self.group} has {self._modp.size}')
+        """Return the secret shared with the owner of a public value.
+
+        Raise `InvalidSyntax` if it can't be one (RFC 6989)."""
+        if len(public) != self._modp.size:
+            raise InvalidSyntax(f'a public value of {len(public)} octets, '
+                                f'{self.group} has {self._modp.size}')
         value = int.from_bytes(public, 'big')
-        if not 2 <= value <= self._modp.prime - 2: raise InvalidSyntax(f'the public value is not between 2 and p-2 of {self.group}')
+        if not 2 <= value <= self._modp.prime - 2:
+            raise InvalidSyntax(f'the public value is not between 2 and p-2 of {self.group}')
         return power(self._modp, value, self._exponent)
 
     def __repr__(self) -> str: return f'<DiffieHellman {self.group}>'
 
-# %% ../nbs/04_ke.ipynb #b0f6cf96
+# %% ../nbs/04_ke.ipynb #ca527e00
 @dataclass(frozen=True, repr=False)
 class KE(Payload):
     "A Diffie-Hellman public value (RFC 7296 §3.4)."
@@ -84,7 +95,9 @@ class KE(Payload):
     public: bytes  # as long as the group says
 
     kind = Type.KE
-    layout = Layout('Key Exchange Payload', ('Diffie-Hellman Group Num', 16, Group), ('RESERVED', 16), ('Key Exchange Data', 0))
+    layout = Layout(
+        'Key Exchange Payload',
+        ('Diffie-Hellman Group Num', 16, Group), ('RESERVED', 16), ('Key Exchange Data', 0))
 
     @classmethod
     def parse(cls, r: Reader) -> 'KE':

@@ -24,7 +24,7 @@ def prf(
     "Return the negotiated pseudorandom function of `data` under `key` (RFC 7296 §2.13, RFC 4868)."
     return hmac.digest(key, data, PRF_HASHES[kind][0])
 
-# %% ../nbs/06_keys.ipynb #6dd71c10
+# %% ../nbs/06_keys.ipynb #72b8bc27
 def prfplus(
     kind: Prf,
     key: bytes,  # the secret to stretch
@@ -33,7 +33,8 @@ def prfplus(
 ) -> bytes:
     "Stretch `key` into `size` octets (RFC 7296 §2.13). Raise `ValueError` past 255 blocks."
     block_size = PRF_HASHES[kind][1]
-    if size > 255 * block_size: raise ValueError(f'prf+ ends at {255 * block_size} octets, not {size}')
+    if size > 255 * block_size:
+        raise ValueError(f'prf+ ends at {255 * block_size} octets, not {size}')
     out = block = b''
     while len(out) < size:
         # T(n) = prf(K, T(n-1) | S | n)
@@ -51,7 +52,7 @@ def skeyseed(
     "Distil the Diffie-Hellman secret (RFC 7296 §2.14)."
     return prf(kind, ni + nr, secret)
 
-# %% ../nbs/06_keys.ipynb #a9766d46
+# %% ../nbs/06_keys.ipynb #0fdff291
 @dataclass(frozen=True, repr=False)
 class Keys:
     "The keys of an IKE SA (RFC 7296 §2.14)."
@@ -64,7 +65,8 @@ class Keys:
     sk_pr: bytes  # and into the responder's
 
     def __repr__(self) -> str:
-        return f'Keys({", ".join(f"{f.name}: {len(getattr(self, f.name))} octets" for f in fields(self))})'
+        sizes = ', '.join(f'{f.name}: {len(getattr(self, f.name))} octets' for f in fields(self))
+        return f'Keys({sizes})'
 
 
 def ike_keys(
@@ -77,7 +79,8 @@ def ike_keys(
 ) -> Keys:
     "Return the keys of an IKE SA (RFC 7296 §2.14)."
     kind = suite.the(TransformType.PRF)
-    p, a, e = (key_size(suite.the(t)) for t in (TransformType.PRF, TransformType.INTEG, TransformType.ENCR))
+    kinds = (TransformType.PRF, TransformType.INTEG, TransformType.ENCR)
+    p, a, e = (key_size(suite.the(t)) for t in kinds)
     sizes = (p, a, a, e, e, p, p)
     stream = prfplus(Prf(kind.id), seed, ni + nr + spi_i + spi_r, sum(sizes))
     return Keys(*cut(stream, sizes))

@@ -13,28 +13,31 @@ from typing import NamedTuple
 from .const import MessageType
 from .payload import Notify, Packet
 
-# %% ../nbs/11_nat.ipynb #7363b592
+# %% ../nbs/11_nat.ipynb #3dfebd8d
 class Endpoint(NamedTuple):
     "One side of a UDP conversation."
     host: str
     port: int
     natt: bool = False  # does it carry ESP beside IKE?
 
-    def __str__(self) -> str: return f'[{self.host}]:{self.port}' if ':' in self.host else f'{self.host}:{self.port}'
+    def __str__(self) -> str:
+        return f'[{self.host}]:{self.port}' if ':' in self.host else f'{self.host}:{self.port}'
 
-# %% ../nbs/11_nat.ipynb #748a9440
+# %% ../nbs/11_nat.ipynb #ec9c713e
 def fingerprint(spi_i: bytes, spi_r: bytes, end: Endpoint) -> bytes:
     "Return the hash that stands for an address and port (RFC 7296 §2.23): 20 octets."
     where = ip_address(end.host).packed + end.port.to_bytes(2, 'big')
     return hashlib.sha1(spi_i + spi_r + where, usedforsecurity=False).digest()
 
 
-def nat_detection(spi_i: bytes, spi_r: bytes, source: Endpoint, destination: Endpoint) -> tuple[Notify, Notify]:
+def nat_detection(spi_i: bytes, spi_r: bytes, source: Endpoint,
+                  destination: Endpoint) -> tuple[Notify, Notify]:
     "Return the two notifications that let the other end see a NAT."
-    return (Notify(MessageType.NAT_DETECTION_SOURCE_IP, fingerprint(spi_i, spi_r, source)),
-            Notify(MessageType.NAT_DETECTION_DESTINATION_IP, fingerprint(spi_i, spi_r, destination)))
+    here, there = fingerprint(spi_i, spi_r, source), fingerprint(spi_i, spi_r, destination)
+    return (Notify(MessageType.NAT_DETECTION_SOURCE_IP, here),
+            Notify(MessageType.NAT_DETECTION_DESTINATION_IP, there))
 
-# %% ../nbs/11_nat.ipynb #b9853347
+# %% ../nbs/11_nat.ipynb #685791b8
 class Nat(NamedTuple):
     "What the notifications of a peer tell."
     supported: bool  # the peer sent them
@@ -45,12 +48,16 @@ class Nat(NamedTuple):
     def found(self) -> bool: return self.here or self.there
 
 
-def detect(packet: Packet, spi_i: bytes, spi_r: bytes, source: Endpoint, destination: Endpoint) -> Nat:
-    "Compare what a peer believes with the addresses of its packet: `source` is where it came from, `destination` is ours."
-    sources = [n.data for n in packet.all(Notify) if n.message_type == MessageType.NAT_DETECTION_SOURCE_IP]
+def detect(packet: Packet, spi_i: bytes, spi_r: bytes, source: Endpoint,
+           destination: Endpoint) -> Nat:
+    """Compare what a peer believes with the addresses of its packet:
+    `source` is where it came from, `destination` is ours."""
+    sources = [n.data for n in packet.all(Notify)
+               if n.message_type == MessageType.NAT_DETECTION_SOURCE_IP]
     to = packet.notify(MessageType.NAT_DETECTION_DESTINATION_IP)
     if not sources or to is None: return Nat(False)
-    return Nat(True, here=to.data != fingerprint(spi_i, spi_r, destination), there=fingerprint(spi_i, spi_r, source) not in sources)
+    return Nat(True, here=to.data != fingerprint(spi_i, spi_r, destination),
+               there=fingerprint(spi_i, spi_r, source) not in sources)
 
 # %% ../nbs/11_nat.ipynb #b5b0f4fa
 NON_ESP_MARKER = bytes(4)

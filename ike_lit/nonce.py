@@ -13,7 +13,7 @@ from .const import InvalidSyntax, Type
 from .header import Layout, Reader
 from .payload import Payload
 
-# %% ../nbs/05_nonce.ipynb #cddb33f5
+# %% ../nbs/05_nonce.ipynb #15826f5d
 NONCE_SIZE = 32  # octets; half of the largest PRF key
 
 
@@ -28,7 +28,8 @@ class Nonce(Payload):
     @classmethod
     def parse(cls, r: Reader) -> 'Nonce':
         data = r.rest('Nonce Data')
-        if not 16 <= len(data) <= 256: raise InvalidSyntax(f'a nonce of {len(data)} octets; 16 to 256 are allowed')
+        if not 16 <= len(data) <= 256:
+            raise InvalidSyntax(f'a nonce of {len(data)} octets; 16 to 256 are allowed')
         return cls(data)
 
     def __bytes__(self) -> bytes: return self.data

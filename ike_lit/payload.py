@@ -6,12 +6,13 @@
 __all__ = ['GENERIC', 'P', 'Payload', 'get_by_type', 'Opaque', 'Notify', 'Delete', 'Vendor', 'Encrypted', 'pack_chain',
            'parse_chain', 'parse_body', 'Packet']
 
-# %% ../nbs/02_payload.ipynb #fc8791e3
+# %% ../nbs/02_payload.ipynb #4034564b
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar, TypeVar
 
-from .const import ExchangeType, InvalidSyntax, MessageType, ProtocolID, Type, UnsupportedCriticalPayload
+from .const import (
+    ExchangeType, InvalidSyntax, MessageType, ProtocolID, Type, UnsupportedCriticalPayload)
 from .header import HEADER, Header, Layout, Reader
 
 # %% ../nbs/02_payload.ipynb #6d92ecbe
@@ -56,7 +57,7 @@ class Opaque(Payload):
 
     def __bytes__(self) -> bytes: return self.data
 
-# %% ../nbs/02_payload.ipynb #af7405be
+# %% ../nbs/02_payload.ipynb #5e00f62b
 @dataclass(frozen=True, repr=False)
 class Notify(Payload):
     "A message about an exchange, an SA, or the sender (RFC 7296 §3.10)."
@@ -67,8 +68,10 @@ class Notify(Payload):
 
     kind = Type.Notify
     layout = Layout(
-        'Notify Payload', ('Protocol ID', 8, ProtocolID), ('SPI Size', 8, 'octets of the SPI'),
-        ('Notify Message Type', 16, MessageType), ('Security Parameter Index (SPI)', 0), ('Notification Data', 0))
+        'Notify Payload',
+        ('Protocol ID', 8, ProtocolID), ('SPI Size', 8, 'octets of the SPI'),
+        ('Notify Message Type', 16, MessageType),
+        ('Security Parameter Index (SPI)', 0), ('Notification Data', 0))
 
     @classmethod
     def parse(cls, r: Reader) -> 'Notify':
@@ -78,12 +81,15 @@ class Notify(Payload):
         return cls(message_type, r.rest('Notification Data'), protocol, spi)
 
     def __bytes__(self) -> bytes:
-        return self.layout.pack(self.protocol, len(self.spi), self.message_type) + self.spi + self.data
+        fixed = self.layout.pack(self.protocol, len(self.spi), self.message_type)
+        return fixed + self.spi + self.data
 
     def __repr__(self) -> str:
-        return f'N({self.message_type}' + f', {self.protocol} SPI {self.spi.hex()}' * bool(self.spi) + f', {len(self.data)} octets' * bool(self.data) + ')'
+        spi = f', {self.protocol} SPI {self.spi.hex()}' * bool(self.spi)
+        size = f', {len(self.data)} octets' * bool(self.data)
+        return f'N({self.message_type}{spi}{size})'
 
-# %% ../nbs/02_payload.ipynb #84b5709f
+# %% ../nbs/02_payload.ipynb #16218d81
 @dataclass(frozen=True, repr=False)
 class Delete(Payload):
     "SAs that the sender has closed (RFC 7296 §3.11)."
@@ -92,7 +98,8 @@ class Delete(Payload):
 
     kind = Type.Delete
     layout = Layout(
-        'Delete Payload', ('Protocol ID', 8, ProtocolID), ('SPI Size', 8, '4 for ESP and AH, 0 for the IKE SA'),
+        'Delete Payload',
+        ('Protocol ID', 8, ProtocolID), ('SPI Size', 8, '4 for ESP and AH, 0 for the IKE SA'),
         ('Num of SPIs', 16, ''), ('Security Parameter Index(es)', 0))
 
     @classmethod
@@ -103,11 +110,13 @@ class Delete(Payload):
         return cls(protocol, tuple(r.octets(spi_size, 'SPI') for _ in range(count)))
 
     def __bytes__(self) -> bytes:
-        return self.layout.pack(self.protocol, 4 if self.spis else 0, len(self.spis)) + b''.join(self.spis)
+        fixed = self.layout.pack(self.protocol, 4 if self.spis else 0, len(self.spis))
+        return fixed + b''.join(self.spis)
 
-    def __repr__(self) -> str: return f'D({self.protocol}{"".join(f" {spi.hex()}" for spi in self.spis)})'
+    def __repr__(self) -> str:
+        return f'D({self.protocol}{"".join(f" {spi.hex()}" for spi in self.spis)})'
 
-# %% ../nbs/02_payload.ipynb #771290b6
+# %% ../nbs/02_payload.ipynb #0035240e
 @dataclass(frozen=True, repr=False)
 class Vendor(Payload):
     "A mark by which an implementation recognises its own kind (RFC 7296 §3.12)."
@@ -119,7 +128,8 @@ class Vendor(Payload):
 
     def __bytes__(self) -> bytes: return self.data
 
-    def __repr__(self) -> str: return f'V({self.data[:16].hex()}{"..." * (len(self.data) > 16)})'
+    def __repr__(self) -> str:
+        return f'V({self.data[:16].hex()}{"..." * (len(self.data) > 16)})'
 
 # %% ../nbs/02_payload.ipynb #6010ea0d
 @dataclass(frozen=True, repr=False)
@@ -146,7 +156,7 @@ def pack_chain(
         following = payload.kind
     return following, out
 
-# %% ../nbs/02_payload.ipynb #93dee676
+# %% ../nbs/02_payload.ipynb #b069c15e
 def parse_chain(
     first: Type,  # the type of the first payload, from the header
     r: Reader,
@@ -158,9 +168,12 @@ def parse_chain(
         if r.spans is not None: r.path = (*path, str(kind))
         following, critical, length = r.fields(GENERIC)
         r.path = path
-        if length < GENERIC.size: raise InvalidSyntax(f'{kind} payload of length {length} at octet {r.at - GENERIC.size}')
+        if length < GENERIC.size:
+            at = r.at - GENERIC.size
+            raise InvalidSyntax(f'{kind} payload of length {length} at octet {at}')
         if critical and kind.name.isdecimal():
-            raise UnsupportedCriticalPayload(f'payload type {kind} is critical and unknown', bytes([kind]))
+            raise UnsupportedCriticalPayload(
+                f'payload type {kind} is critical and unknown', bytes([kind]))
         outer = r.enter(length - GENERIC.size, kind)
         payloads.append(parse_body(kind, following, r))
         r.leave(outer)
@@ -173,13 +186,15 @@ def parse_body(kind: Type, following: Type, r: Reader) -> Payload:
     "Take the body of one payload, by the class for its type if there is one."
     known = Payload.by_type.get(kind)
     if known: return known.parse(r)
-    if kind in (Type.SK, Type.SKF): return Encrypted(kind, following, r.rest('IV, ciphertext and ICV'))
+    if kind in (Type.SK, Type.SKF):
+        return Encrypted(kind, following, r.rest('IV, ciphertext and ICV'))
     return Opaque(kind, r.rest('Data', 'not read'))
 
-# %% ../nbs/02_payload.ipynb #bd2cdfae
+# %% ../nbs/02_payload.ipynb #73268656
 @dataclass(frozen=True, repr=False)
 class Packet:
-    "One message: the exchange it belongs to and its payloads; with its header and octets if it was received."
+    """One message: the exchange it belongs to and its payloads;
+    with its header and octets if it was received."""
     exchange_type: ExchangeType
     payloads: tuple[Payload, ...]
     header: Header | None = None
@@ -193,19 +208,26 @@ class Packet:
         r.path = ()
         return cls(header.exchange_type, parse_chain(header.next_payload, r), header, r.data)
 
-    def encode(self, spi_i: bytes, spi_r: bytes, *, response: bool, initiator: bool, message_id: int) -> bytes:
+    def encode(self, spi_i: bytes, spi_r: bytes, *, response: bool, initiator: bool,
+               message_id: int) -> bytes:
         "Return the message in the clear, as IKE_SA_INIT is sent."
         first, chain = pack_chain(self.payloads)
-        return bytes(Header(spi_i, spi_r, first, self.exchange_type, response, initiator, message_id, HEADER.size + len(chain))) + chain
+        header = Header(spi_i, spi_r, first, self.exchange_type, response, initiator, message_id,
+                        HEADER.size + len(chain))
+        return bytes(header) + chain
 
     def all(self, cls: type[P]) -> list[P]:
         "Return the payloads of a class, in order."
         return [payload for payload in self.payloads if type(payload) is cls]
 
     def one(self, cls: type[P]) -> P:
-        "Return the only payload of a class. Raise `InvalidSyntax` if there is none, or more than one."
+        """Return the only payload of a class.
+
+        Raise `InvalidSyntax` if there is none, or more than one."""
         found = self.all(cls)
-        if len(found) != 1: raise InvalidSyntax(f'{self.exchange_type} with {len(found) or "no"} {cls.__name__} payload{"s" * (len(found) > 1)}')
+        if len(found) != 1:
+            what = f'{len(found) or "no"} {cls.__name__} payload{"s" * (len(found) > 1)}'
+            raise InvalidSyntax(f'{self.exchange_type} with {what}')
         return found[0]
 
     def notify(self, message_type: MessageType) -> Notify | None:

@@ -7,13 +7,14 @@ __all__ = ['TRANSFORM', 'ATTRIBUTE', 'KEY_LENGTH', 'NOT_UNDERSTOOD', 'PROPOSAL',
            'parse_transform', 'parse_attributes', 'Proposal', 'parse_proposal', 'SA', 'Algorithm', 'key_size',
            'parse_proposals', 'common', 'choose', 'check_choice']
 
-# %% ../nbs/03_proposal.ipynb #58cf7faa
+# %% ../nbs/03_proposal.ipynb #4f15c94c
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 
-from .const import (TRANSFORM_IDS, Encryption, Esn, Group, Integrity, InvalidSyntax, NoProposalChosen, OtherTransform, Prf,
-                           ProtocolID, Registry, TransformType, Type)
+from .const import (
+    TRANSFORM_IDS, Encryption, Esn, Group, Integrity, InvalidSyntax, NoProposalChosen,
+    OtherTransform, Prf, ProtocolID, Registry, TransformType, Type)
 from .header import Layout, Reader
 from .payload import Payload
 
@@ -29,9 +30,13 @@ TRANSFORM = Layout(
     ('Transform Attributes', 0),
 )
 
-# %% ../nbs/03_proposal.ipynb #ce073f51
-ATTRIBUTE = Layout('Transform Attribute', ('AF', 1, '1: the value is here; 0: its length is here, and it follows'),
-                   ('Attribute Type', 15, '14 is Key Length'), ('Value or Length', 16, ''))
+# %% ../nbs/03_proposal.ipynb #c8229d19
+ATTRIBUTE = Layout(
+    'Transform Attribute',
+    ('AF', 1, '1: the value is here; 0: its length is here, and it follows'),
+    ('Attribute Type', 15, '14 is Key Length'),
+    ('Value or Length', 16, ''),
+)
 KEY_LENGTH = 14
 
 
@@ -43,12 +48,14 @@ class Transform:
     key_length: int = 0  # bits; 0: the algorithm has one size
 
     @property
-    def name(self) -> str: return f'{self.id.name}_{self.key_length}' if self.key_length else self.id.name
+    def name(self) -> str:
+        return f'{self.id.name}_{self.key_length}' if self.key_length else self.id.name
 
     def encode(self, last: bool) -> bytes:
         "Return the substructure; `last` if no other transform follows."
         attributes = ATTRIBUTE.pack(1, KEY_LENGTH, self.key_length) if self.key_length else b''
-        return TRANSFORM.pack(0 if last else 3, TRANSFORM.size + len(attributes), self.type, self.id) + attributes
+        size = TRANSFORM.size + len(attributes)
+        return TRANSFORM.pack(0 if last else 3, size, self.type, self.id) + attributes
 
     def __repr__(self) -> str: return self.name
 
@@ -92,8 +99,9 @@ PROPOSAL = Layout(
     ('SPI', 0), ('Transforms', 0),
 )
 
-# %% ../nbs/03_proposal.ipynb #75baacc7
-SPI_SIZES = {ProtocolID.IKE: (0, 8), ProtocolID.ESP: (4,), ProtocolID.AH: (4,)}  # 8: when an IKE SA is rekeyed
+# %% ../nbs/03_proposal.ipynb #93f4cd05
+# 8: when an IKE SA is rekeyed
+SPI_SIZES = {ProtocolID.IKE: (0, 8), ProtocolID.ESP: (4,), ProtocolID.AH: (4,)}
 
 
 @dataclass(frozen=True)
@@ -109,35 +117,43 @@ class Proposal:
         end = len(self.transforms) - 1
         transforms = b''.join(t.encode(i == end) for i, t in enumerate(self.transforms))
         size = PROPOSAL.size + len(self.spi) + len(transforms)
-        return PROPOSAL.pack(0 if last else 2, size, self.number, self.protocol, len(self.spi), len(self.transforms)) + self.spi + transforms
+        fixed = PROPOSAL.pack(0 if last else 2, size, self.number, self.protocol, len(self.spi),
+                              len(self.transforms))
+        return fixed + self.spi + transforms
 
     def of(self, kind: TransformType) -> tuple[Transform, ...]:
         "Return the alternatives of one type, in order of preference."
         return tuple(t for t in self.transforms if t.type == kind)
 
     def the(self, kind: TransformType) -> Transform:
-        "Return the only transform of a type. Raise `NoProposalChosen` if there is none, or more than one."
+        """Return the only transform of a type.
+
+        Raise `NoProposalChosen` if there is none, or more than one."""
         found = self.of(kind)
-        if len(found) != 1: raise NoProposalChosen(f'{len(found)} transforms of type {kind} in {self}')
+        if len(found) != 1:
+            raise NoProposalChosen(f'{len(found)} transforms of type {kind} in {self}')
         return found[0]
 
-    def __str__(self) -> str: return f'{self.protocol}:{"/".join(t.name for t in self.transforms)}'
+    def __str__(self) -> str:
+        return f'{self.protocol}:{"/".join(t.name for t in self.transforms)}'
 
     def __repr__(self) -> str: return str(self)
 
-# %% ../nbs/03_proposal.ipynb #312f1d96
+# %% ../nbs/03_proposal.ipynb #ca84a951
 def parse_proposal(r: Reader) -> tuple[Proposal, bool]:
     "Take one proposal; also return whether it says that it is the last."
     more, length, number, protocol, spi_size, count = r.fields(PROPOSAL)
     if more not in (0, 2): raise InvalidSyntax(f'proposal followed by substructure {more}')
     outer = r.enter(length - PROPOSAL.size, 'Proposal')
-    if spi_size not in SPI_SIZES.get(protocol, (spi_size,)): raise InvalidSyntax(f'{protocol} proposal with an SPI of {spi_size} octets')
+    if spi_size not in SPI_SIZES.get(protocol, (spi_size,)):
+        raise InvalidSyntax(f'{protocol} proposal with an SPI of {spi_size} octets')
     spi, transforms, last = r.octets(spi_size, 'SPI'), [], True
     while r.at < r.end:
         transform, last = parse_transform(r)
         transforms.append(transform)
         if last: break
-    if not last or len(transforms) != count: raise InvalidSyntax(f'proposal {number} of {count} transforms holds {len(transforms)}')
+    if not last or len(transforms) != count:
+        raise InvalidSyntax(f'proposal {number} of {count} transforms holds {len(transforms)}')
     r.leave(outer)
     return Proposal(number, protocol, spi, tuple(transforms)), more == 0
 
@@ -154,17 +170,20 @@ class SA(Payload):
         last = False
         while not last:
             proposal, last = parse_proposal(r)
-            # RFC 7296 §3.3.1: the first proposal "MUST be 1, and subsequent Proposals MUST be one more"; an answer has one
-            if proposals and proposal.number != proposals[-1].number + 1: raise InvalidSyntax('proposals are not numbered in order')
+            # RFC 7296 §3.3.1: the first proposal "MUST be 1, and subsequent Proposals
+            # MUST be one more"; an answer has one
+            if proposals and proposal.number != proposals[-1].number + 1:
+                raise InvalidSyntax('proposals are not numbered in order')
             proposals.append(proposal)
         return cls(tuple(proposals))
 
     def __bytes__(self) -> bytes:
-        return b''.join(p.encode(i == len(self.proposals) - 1) for i, p in enumerate(self.proposals))
+        end = len(self.proposals) - 1
+        return b''.join(p.encode(i == end) for i, p in enumerate(self.proposals))
 
     def __repr__(self) -> str: return f'SA({", ".join(map(str, self.proposals))})'
 
-# %% ../nbs/03_proposal.ipynb #4c586289
+# %% ../nbs/03_proposal.ipynb #468f54b3
 @dataclass(frozen=True)
 class Algorithm:
     "A row of the table of algorithms."
@@ -189,11 +208,14 @@ _BY_TRANSFORM = {a.transform: a for a in ALGORITHMS.values()}
 
 
 def key_size(transform: Transform) -> int:
-    "Return the octets of key that an algorithm takes. Raise `NoProposalChosen` if it is not ours."
-    if transform not in _BY_TRANSFORM: raise NoProposalChosen(f'{transform.name} is not implemented')
+    """Return the octets of key that an algorithm takes.
+
+    Raise `NoProposalChosen` if it is not ours."""
+    if transform not in _BY_TRANSFORM:
+        raise NoProposalChosen(f'{transform.name} is not implemented')
     return _BY_TRANSFORM[transform].key_size
 
-# %% ../nbs/03_proposal.ipynb #b0965543
+# %% ../nbs/03_proposal.ipynb #478d1d41
 NEEDED = {
     ProtocolID.IKE: (TransformType.ENCR, TransformType.INTEG, TransformType.PRF, TransformType.DH),
     ProtocolID.ESP: (TransformType.ENCR, TransformType.INTEG, TransformType.ESN),
@@ -204,8 +226,11 @@ def parse_proposals(
     text: str,  # 'camellia256-sha256-modp2048,aes256-sha256-modp2048'
     protocol: ProtocolID,
 ) -> tuple[Proposal, ...]:
-    "Return the proposals that a line of keywords means. Raise `ValueError` with the word that is wrong."
-    return tuple(_parse_one(number, words.strip(), protocol) for number, words in enumerate(text.split(','), 1))
+    """Return the proposals that a line of keywords means.
+
+    Raise `ValueError` with the word that is wrong."""
+    return tuple(_parse_one(number, words.strip(), protocol)
+                 for number, words in enumerate(text.split(','), 1))
 
 
 def _parse_one(number: int, text: str, protocol: ProtocolID) -> Proposal:
@@ -213,19 +238,26 @@ def _parse_one(number: int, text: str, protocol: ProtocolID) -> Proposal:
     for word in text.lower().split('-'):
         if word not in ALGORITHMS:
             near = get_close_matches(word, ALGORITHMS, 1, 0.5)
-            raise ValueError(f'{word!r} in {text!r} is no algorithm that I know' + (f'; did you mean {near[0]!r}?' if near else ''))
+            hint = f'; did you mean {near[0]!r}?' if near else ''
+            raise ValueError(f'{word!r} in {text!r} is no algorithm that I know{hint}')
         transforms.append(ALGORITHMS[word].transform)
     kinds = {t.type for t in transforms}
     if TransformType.PRF not in kinds and protocol == ProtocolID.IKE:
-        transforms += [ALGORITHMS[f'prf{a.keyword}'].transform for a in map(_BY_TRANSFORM.get, transforms) if a and f'prf{a.keyword}' in ALGORITHMS]
-    if TransformType.ESN not in kinds and protocol == ProtocolID.ESP: transforms.append(ALGORITHMS['noesn'].transform)
+        keywords = [f'prf{a.keyword}' for a in map(_BY_TRANSFORM.get, transforms) if a]
+        transforms += [ALGORITHMS[k].transform for k in keywords if k in ALGORITHMS]
+    if TransformType.ESN not in kinds and protocol == ProtocolID.ESP:
+        transforms.append(ALGORITHMS['noesn'].transform)
     for kind in NEEDED[protocol]:
-        if kind not in {t.type for t in transforms}: raise ValueError(f'{text!r} has no {kind} algorithm, which {protocol} needs')
+        if kind not in {t.type for t in transforms}:
+            raise ValueError(f'{text!r} has no {kind} algorithm, which {protocol} needs')
     for t in transforms:
-        if t.type not in NEEDED[protocol]: raise ValueError(f'{text!r}: {_BY_TRANSFORM[t].keyword} has no place in the first {protocol} proposal')
-    return Proposal(number, protocol, b'', tuple(sorted(transforms, key=lambda t: NEEDED[protocol].index(t.type))))
+        if t.type not in NEEDED[protocol]:
+            raise ValueError(f'{text!r}: {_BY_TRANSFORM[t].keyword} has no place '
+                             f'in the first {protocol} proposal')
+    transforms.sort(key=lambda t: NEEDED[protocol].index(t.type))
+    return Proposal(number, protocol, b'', tuple(transforms))
 
-# %% ../nbs/03_proposal.ipynb #fb92712f
+# %% ../nbs/03_proposal.ipynb #7d7249b1
 def common(offered: Proposal, ours: Proposal) -> Proposal | None:
     "Return the suite that an offer and a proposal of ours have in common, None if there is none."
     if offered.protocol != ours.protocol: return None
@@ -246,19 +278,28 @@ def choose(
     for offered in offer.proposals:
         for proposal in ours:
             if suite := common(offered, proposal): return suite
-    raise NoProposalChosen(f'offered {", ".join(map(str, offer.proposals))}; accepted {", ".join(map(str, ours))}')
+    raise NoProposalChosen(f'offered {", ".join(map(str, offer.proposals))}; '
+                           f'accepted {", ".join(map(str, ours))}')
 
-# %% ../nbs/03_proposal.ipynb #d3e62c4f
+# %% ../nbs/03_proposal.ipynb #4294dcc4
 def check_choice(
     offered: Iterable[Proposal],  # what we sent
     answer: SA,  # what came back
 ) -> Proposal:  # the suite, with the peer's SPI
-    "Check that an answer is one suite out of our offer (RFC 7296 §3.3.6). Raise `NoProposalChosen`."
-    if len(answer.proposals) != 1: raise NoProposalChosen(f'the answer has {len(answer.proposals)} proposals instead of one')
+    """Check that an answer is one suite out of our offer (RFC 7296 §3.3.6).
+
+    Raise `NoProposalChosen`."""
+    if len(answer.proposals) != 1:
+        raise NoProposalChosen(f'the answer has {len(answer.proposals)} proposals instead of one')
     chosen = answer.proposals[0]
-    offer = next((p for p in offered if p.number == chosen.number and p.protocol == chosen.protocol), None)
-    if offer is None: raise NoProposalChosen(f'the answer {chosen} has number {chosen.number}, which we did not offer')
+    wanted = chosen.number, chosen.protocol
+    offer = next((p for p in offered if (p.number, p.protocol) == wanted), None)
+    if offer is None:
+        raise NoProposalChosen(f'the answer {chosen} has number {chosen.number}, '
+                               'which we did not offer')
     for kind in {t.type for t in (*offer.transforms, *chosen.transforms)}:
-        if chosen.the(kind) not in offer.of(kind): raise NoProposalChosen(f'the answer {chosen} was not offered: {offer}')
-    if len(chosen.spi) != len(offer.spi): raise NoProposalChosen(f'the answer has an SPI of {len(chosen.spi)} octets')
+        if chosen.the(kind) not in offer.of(kind):
+            raise NoProposalChosen(f'the answer {chosen} was not offered: {offer}')
+    if len(chosen.spi) != len(offer.spi):
+        raise NoProposalChosen(f'the answer has an SPI of {len(chosen.spi)} octets')
     return chosen

@@ -154,12 +154,13 @@ class Pending:
     give_up_at: float
     attempt: int = 1
 
-# %% ../nbs/12_protocol.ipynb #5c34d85b
+# %% ../nbs/12_protocol.ipynb #2163a354
 class IKE:
     "One IKE SA at one end, without input or output."
 
     def __init__(self, config: Config, local: Endpoint, remote: Endpoint, *, initiator: bool,
-                 responders: Mapping[ExchangeType, Responder], random: Random = os.urandom, timing: Timing | None = None):
+                 responders: Mapping[ExchangeType, Responder], random: Random = os.urandom,
+                 timing: Timing | None = None):
         self.config, self.local, self.remote, self.initiator = config, local, remote, initiator
         self.natt: tuple[Endpoint, Endpoint] | None = None  # ours and the peer's for port 4500
         self.responders, self.random, self.timing = responders, random, timing or Timing()
@@ -186,17 +187,22 @@ class IKE:
         self._pending: Pending | None = None
         self._next_id = 0  # of our requests
         self._expected_id = 0  # of the peer's
-        self._answered = b'', Datagram(b'', local, remote)  # the peer's last request, and our response
+        # the peer's last request, and our response
+        self._answered = b'', Datagram(b'', local, remote)
         self._outbox: deque[Datagram] = deque()
         self._events: deque[Event] = deque()
 
     def start(self, conversation: Conversation, now: float) -> None:
-        "Begin a conversation, after those that are under way: only one request waits at a time (RFC 7296 §2.3)."
+        """Begin a conversation, after those that are under way:
+        only one request waits at a time (RFC 7296 §2.3)."""
         self._conversations.append(conversation)
         if len(self._conversations) == 1: advance(self, None, now)
 
-    def receive_datagram(self, data: bytes, addr: Endpoint, now: float, local: Endpoint | None = None) -> None:
-        "Take an IKE message that came from `addr`. Never raises: what can't be believed becomes a `Dropped` event."
+    def receive_datagram(self, data: bytes, addr: Endpoint, now: float,
+                         local: Endpoint | None = None) -> None:
+        """Take an IKE message that came from `addr`.
+
+        Never raises: what can't be believed becomes a `Dropped` event."""
         try: receive(self, data, addr, now, local or self.local)
         except IkeError as error: self._events.append(Dropped(str(error), len(data), addr))
 
@@ -223,7 +229,8 @@ class IKE:
 
     def become(self, state: State) -> None:
         "Enter a state that the table allows."
-        if state not in TRANSITIONS[self.state]: raise RuntimeError(f'{self.state.name} -> {state.name}')
+        if state not in TRANSITIONS[self.state]:
+            raise RuntimeError(f'{self.state.name} -> {state.name}')
         self.state = state
 
     def close(self, error: IkeError | None = None) -> None:
@@ -235,9 +242,10 @@ class IKE:
         self.tell(Closed(error))
 
     def __repr__(self) -> str:
-        return f'<IKE {"initiator" if self.initiator else "responder"} {self.state.name} {self.spi_i.hex()}:{self.spi_r.hex()}>'
+        role = 'initiator' if self.initiator else 'responder'
+        return f'<IKE {role} {self.state.name} {self.spi_i.hex()}:{self.spi_r.hex()}>'
 
-# %% ../nbs/12_protocol.ipynb #2af169be
+# %% ../nbs/12_protocol.ipynb #64f2d49d
 def advance(ike: IKE, response: Packet | None, now: float) -> None:
     "Run the current conversation up to its next request, then the next conversation."
     while ike._conversations:
@@ -248,7 +256,8 @@ def advance(ike: IKE, response: Packet | None, now: float) -> None:
             ike._pending, response = None, None
         except IkeError as error: ike.close(error)
         else:
-            if not ike._pending or request is not ike._pending.packet: post(ike, request, now)
+            if not ike._pending or request is not ike._pending.packet:
+                post(ike, request, now)
             return
 
 
@@ -258,7 +267,8 @@ def post(ike: IKE, request: Packet, now: float) -> None:
     ike._next_id = message_id + 1
     ike.sent = encode(ike, request, response=False, message_id=message_id)
     wait = ike.timing
-    ike._pending = Pending(request, ike.sent, message_id, now, now + wait.first, wait.first, now + wait.timeout)
+    ike._pending = Pending(request, ike.sent, message_id, now, now + wait.first, wait.first,
+                           now + wait.timeout)
     ike._outbox.append(Datagram(ike.sent, ike.local, ike.remote))
     ike.tell(Message(True, request, False, message_id, len(ike.sent), ike.remote))
 
@@ -266,12 +276,13 @@ def post(ike: IKE, request: Packet, now: float) -> None:
 def encode(ike: IKE, packet: Packet, *, response: bool, message_id: int) -> bytes:
     "Return a message as it goes on the wire: IKE_SA_INIT in the clear, everything else sealed."
     if packet.exchange_type == ExchangeType.IKE_SA_INIT:
-        return packet.encode(ike.spi_i, ike.spi_r, response=response, initiator=ike.initiator, message_id=message_id)
+        return packet.encode(ike.spi_i, ike.spi_r, response=response, initiator=ike.initiator,
+                             message_id=message_id)
     if ike.outgoing is None: raise RuntimeError(f'{packet.exchange_type} before there are keys')
-    return ike.outgoing.seal(packet, ike.spi_i, ike.spi_r, response=response, initiator=ike.initiator, message_id=message_id,
-                             random=ike.random)
+    return ike.outgoing.seal(packet, ike.spi_i, ike.spi_r, response=response,
+                             initiator=ike.initiator, message_id=message_id, random=ike.random)
 
-# %% ../nbs/12_protocol.ipynb #11aa3868
+# %% ../nbs/12_protocol.ipynb #3495450a
 def retransmit(ike: IKE, now: float) -> None:
     "Send the pending request again, or give up, if it is time."
     pending = ike._pending
@@ -283,19 +294,22 @@ def retransmit(ike: IKE, now: float) -> None:
     pending.interval *= ike.timing.factor
     pending.resend_at = now + pending.interval
     ike._outbox.append(Datagram(pending.data, ike.local, ike.remote))
-    ike.tell(Message(True, pending.packet, False, pending.message_id, len(pending.data), ike.remote, pending.attempt))
+    ike.tell(Message(True, pending.packet, False, pending.message_id, len(pending.data),
+                     ike.remote, pending.attempt))
 
 
 def gave_up(ike: IKE, pending: Pending) -> IkeError:
-    "Return the error that says what was tried. An unauthenticated refusal is still the best explanation there is."
-    asked = (f'no answer that can be believed to {pending.packet.exchange_type} from {ike.remote}: sent {pending.attempt} times'
-             f' in {ike.timing.timeout:g} s')
+    """Return the error that says what was tried.
+
+    An unauthenticated refusal is still the best explanation there is."""
+    asked = (f'no answer that can be believed to {pending.packet.exchange_type} from {ike.remote}: '
+             f'sent {pending.attempt} times in {ike.timing.timeout:g} s')
     seen = ', '.join(dict.fromkeys(map(str, ike.remarks)))
     refusals = [e for e in ike.remarks if e.type == MessageType.NO_PROPOSAL_CHOSEN]
     kind = type(refusals[0]) if refusals else NoAnswer
     return kind(asked + (f'; unauthenticated answers: {seen}' if seen else '; nothing came back'))
 
-# %% ../nbs/12_protocol.ipynb #c845c166
+# %% ../nbs/12_protocol.ipynb #2dc2d97d
 def receive(ike: IKE, data: bytes, addr: Endpoint, now: float, local: Endpoint) -> None:
     "Take a message. Raise an `IkeError` that says why it was dropped."
     if ike.state == State.CLOSED: raise Discard('the IKE SA is closed')
@@ -303,11 +317,13 @@ def receive(ike: IKE, data: bytes, addr: Endpoint, now: float, local: Endpoint) 
         ike._outbox.append(replace(ike._answered[1], source=local, destination=addr))
         raise Discard('the peer asks again, and gets the same answer again')
     header = Header.parse(Reader(data))
-    # RFC 7296 §3.1: the I bit says who began the IKE SA. Our own role in it is a reflection, or a mistake
+    # RFC 7296 §3.1: the I bit says who began the IKE SA.
+    # Our own role in it is a reflection, or a mistake
     if header.initiator == ike.initiator: raise Discard('the sender claims our own role')
     if ike.state != State.INITIAL or ike.initiator:
         if header.spi_i != ike.spi_i: raise Discard("the initiator's SPI is not ours")
-        if ike.state != State.INITIAL and header.spi_r != ike.spi_r: raise Discard("the responder's SPI is not this SA's")
+        if ike.state != State.INITIAL and header.spi_r != ike.spi_r:
+            raise Discard("the responder's SPI is not this SA's")
     elif any(header.spi_r): raise Discard('a first message to an SPI that does not exist')
     if header.response: receive_response(ike, header, data, addr, now)
     else: receive_request(ike, header, data, addr, local)
@@ -316,28 +332,39 @@ def receive(ike: IKE, data: bytes, addr: Endpoint, now: float, local: Endpoint) 
 def receive_response(ike: IKE, header: Header, data: bytes, addr: Endpoint, now: float) -> None:
     "Take the response to our pending request."
     pending = ike._pending
-    if pending is None or (header.message_id, header.exchange_type) != (pending.message_id, pending.packet.exchange_type):
-        raise Discard(f'{header.exchange_type} response {header.message_id} answers nothing that we asked')
-    if ike.incoming is None: packet = Packet.parse(Reader(data))  # IKE_SA_INIT: nobody can vouch for it
+    asked = (pending.message_id, pending.packet.exchange_type) if pending else None
+    if pending is None or (header.message_id, header.exchange_type) != asked:
+        raise Discard(f'{header.exchange_type} response {header.message_id} '
+                      'answers nothing that we asked')
+    # IKE_SA_INIT: nobody can vouch for it
+    if ike.incoming is None: packet = Packet.parse(Reader(data))
     else:
         try: packet = ike.incoming.open(data)
         except Discard: raise
-        except IkeError as error: return ike.close(error)  # the true peer talks nonsense (RFC 7296 §2.21.3)
-    ike.tell(Message(False, packet, True, header.message_id, len(data), addr, seconds=now - pending.sent_at))
+        except IkeError as error:
+            return ike.close(error)  # the true peer talks nonsense (RFC 7296 §2.21.3)
+    ike.tell(Message(False, packet, True, header.message_id, len(data), addr,
+                     seconds=now - pending.sent_at))
     return advance(ike, packet, now)
 
-# %% ../nbs/12_protocol.ipynb #128a26c8
-ALLOWED = {State.INITIAL: {ExchangeType.IKE_SA_INIT}, State.CONNECTING: {ExchangeType.IKE_AUTH},
-           State.ESTABLISHED: {ExchangeType.CREATE_CHILD_SA, ExchangeType.INFORMATIONAL}}
+# %% ../nbs/12_protocol.ipynb #1b78b7e6
+ALLOWED = {
+    State.INITIAL: {ExchangeType.IKE_SA_INIT},
+    State.CONNECTING: {ExchangeType.IKE_AUTH},
+    State.ESTABLISHED: {ExchangeType.CREATE_CHILD_SA, ExchangeType.INFORMATIONAL},
+}
 
 
 def receive_request(ike: IKE, header: Header, data: bytes, addr: Endpoint, local: Endpoint) -> None:
     "Answer a request of the peer, if it is its turn."
-    if header.message_id != ike._expected_id: raise Discard(f'request {header.message_id}, but {ike._expected_id} is next')
-    if header.exchange_type not in ALLOWED[ike.state] or (ike.initiator and ike.state != State.ESTABLISHED):
+    if header.message_id != ike._expected_id:
+        raise Discard(f'request {header.message_id}, but {ike._expected_id} is next')
+    too_early = ike.initiator and ike.state != State.ESTABLISHED
+    if header.exchange_type not in ALLOWED[ike.state] or too_early:
         raise Discard(f'{header.exchange_type} request in state {ike.state.name}')
     response, fatal = respond(ike, header, data, addr, local)
-    encoded = refuse(header, response) if ike.state == State.INITIAL else encode(ike, response, response=True, message_id=header.message_id)
+    if ike.state == State.INITIAL: encoded = refuse(header, response)
+    else: encoded = encode(ike, response, response=True, message_id=header.message_id)
     ike._expected_id += 1
     ike._answered = data, Datagram(encoded, local, addr)
     ike._outbox.append(ike._answered[1])
@@ -345,21 +372,26 @@ def receive_request(ike: IKE, header: Header, data: bytes, addr: Endpoint, local
     if fatal or ike.closing: ike.close(fatal)
 
 
-def respond(ike: IKE, header: Header, data: bytes, addr: Endpoint, local: Endpoint) -> tuple[Packet, IkeError | None]:
+def respond(ike: IKE, header: Header, data: bytes, addr: Endpoint,
+            local: Endpoint) -> tuple[Packet, IkeError | None]:
     "Return the response to a request, and the error that ends the IKE SA, if there is one."
     try:
         packet = ike.incoming.open(data) if ike.incoming else Packet.parse(Reader(data))
         ike.local, ike.remote = local, addr  # RFC 7296 §2.11: answer to where the request came from
         ike.tell(Message(False, packet, False, header.message_id, len(data), addr))
-        if header.exchange_type not in ike.responders: raise InvalidSyntax(f'{header.exchange_type} requests are not served')
+        if header.exchange_type not in ike.responders:
+            raise InvalidSyntax(f'{header.exchange_type} requests are not served')
         return ike.responders[header.exchange_type](ike, packet), None
     except IkeError as error:
         # RFC 7296 §3.10.1: INVALID_SYNTAX "may only be returned for and in an encrypted packet"
-        if error.type is None or (error.type == MessageType.INVALID_SYNTAX and not ike.incoming): raise
-        fatal = ike.state != State.ESTABLISHED or error.type == MessageType.INVALID_SYNTAX
-        return Packet(header.exchange_type, (Notify(error.type, error.data),)), error if fatal else None
+        invalid = error.type == MessageType.INVALID_SYNTAX
+        if error.type is None or (invalid and not ike.incoming): raise
+        fatal = ike.state != State.ESTABLISHED or invalid
+        response = Packet(header.exchange_type, (Notify(error.type, error.data),))
+        return response, error if fatal else None
 
 
 def refuse(header: Header, response: Packet) -> bytes:
     "Return a refusal of IKE_SA_INIT: no SA has come of it, so the responder's SPI stays zero."
-    return response.encode(header.spi_i, bytes(8), response=True, initiator=False, message_id=header.message_id)
+    return response.encode(header.spi_i, bytes(8), response=True, initiator=False,
+                           message_id=header.message_id)

@@ -21,7 +21,7 @@ from .nat import Endpoint
 from .nonce import Random
 from .protocol import IKE, Config, Datagram, Dropped, Established, Event, State
 
-# %% ../nbs/17_responder.ipynb #a35c2a9e
+# %% ../nbs/17_responder.ipynb #c5069fee
 HALF_OPEN_LIMIT = 100
 HALF_OPEN_SECONDS = 30.0
 
@@ -32,13 +32,18 @@ class Peers:
     def __init__(self, config: Config, random: Random = os.urandom):
         self.config, self.random = config, random
         self.sas: dict[bytes, IKE] = {}  # by the responder's SPI
-        self.half_open: dict[bytes, tuple[float, bytes]] = {}  # when it began, and its first message
+        # when it began, and its first message
+        self.half_open: dict[bytes, tuple[float, bytes]] = {}
 
-    def receive_datagram(self, data: bytes, addr: Endpoint, now: float, here: Endpoint) -> tuple[list[Datagram], list[tuple[IKE, Event]]]:
-        "Take an IKE message; return what is to be sent, and the events with the SAs that they belong to."
+    def receive_datagram(self, data: bytes, addr: Endpoint, now: float,
+                         here: Endpoint) -> tuple[list[Datagram], list[tuple[IKE, Event]]]:
+        """Take an IKE message; return what is to be sent,
+        and the events with the SAs that they belong to."""
         self.forget(now)
         try: ike = self.find(data, addr, here)
-        except IkeError as error: return [], [(IKE(self.config, here, addr, initiator=False, responders={}), Dropped(str(error), len(data), addr))]
+        except IkeError as error:
+            nobody = IKE(self.config, here, addr, initiator=False, responders={})
+            return [], [(nobody, Dropped(str(error), len(data), addr))]
         ike.receive_datagram(data, addr, now, here)
         events: list[tuple[IKE, Event]] = []
         while event := ike.next_event(): events.append((ike, event))
@@ -46,16 +51,21 @@ class Peers:
         return ike.datagrams_to_send(now), events
 
     def find(self, data: bytes, addr: Endpoint, here: Endpoint) -> IKE:
-        "Return the SA that a message belongs to, a new one for a first message. Raise an `IkeError` if it belongs to none."
+        """Return the SA that a message belongs to, a new one for a first message.
+
+        Raise an `IkeError` if it belongs to none."""
         header = Header.parse(Reader(data))
         if any(header.spi_r):
             if header.spi_r not in self.sas: raise Discard('no SA has this SPI')
             return self.sas[header.spi_r]
-        if header.exchange_type != ExchangeType.IKE_SA_INIT: raise Discard(f'{header.exchange_type} without an SA')
+        if header.exchange_type != ExchangeType.IKE_SA_INIT:
+            raise Discard(f'{header.exchange_type} without an SA')
         for spi_r, (_, first) in self.half_open.items():
             if first == data: return self.sas[spi_r]
-        if len(self.half_open) >= HALF_OPEN_LIMIT: raise Discard(f'{HALF_OPEN_LIMIT} SAs are half open')
-        return IKE(self.config, here, addr, initiator=False, responders=RESPONDERS, random=self.random)
+        if len(self.half_open) >= HALF_OPEN_LIMIT:
+            raise Discard(f'{HALF_OPEN_LIMIT} SAs are half open')
+        return IKE(self.config, here, addr, initiator=False, responders=RESPONDERS,
+                   random=self.random)
 
     def remember(self, ike: IKE, data: bytes, now: float) -> None:
         "Keep an SA, or forget it, according to its state."
@@ -70,7 +80,7 @@ class Peers:
             if now < began + HALF_OPEN_SECONDS: return  # the others are younger
             del self.half_open[spi_r], self.sas[spi_r]
 
-# %% ../nbs/17_responder.ipynb #cf3dc245
+# %% ../nbs/17_responder.ipynb #c90e777b
 class Server:
     "A responder on the network."
 
@@ -81,13 +91,18 @@ class Server:
         "Serve until SIGINT or SIGTERM."
         import asyncio
         self.loop, stop = asyncio.get_running_loop(), asyncio.Event()
-        for number in signal.SIGINT, signal.SIGTERM: self.loop.add_signal_handler(number, stop.set)
+        for number in signal.SIGINT, signal.SIGTERM:
+            self.loop.add_signal_handler(number, stop.set)
         for sock, natt in zip(sockets, (False, True), strict=True):
             here = endpoint(sock, natt)
             self.ports[here] = Port(here, self.received, lambda error: None)
-            await self.loop.create_datagram_endpoint(lambda port=self.ports[here]: port, sock=sock)  # type: ignore[misc]
+            await self.loop.create_datagram_endpoint(
+                lambda port=self.ports[here]: port, sock=sock)  # type: ignore[misc]
         plain, natt_port = self.ports
-        if self.args.json: print(json.dumps({'event': 'Listening', 'host': plain.host, 'port': plain.port, 'nat_port': natt_port.port}), flush=True)
+        if self.args.json:
+            event = {'event': 'Listening', 'host': plain.host, 'port': plain.port,
+                     'nat_port': natt_port.port}
+            print(json.dumps(event), flush=True)
         else: print(f'listening on {plain}, and on {natt_port} behind NATs', flush=True)
         await stop.wait()
         return 0
@@ -96,7 +111,8 @@ class Server:
         datagrams, events = self.peers.receive_datagram(data, addr, self.loop.time(), here)
         for ike, event in events:
             show_event(ike, event, self.args, sys.stdout)
-            if isinstance(event, Established) and self.args.keylog: write_keylog(self.args.keylog, ike)
+            if isinstance(event, Established) and self.args.keylog:
+                write_keylog(self.args.keylog, ike)
         for d in datagrams:
             transport = self.ports[d.source].transport
             if transport: transport.sendto(d.wire, (d.destination.host, d.destination.port))
@@ -105,8 +121,11 @@ class Server:
 def main(argv: list[str] | None = None) -> int:
     "Run the command line."
     import asyncio
-    parser = argparse.ArgumentParser('ike_lit.responder', description='Wait for an IKEv2 initiator (RFC 7296). A peer for tests, not a gateway.')
-    parser.add_argument('--listen', default='127.0.0.1', metavar='ADDRESS', help='our address; default: %(default)s')
+    parser = argparse.ArgumentParser(
+        'ike_lit.responder',
+        description='Wait for an IKEv2 initiator (RFC 7296). A peer for tests, not a gateway.')
+    parser.add_argument('--listen', default='127.0.0.1', metavar='ADDRESS',
+                        help='our address; default: %(default)s')
     add_options(parser)
     args = parser.parse_args(argv)
     family = socket.AF_INET6 if ':' in args.listen else socket.AF_INET

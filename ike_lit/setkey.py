@@ -17,7 +17,7 @@ from .const import Encryption, Integrity
 from .proposal import Transform
 from .ts import TrafficSelector
 
-# %% ../nbs/10_setkey.ipynb #685156cf
+# %% ../nbs/10_setkey.ipynb #b49938a8
 @dataclass(frozen=True, repr=False)
 class EspSA:
     "One direction of protected traffic (RFC 4301 §4.4.2)."
@@ -29,7 +29,9 @@ class EspSA:
     integ: Transform
     integ_key: bytes
 
-    def __repr__(self) -> str: return f'<ESP {self.spi.hex()} {self.source} -> {self.destination} {self.encr.name}/{self.integ.name}>'
+    def __repr__(self) -> str:
+        return (f'<ESP {self.spi.hex()} {self.source} -> {self.destination} '
+                f'{self.encr.name}/{self.integ.name}>')
 
 
 @dataclass(frozen=True)
@@ -40,14 +42,15 @@ class ChildSA:
     local_ts: tuple[TrafficSelector, ...]
     remote_ts: tuple[TrafficSelector, ...]
     mode: Literal['tunnel', 'transport'] = 'tunnel'
-    encap: tuple[int, int] | None = None  # UDP ports, ours and the peer's, when a NAT is between us (chapter 11)
+    # UDP ports, ours and the peer's, when a NAT is between us (chapter 11)
+    encap: tuple[int, int] | None = None
 
     @property
     def reqid(self) -> int:
         "The number that ties policies to these SAs. KAME allows 1 to 16383."
         return 1 + int.from_bytes(self.inbound.spi, 'big') % 16383
 
-# %% ../nbs/10_setkey.ipynb #88aba572
+# %% ../nbs/10_setkey.ipynb #3b54970e
 @dataclass(frozen=True)
 class Traffic:
     "What one policy matches: networks, and a protocol with a port on either side."
@@ -59,12 +62,15 @@ class Traffic:
 
 
 def traffic(child: ChildSA) -> Iterator[Traffic]:
-    "Yield what the policies of a Child SA match. Raise `ValueError` for what no policy can say."
+    """Yield what the policies of a Child SA match.
+
+    Raise `ValueError` for what no policy can say."""
     for local, remote in product(child.local_ts, child.remote_ts):
         if local.start.version != remote.start.version: continue
         if local.protocol and remote.protocol and local.protocol != remote.protocol: continue
         for ours, theirs in product(_networks(local), _networks(remote)):
-            yield Traffic(ours, theirs, local.protocol or remote.protocol, _port(local), _port(remote))
+            protocol = local.protocol or remote.protocol
+            yield Traffic(ours, theirs, protocol, _port(local), _port(remote))
 
 
 def _networks(ts: TrafficSelector) -> list[str]:
@@ -73,20 +79,27 @@ def _networks(ts: TrafficSelector) -> list[str]:
 
 def _port(ts: TrafficSelector) -> int | None:
     if (ts.start_port, ts.end_port) == (0, 65535): return None
-    if ts.start_port != ts.end_port: raise ValueError(f'{ts}: a policy holds one port or all, not {ts.start_port} to {ts.end_port}')
+    if ts.start_port != ts.end_port:
+        raise ValueError(f'{ts}: a policy holds one port or all, '
+                         f'not {ts.start_port} to {ts.end_port}')
     return ts.start_port
 
-# %% ../nbs/10_setkey.ipynb #1774bbd7
-XFRM_ENCR: dict[int, str] = {Encryption.AES_CBC: 'cbc(aes)', Encryption.CAMELLIA_CBC: 'cbc(camellia)'}
-XFRM_INTEG: dict[int, str] = {Integrity.HMAC_SHA2_256_128: 'hmac(sha256)'}  # 12, as AES_CBC is: two tables
+# %% ../nbs/10_setkey.ipynb #268ce326
+XFRM_ENCR: dict[int, str] = {
+    Encryption.AES_CBC: 'cbc(aes)', Encryption.CAMELLIA_CBC: 'cbc(camellia)'}
+# 12, as AES_CBC is: two tables
+XFRM_INTEG: dict[int, str] = {Integrity.HMAC_SHA2_256_128: 'hmac(sha256)'}
 REPLAY_WINDOW = 32  # packets
 
 
-def _key(key: bytes, show: bool) -> str: return f'0x{key.hex()}' if show else f'<{len(key)} octets>'
+def _key(key: bytes, show: bool) -> str:
+    return f'0x{key.hex()}' if show else f'<{len(key)} octets>'
 
 
 def xfrm_script(child: ChildSA, show_keys: bool = True) -> str:
-    "Return a batch for `ip -batch -` that adds a Child SA. Raise `ValueError` if no policy can hold its traffic."
+    """Return a batch for `ip -batch -` that adds a Child SA.
+
+    Raise `ValueError` if no policy can hold its traffic."""
     lines = [_xfrm_state(child, sa, ports, show_keys) for sa, ports in _with_ports(child)]
     for t in traffic(child):
         for way in 'out', 'in', 'fwd':
@@ -94,10 +107,12 @@ def xfrm_script(child: ChildSA, show_keys: bool = True) -> str:
             (src, sport), (dst, dport) = (near, far) if way == 'out' else (far, near)
             sa = child.outbound if way == 'out' else child.inbound
             match = f'src {src} dst {dst}' + f' proto {t.protocol}' * bool(t.protocol)
-            match += f' sport {sport}' * (sport is not None) + f' dport {dport}' * (dport is not None)
+            match += f' sport {sport}' * (sport is not None)
+            match += f' dport {dport}' * (dport is not None)
             ends = f'src {sa.source} dst {sa.destination} ' if child.mode == 'tunnel' else ''
             if child.mode == 'tunnel' or way != 'fwd':
-                lines.append(f'xfrm policy add {match} dir {way} tmpl {ends}proto esp reqid {child.reqid} mode {child.mode}')
+                lines.append(f'xfrm policy add {match} dir {way} '
+                             f'tmpl {ends}proto esp reqid {child.reqid} mode {child.mode}')
     return '\n'.join(lines) + '\n'
 
 
@@ -106,26 +121,33 @@ def _with_ports(child: ChildSA) -> list[tuple[EspSA, tuple[int, int] | None]]:
 
 
 def _xfrm_state(child: ChildSA, sa: EspSA, ports: tuple[int, int] | None, show: bool) -> str:
-    line = f'xfrm state add src {sa.source} dst {sa.destination} proto esp spi 0x{sa.spi.hex()} reqid {child.reqid} mode {child.mode}'
+    line = (f'xfrm state add src {sa.source} dst {sa.destination} proto esp '
+            f'spi 0x{sa.spi.hex()} reqid {child.reqid} mode {child.mode}')
     line += f' replay-window {REPLAY_WINDOW}' + ' flag af-unspec' * (child.mode == 'tunnel')
     line += f' enc {XFRM_ENCR[sa.encr.id]} {_key(sa.encr_key, show)}'
-    line += f' auth-trunc {XFRM_INTEG[sa.integ.id]} {_key(sa.integ_key, show)} {sa.integ.id.name.rpartition("_")[2]}'
+    icv_bits = sa.integ.id.name.rpartition('_')[2]
+    line += f' auth-trunc {XFRM_INTEG[sa.integ.id]} {_key(sa.integ_key, show)} {icv_bits}'
     unspecified = '::' if ip_address(sa.source).version == 6 else '0.0.0.0'  # noqa: S104
     return line + (f' encap espinudp {ports[0]} {ports[1]} {unspecified}' if ports else '')
 
-# %% ../nbs/10_setkey.ipynb #84e3f2bd
-SETKEY_ENCR: dict[int, str] = {Encryption.AES_CBC: 'rijndael-cbc', Encryption.CAMELLIA_CBC: 'camellia-cbc'}
+# %% ../nbs/10_setkey.ipynb #81acd45c
+SETKEY_ENCR: dict[int, str] = {
+    Encryption.AES_CBC: 'rijndael-cbc', Encryption.CAMELLIA_CBC: 'camellia-cbc'}
 SETKEY_INTEG: dict[int, str] = {Integrity.HMAC_SHA2_256_128: 'hmac-sha2-256'}
 
 
 def setkey_script(child: ChildSA, show_keys: bool = True) -> str:
-    "Return a script for `setkey -f /dev/stdin` that adds a Child SA. Raise `ValueError` if no policy can hold its traffic."
+    """Return a script for `setkey -f /dev/stdin` that adds a Child SA.
+
+    Raise `ValueError` if no policy can hold its traffic."""
     lines = [_setkey_add(child, sa, ports, show_keys) for sa, ports in _with_ports(child)]
     for t in traffic(child):
         near, far = f'{t.local}[{_any(t.local_port)}]', f'{t.remote}[{_any(t.remote_port)}]'
-        for way, src, dst, sa in ('out', near, far, child.outbound), ('in', far, near, child.inbound):
+        ways = ('out', near, far, child.outbound), ('in', far, near, child.inbound)
+        for way, src, dst, sa in ways:
             ends = f'{sa.source}-{sa.destination}' if child.mode == 'tunnel' else ''
-            lines.append(f'spdadd {src} {dst} {t.protocol or "any"} -P {way} ipsec esp/{child.mode}/{ends}/unique:{child.reqid};')
+            lines.append(f'spdadd {src} {dst} {t.protocol or "any"} -P {way} ipsec '
+                         f'esp/{child.mode}/{ends}/unique:{child.reqid};')
     return '\n'.join(lines) + '\n'
 
 
@@ -133,6 +155,9 @@ def _any(port: int | None) -> str: return 'any' if port is None else str(port)
 
 
 def _setkey_add(child: ChildSA, sa: EspSA, ports: tuple[int, int] | None, show: bool) -> str:
-    source, destination = (f'{sa.source}[{ports[0]}]', f'{sa.destination}[{ports[1]}]') if ports else (sa.source, sa.destination)
-    return (f'add {source} {destination} {"esp-udp" if ports else "esp"} 0x{sa.spi.hex()} -m {child.mode} -u {child.reqid} -r {REPLAY_WINDOW}'
-            f' -E {SETKEY_ENCR[sa.encr.id]} {_key(sa.encr_key, show)} -A {SETKEY_INTEG[sa.integ.id]} {_key(sa.integ_key, show)};')
+    source, destination = sa.source, sa.destination
+    if ports: source, destination = f'{source}[{ports[0]}]', f'{destination}[{ports[1]}]'
+    return (f'add {source} {destination} {"esp-udp" if ports else "esp"} 0x{sa.spi.hex()}'
+            f' -m {child.mode} -u {child.reqid} -r {REPLAY_WINDOW}'
+            f' -E {SETKEY_ENCR[sa.encr.id]} {_key(sa.encr_key, show)}'
+            f' -A {SETKEY_INTEG[sa.integ.id]} {_key(sa.integ_key, show)};')

@@ -5,14 +5,15 @@
 # %% auto #0
 __all__ = ['BLOCK_SIZE', 'CBC', 'ICV', 'SEALED', 'encrypt', 'decrypt', 'checksum', 'pad', 'unpad', 'SK', 'directions']
 
-# %% ../nbs/07_sk.ipynb #cc91c3ab
+# %% ../nbs/07_sk.ipynb #be2ea632
 import hmac
 import warnings
 from dataclasses import dataclass
 
 from cryptography.hazmat.primitives.ciphers import Cipher, CipherAlgorithm, algorithms, modes
 
-from .const import Discard, Encryption, IkeError, Integrity, InvalidSyntax, TransformType, Type
+from .const import (
+    Discard, Encryption, IkeError, Integrity, InvalidSyntax, TransformType, Type)
 from .header import HEADER, Header, Layout, Reader
 from .keys import Keys
 from .nonce import Random
@@ -23,9 +24,10 @@ with warnings.catch_warnings():  # cryptography keeps Camellia among the old cip
     warnings.simplefilter('ignore')
     from cryptography.hazmat.decrepit.ciphers.algorithms import Camellia
 
-# %% ../nbs/07_sk.ipynb #19542d74
+# %% ../nbs/07_sk.ipynb #18863a14
 BLOCK_SIZE = 16  # octets, of AES and of Camellia
-CBC: dict[int, type[CipherAlgorithm]] = {Encryption.AES_CBC: algorithms.AES, Encryption.CAMELLIA_CBC: Camellia}
+CBC: dict[int, type[CipherAlgorithm]] = {
+    Encryption.AES_CBC: algorithms.AES, Encryption.CAMELLIA_CBC: Camellia}
 
 
 def encrypt(kind: Encryption, key: bytes, iv: bytes, plaintext: bytes) -> bytes:
@@ -48,7 +50,7 @@ def checksum(kind: Integrity, key: bytes, data: bytes) -> bytes:
     name, size = ICV[kind]
     return hmac.digest(key, data, name)[:size]
 
-# %% ../nbs/07_sk.ipynb #7ec326b0
+# %% ../nbs/07_sk.ipynb #b10b3871
 def pad(plaintext: bytes, block_size: int = BLOCK_SIZE) -> bytes:
     "Fill up to whole blocks; the last octet is the Pad Length (RFC 7296 §3.14)."
     size = -(len(plaintext) + 1) % block_size
@@ -58,11 +60,15 @@ def pad(plaintext: bytes, block_size: int = BLOCK_SIZE) -> bytes:
 def unpad(padded: bytes) -> bytes:
     "Return what was padded. Raise `InvalidSyntax` if the Pad Length is longer than everything."
     size = padded[-1] + 1
-    if size > len(padded): raise InvalidSyntax(f'{size - 1} octets of padding in a plaintext of {len(padded)}')
+    if size > len(padded):
+        raise InvalidSyntax(f'{size - 1} octets of padding in a plaintext of {len(padded)}')
     return padded[:-size]
 
-# %% ../nbs/07_sk.ipynb #84548158
-SEALED = Layout('Encrypted Payload', ('Initialization Vector', 0), ('Encrypted IKE Payloads, Padding, Pad Length', 0), ('Integrity Checksum Data', 0))
+# %% ../nbs/07_sk.ipynb #ab6af2fd
+SEALED = Layout(
+    'Encrypted Payload',
+    ('Initialization Vector', 0), ('Encrypted IKE Payloads, Padding, Pad Length', 0),
+    ('Integrity Checksum Data', 0))
 
 
 @dataclass(frozen=True, repr=False)
@@ -73,13 +79,15 @@ class SK:
     sk_e: bytes  # encryption key
     sk_a: bytes  # integrity key
 
-    def seal(self, packet: Packet, spi_i: bytes, spi_r: bytes, *, response: bool, initiator: bool, message_id: int, random: Random) -> bytes:
+    def seal(self, packet: Packet, spi_i: bytes, spi_r: bytes, *, response: bool, initiator: bool,
+             message_id: int, random: Random) -> bytes:
         "Return a message with all its payloads inside an Encrypted payload."
         first, chain = pack_chain(packet.payloads)
         iv = random(BLOCK_SIZE)
         body = iv + encrypt(Encryption(self.encr.id), self.sk_e, iv, pad(chain))
         size = GENERIC.size + len(body) + self.icv_size
-        header = Header(spi_i, spi_r, Type.SK, packet.exchange_type, response, initiator, message_id, HEADER.size + size)
+        header = Header(spi_i, spi_r, Type.SK, packet.exchange_type, response, initiator,
+                        message_id, HEADER.size + size)
         covered = bytes(header) + GENERIC.pack(first, 0, size) + body
         return covered + checksum(Integrity(self.integ.id), self.sk_a, covered)
 
@@ -89,7 +97,8 @@ class SK:
     def parse(self, r: Reader) -> tuple[bytes, bytes, bytes]:
         "Take IV, ciphertext and ICV, the body of an Encrypted payload."
         iv = r.octets(BLOCK_SIZE, 'Initialization Vector')
-        ciphertext = r.octets(r.end - r.at - self.icv_size, 'Encrypted IKE Payloads, Padding, Pad Length')
+        size = r.end - r.at - self.icv_size
+        ciphertext = r.octets(size, 'Encrypted IKE Payloads, Padding, Pad Length')
         return iv, ciphertext, r.rest('Integrity Checksum Data')
 
     def decrypted(self, data: bytes, sealed: Encrypted) -> bytes:
@@ -102,21 +111,28 @@ class SK:
         return unpad(decrypt(Encryption(self.encr.id), self.sk_e, iv, ciphertext))
 
     def open(self, data: bytes) -> Packet:
-        "Return a message with its decrypted payloads. Raise `Discard` unless it is authentic, `InvalidSyntax` if it is and makes no sense."
+        """Return a message with its decrypted payloads.
+
+        Raise `Discard` unless it is authentic, `InvalidSyntax` if it is and makes no sense."""
         try: outside = Packet.parse(Reader(data))
         except IkeError as error: raise Discard(str(error)) from None  # who knows who sent it
         sealed = outside.payloads[-1] if outside.payloads else None
-        if not isinstance(sealed, Encrypted) or sealed.kind != Type.SK: raise Discard('the message is not protected')
+        if not isinstance(sealed, Encrypted) or sealed.kind != Type.SK:
+            raise Discard('the message is not protected')
         # payloads outside the box, if any, are not looked at
         chain = self.decrypted(data, sealed)
         inside = parse_chain(sealed.first, Reader(chain))
-        if any(isinstance(p, Encrypted) for p in inside): raise InvalidSyntax('an Encrypted payload inside an Encrypted payload')
+        if any(isinstance(p, Encrypted) for p in inside):
+            raise InvalidSyntax('an Encrypted payload inside an Encrypted payload')
         return Packet(outside.exchange_type, inside, outside.header, data)
 
     def __repr__(self) -> str: return f'<SK {self.encr.name}/{self.integ.name}>'
 
 
-def directions(suite: Proposal, keys: Keys) -> tuple[SK, SK]:  # what the initiator sends, what the responder sends
+def directions(
+    suite: Proposal,
+    keys: Keys,
+) -> tuple[SK, SK]:  # what the initiator sends, what the responder sends
     "Return the protection of both directions of an IKE SA."
     encr, integ = suite.the(TransformType.ENCR), suite.the(TransformType.INTEG)
     return SK(encr, integ, keys.sk_ei, keys.sk_ai), SK(encr, integ, keys.sk_er, keys.sk_ar)

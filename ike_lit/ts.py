@@ -6,17 +6,19 @@
 __all__ = ['Address', 'SELECTOR', 'T', 'TrafficSelector', 'encode', 'parse_selector', 'text', 'TSi', 'TSr', 'intersection',
            'narrow', 'check_narrowed']
 
-# %% ../nbs/09_ts.ipynb #c5bf1f77
+# %% ../nbs/09_ts.ipynb #706a9894
 from collections.abc import Iterable
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network, summarize_address_range
+from ipaddress import (
+    IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network,
+    summarize_address_range)
 from typing import TypeVar
 
 from .const import InvalidSyntax, TSType, TsUnacceptable, Type
 from .header import Layout, Reader
 from .payload import Payload
 
-# %% ../nbs/09_ts.ipynb #d9dcb0b4
+# %% ../nbs/09_ts.ipynb #2bdc5952
 Address = IPv4Address | IPv6Address
 SELECTOR = Layout(
     'Traffic Selector',
@@ -39,30 +41,41 @@ class TrafficSelector:
 
     @classmethod
     def from_text(cls, text: str) -> 'TrafficSelector':
-        "Read a network, an address or `first-last`, then perhaps `[tcp/80]` or `[17/500-600]`. Raise `ValueError`."
+        """Read a network, an address or `first-last`,
+        then perhaps `[tcp/80]` or `[17/500-600]`.
+
+        Raise `ValueError`."""
         where, bracket, what = text.strip().partition('[')
-        if bracket and not what.endswith(']'): raise ValueError(f'{text!r} has no closing bracket')
+        if bracket and not what.endswith(']'):
+            raise ValueError(f'{text!r} has no closing bracket')
         what = what.removesuffix(']')
         protocol, _, ports = what.partition('/')
-        number = {'': 0, 'any': 0, 'icmp': 1, 'tcp': 6, 'udp': 17, 'icmpv6': 58}.get(protocol, protocol)
+        numbers = {'': 0, 'any': 0, 'icmp': 1, 'tcp': 6, 'udp': 17, 'icmpv6': 58}
+        number = numbers.get(protocol, protocol)
         first, _, last = ports.partition('-')
         if first in ('', 'any'): first, last = '0', '65535'
         begin, _, finish = where.partition('-')
-        if finish: return cls(ip_address(begin), ip_address(finish), int(number), int(first), int(last or first))._sane()
-        network = ip_network(where)
-        return cls(network[0], network[-1], int(number), int(first), int(last or first))._sane()
+        if finish: start, end = ip_address(begin), ip_address(finish)
+        else:
+            network = ip_network(where)
+            start, end = network[0], network[-1]
+        return cls(start, end, int(number), int(first), int(last or first))._sane()
 
     def _sane(self) -> 'TrafficSelector':
-        if self.start.version != self.end.version or int(self.start) > int(self.end) or not 0 <= self.start_port <= self.end_port <= 65535 or not 0 <= self.protocol <= 255:
+        addresses = self.start.version == self.end.version and int(self.start) <= int(self.end)
+        ports = 0 <= self.start_port <= self.end_port <= 65535
+        if not (addresses and ports and 0 <= self.protocol <= 255):
             raise ValueError(f'{self} is no traffic selector')
         return self
 
-# %% ../nbs/09_ts.ipynb #4275b5be
+# %% ../nbs/09_ts.ipynb #eddc0855
 def encode(ts: TrafficSelector) -> bytes:
     "Return the octets of one selector."
     addresses = ts.start.packed + ts.end.packed
     kind = TSType.IPV4_ADDR_RANGE if ts.start.version == 4 else TSType.IPV6_ADDR_RANGE
-    return SELECTOR.pack(kind, ts.protocol, SELECTOR.size + len(addresses), ts.start_port, ts.end_port) + addresses
+    fixed = SELECTOR.pack(kind, ts.protocol, SELECTOR.size + len(addresses),
+                          ts.start_port, ts.end_port)
+    return fixed + addresses
 
 
 def parse_selector(r: Reader) -> TrafficSelector | None:
@@ -80,24 +93,27 @@ def parse_selector(r: Reader) -> TrafficSelector | None:
         if r.spans is not None: r.explain(ends[-1])
     r.leave(outer)
     # ports may run backwards in one case, OPAQUE: 65535 to 0 (RFC 7296 §3.13.1)
-    if int(ends[0]) > int(ends[1]) or (start_port > end_port and (start_port, end_port) != (65535, 0)):
-        raise InvalidSyntax(f'a traffic selector from {ends[0]} port {start_port} to {ends[1]} port {end_port}')
+    opaque = (start_port, end_port) == (65535, 0)
+    if int(ends[0]) > int(ends[1]) or (start_port > end_port and not opaque):
+        raise InvalidSyntax(f'a traffic selector from {ends[0]} port {start_port} '
+                            f'to {ends[1]} port {end_port}')
     return TrafficSelector(ends[0], ends[1], protocol, start_port, end_port)
 
-# %% ../nbs/09_ts.ipynb #e4d1e0df
+# %% ../nbs/09_ts.ipynb #7dd863f5
 def text(ts: TrafficSelector) -> str:
     "Return a selector as people write it."
     networks: list[IPv4Network | IPv6Network] = []
     if ts.start.version == ts.end.version and int(ts.start) <= int(ts.end):
         networks = list(summarize_address_range(ts.start, ts.end))
     where = str(networks[0]) if len(networks) == 1 else f'{ts.start}-{ts.end}'
-    ports = '' if (ts.start_port, ts.end_port) == (0, 65535) else f'/{ts.start_port}' + f'-{ts.end_port}' * (ts.end_port != ts.start_port)
+    last = f'-{ts.end_port}' * (ts.end_port != ts.start_port)
+    ports = '' if (ts.start_port, ts.end_port) == (0, 65535) else f'/{ts.start_port}{last}'
     return where + (f'[{ts.protocol or "any"}{ports}]' if ts.protocol or ports else '')
 
 
 TrafficSelector.__str__ = TrafficSelector.__repr__ = text  # type: ignore[assignment,method-assign]
 
-# %% ../nbs/09_ts.ipynb #67e20f45
+# %% ../nbs/09_ts.ipynb #3f29da6d
 T = TypeVar('T', bound='TSi')
 
 
@@ -107,7 +123,9 @@ class TSi(Payload):
     selectors: tuple[TrafficSelector, ...]
 
     kind = Type.TSi
-    layout = Layout('Traffic Selector Payload', ('Number of TSs', 8, ''), ('RESERVED', 24), ('Traffic Selectors', 0))
+    layout = Layout(
+        'Traffic Selector Payload',
+        ('Number of TSs', 8, ''), ('RESERVED', 24), ('Traffic Selectors', 0))
 
     @classmethod
     def parse(cls: type[T], r: Reader) -> T:
@@ -115,7 +133,8 @@ class TSi(Payload):
         if not count: raise InvalidSyntax(f'{cls.__name__} without a traffic selector')
         return cls(tuple(ts for _ in range(count) if (ts := parse_selector(r))))
 
-    def __bytes__(self) -> bytes: return self.layout.pack(len(self.selectors)) + b''.join(map(encode, self.selectors))
+    def __bytes__(self) -> bytes:
+        return self.layout.pack(len(self.selectors)) + b''.join(map(encode, self.selectors))
 
     def __repr__(self) -> str: return f'{self.kind}({", ".join(map(str, self.selectors))})'
 
@@ -124,10 +143,11 @@ class TSr(TSi):
     "The traffic on the responder's side (RFC 7296 §3.13)."
     kind = Type.TSr
 
-# %% ../nbs/09_ts.ipynb #460a6d85
+# %% ../nbs/09_ts.ipynb #88254a0a
 def intersection(a: TrafficSelector, b: TrafficSelector) -> TrafficSelector | None:
     "Return the traffic that two selectors have in common, None if there is none."
-    if a.start.version != b.start.version or (a.protocol and b.protocol and a.protocol != b.protocol): return None
+    if a.start.version != b.start.version: return None
+    if a.protocol and b.protocol and a.protocol != b.protocol: return None
     start, end = max(a.start, b.start, key=int), min(a.end, b.end, key=int)
     start_port, end_port = max(a.start_port, b.start_port), min(a.end_port, b.end_port)
     if int(start) > int(end) or start_port > end_port: return None
@@ -138,21 +158,29 @@ def narrow(
     offered: Iterable[TrafficSelector],  # what the initiator asks for
     policy: Iterable[TrafficSelector],  # what we allow
 ) -> tuple[TrafficSelector, ...]:
-    "Return the part of an offer that our policy allows (RFC 7296 §2.9). Raise `TsUnacceptable` if there is none."
+    """Return the part of an offer that our policy allows (RFC 7296 §2.9).
+
+    Raise `TsUnacceptable` if there is none."""
     offered, policy = tuple(offered), tuple(policy)
     both = dict.fromkeys(ts for a in offered for b in policy if (ts := intersection(a, b)))
-    if not both: raise TsUnacceptable(f'offered {", ".join(map(str, offered))}; our policy is {", ".join(map(str, policy))}')
+    if not both:
+        raise TsUnacceptable(f'offered {", ".join(map(str, offered))}; '
+                             f'our policy is {", ".join(map(str, policy))}')
     return tuple(both)
 
-# %% ../nbs/09_ts.ipynb #bc0754f2
+# %% ../nbs/09_ts.ipynb #9d757522
 def check_narrowed(
     offered: Iterable[TrafficSelector],  # what we asked for
     answer: Iterable[TrafficSelector],  # what came back
 ) -> tuple[TrafficSelector, ...]:
-    "Check that an answer is not wider than our offer (RFC 7296 §2.9). Raise `TsUnacceptable`."
+    """Check that an answer is not wider than our offer (RFC 7296 §2.9).
+
+    Raise `TsUnacceptable`."""
     offered, answer = tuple(offered), tuple(answer)
-    if not answer: raise TsUnacceptable('the answer has no traffic selector that we know')
+    if not answer:
+        raise TsUnacceptable('the answer has no traffic selector that we know')
     for ts in answer:
         if not any(intersection(ts, o) == ts for o in offered):
-            raise TsUnacceptable(f'the answer {ts} is wider than our offer {", ".join(map(str, offered))}')
+            ours = ', '.join(map(str, offered))
+            raise TsUnacceptable(f'the answer {ts} is wider than our offer {ours}')
     return answer

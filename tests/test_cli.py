@@ -1,4 +1,6 @@
-"The two programs as a person runs them: what they print, their exit status, and what they leave behind."
+"""The two programs as a person runs them: what they print, their exit status,
+and what they leave behind.
+"""
 import json
 import os
 import signal
@@ -12,18 +14,25 @@ from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
+from cryptography.hazmat.primitives.serialization import (
+    Encoding, NoEncryption, PrivateFormat, PublicFormat)
 from ike_lit.initiator import demo_peer
 
 ROOT = Path(__file__).resolve().parent.parent
-DEMO_KEYS = ['--private-key', str(ROOT / 'keys/initiator.key'), '--peer-key', str(ROOT / 'keys/responder.pub')]
-NAMES = ['--local-id', 'alice.example.org', '--remote-id', 'bob.example.org', '--local-ts', '10.1.0.0/24', '--remote-ts', '10.2.0.0/24']
-OTHER = ['--local-id', 'bob.example.org', '--remote-id', 'alice.example.org', '--local-ts', '10.2.0.0/24', '--remote-ts', '10.1.0.0/24',
-         '--private-key', str(ROOT / 'keys/responder.key'), '--peer-key', str(ROOT / 'keys/initiator.pub')]
+DEMO_KEYS = ['--private-key', str(ROOT / 'keys/initiator.key'),
+             '--peer-key', str(ROOT / 'keys/responder.pub')]
+NAMES = ['--local-id', 'alice.example.org', '--remote-id', 'bob.example.org',
+         '--local-ts', '10.1.0.0/24', '--remote-ts', '10.2.0.0/24']
+OTHER = ['--local-id', 'bob.example.org', '--remote-id', 'alice.example.org',
+         '--local-ts', '10.2.0.0/24', '--remote-ts', '10.1.0.0/24',
+         '--private-key', str(ROOT / 'keys/responder.key'),
+         '--peer-key', str(ROOT / 'keys/initiator.pub')]
 
 
 def run(*options: str, module: str = 'initiator') -> subprocess.CompletedProcess:
-    done = subprocess.run([sys.executable, '-m', f'ike_lit.{module}', *options], capture_output=True, text=True, timeout=60, check=False)  # noqa: S603
+    command = [sys.executable, '-m', f'ike_lit.{module}', *options]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60,  # noqa: S603
+                          check=False)
     assert 'Traceback' not in done.stderr + done.stdout, done.stderr
     return done
 
@@ -31,7 +40,8 @@ def run(*options: str, module: str = 'initiator') -> subprocess.CompletedProcess
 @pytest.fixture
 def peer() -> Iterator[tuple[str, ...]]:
     "A responder on 127.0.0.1; yields the options that lead to it."
-    with demo_peer(OTHER) as (port, nat_port): yield '127.0.0.1', '--port', port, '--nat-port', nat_port
+    with demo_peer(OTHER) as (port, nat_port):
+        yield '127.0.0.1', '--port', port, '--nat-port', nat_port
 
 
 def pem(path: Path, key: object) -> str:
@@ -44,11 +54,15 @@ def pem(path: Path, key: object) -> str:
 def test_demo() -> None:
     done = run('--demo')
     assert done.returncode == 0 and not done.stderr
-    assert [' '.join(line.split()[:4]) for line in done.stdout.splitlines() if line[:2] in ('->', '<-')] == [
-        '-> IKE_SA_INIT request 0', '<- IKE_SA_INIT response 0', '-> IKE_AUTH request 1', '<- IKE_AUTH response 1',
+    messages = [line for line in done.stdout.splitlines() if line[:2] in ('->', '<-')]
+    assert [' '.join(line.split()[:4]) for line in messages] == [
+        '-> IKE_SA_INIT request 0', '<- IKE_SA_INIT response 0',
+        '-> IKE_AUTH request 1', '<- IKE_AUTH response 1',
         '-> INFORMATIONAL request 2', '<- INFORMATIONAL response 2']
-    for expected in ('CAMELLIA_CBC_256/HMAC_SHA2_256_128/PRF_HMAC_SHA2_256/MODP_2048', 'FQDN bob.example.org, proven by method 14, RSA with SHA2-256',
-                     '10.1.0.0/24 -> 10.2.0.0/24', 'xfrm state add', '<32 octets>', 'the IKE SA is closed'):
+    for expected in ('CAMELLIA_CBC_256/HMAC_SHA2_256_128/PRF_HMAC_SHA2_256/MODP_2048',
+                     'FQDN bob.example.org, proven by method 14, RSA with SHA2-256',
+                     '10.1.0.0/24 -> 10.2.0.0/24', 'xfrm state add', '<32 octets>',
+                     'the IKE SA is closed'):
         assert expected in done.stdout
     assert '0x' + 8 * '0' not in done.stdout
 
@@ -63,41 +77,51 @@ def test_dry_run_shows_the_keys(script: str) -> None:
 def test_json_is_one_object_a_line_and_has_no_secrets() -> None:
     done = run('--demo', '--json')
     events = [json.loads(line) for line in done.stdout.splitlines()]
-    assert [e['event'] for e in events] == ['Message'] * 4 + ['Established', 'ChildEstablished'] + ['Message'] * 2 + ['Closed']
+    assert [e['event'] for e in events] == [
+        *['Message'] * 4, 'Established', 'ChildEstablished', *['Message'] * 2, 'Closed']
     established = events[4]
-    assert established['remote_id'] == 'bob.example.org' and established['nat'] == {'supported': True, 'here': False, 'there': False}
+    assert established['remote_id'] == 'bob.example.org'
+    assert established['nat'] == {'supported': True, 'here': False, 'there': False}
     assert max(len(word) for word in done.stdout.split('"')) < 80
 
 
 def test_ipv6_by_hand() -> None:
-    with subprocess.Popen([sys.executable, '-m', 'ike_lit.responder', '--listen', '::1', '--port', '0', '--nat-port', '0', '--json', *OTHER],  # noqa: S603
-                          stdout=subprocess.PIPE, text=True) as other:
+    command = [sys.executable, '-m', 'ike_lit.responder', '--listen', '::1',
+               '--port', '0', '--nat-port', '0', '--json', *OTHER]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as other:  # noqa: S603
         listening = json.loads(other.stdout.readline())
-        done = run('::1', *NAMES, *DEMO_KEYS, '--once', '--port', str(listening['port']), '--nat-port', str(listening['nat_port']))
+        done = run('::1', *NAMES, *DEMO_KEYS, '--once', '--port', str(listening['port']),
+                   '--nat-port', str(listening['nat_port']))
         other.terminate()
         seen = [json.loads(line)['event'] for line in other.stdout]
     assert done.returncode == 0 and 'src ::1 dst ::1' in done.stdout
-    assert seen.count('Established') == seen.count('ChildEstablished') == 1 and seen[-1] == 'Closed'
+    assert seen.count('Established') == seen.count('ChildEstablished') == 1
+    assert seen[-1] == 'Closed'
     assert other.returncode == 0
 
 
 def test_it_stays_up_until_told_to_leave(peer: tuple[str, ...]) -> None:
+    command = [sys.executable, '-m', 'ike_lit.initiator', *peer, *NAMES, *DEMO_KEYS, '--json']
     for number in signal.SIGINT, signal.SIGTERM:
-        with subprocess.Popen([sys.executable, '-m', 'ike_lit.initiator', *peer, *NAMES, *DEMO_KEYS, '--json'],  # noqa: S603
-                              stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as session:
+        with subprocess.Popen(command, stdout=subprocess.PIPE,  # noqa: S603
+                              stderr=subprocess.PIPE, text=True) as session:
             for line in session.stdout:
                 if json.loads(line)['event'] == 'ChildEstablished': break
             assert session.poll() is None
             session.send_signal(number)
             rest, errors = session.communicate(timeout=20)
         events = [json.loads(line) for line in rest.splitlines()]
-        assert [e.get('payloads') for e in events] == [['Delete'], [], None] and events[-1]['event'] == 'Closed'
+        assert [e.get('payloads') for e in events] == [['Delete'], [], None]
+        assert events[-1]['event'] == 'Closed'
         assert session.returncode == 0 and not errors
 
 
-def test_keylog_is_private_and_rows_are_wiresharks(peer: tuple[str, ...], tmp_path: Path) -> None:
+def test_keylog_is_private_and_rows_are_wiresharks(
+        peer: tuple[str, ...], tmp_path: Path) -> None:
     os.umask(0)
-    try: done = run(*peer, *NAMES, *DEMO_KEYS, '--once', '--keylog', str(tmp_path), '--ike', 'aes256-sha256-modp2048')
+    try:
+        done = run(*peer, *NAMES, *DEMO_KEYS, '--once', '--keylog', str(tmp_path),
+                   '--ike', 'aes256-sha256-modp2048')
     finally: os.umask(0o022)
     assert done.returncode == 0
     file = tmp_path / 'ikev2_decryption_table'
@@ -106,7 +130,8 @@ def test_keylog_is_private_and_rows_are_wiresharks(peer: tuple[str, ...], tmp_pa
     fields = row.split(',')
     assert [len(f) for f in fields] == [16, 16, 64, 64, 23, 64, 64, 29]
     assert fields[4] == '"AES-CBC-256 [RFC3602]"' and fields[7] == '"HMAC_SHA2_256_128 [RFC4868]"'
-    assert not any(secret in done.stdout for secret in (fields[2], fields[3], fields[5], fields[6]))
+    secrets = fields[2], fields[3], fields[5], fields[6]
+    assert not any(secret in done.stdout for secret in secrets)
 
 
 def test_no_secret_is_shown_even_verbosely(peer: tuple[str, ...], tmp_path: Path) -> None:
@@ -114,22 +139,30 @@ def test_no_secret_is_shown_even_verbosely(peer: tuple[str, ...], tmp_path: Path
     row = (tmp_path / 'ikev2_decryption_table').read_text()
     assert row.startswith('# not known to Wireshark: ')
     for secret in row.split(','):
-        if len(secret) == 64: assert secret not in done.stdout + done.stderr and secret[:16] not in done.stdout
+        if len(secret) == 64:
+            assert secret not in done.stdout + done.stderr and secret[:16] not in done.stdout
 
 
 # Failure: the reason in one paragraph, the right exit status
 
 @pytest.mark.parametrize('options, status, words', [
-    (['--ike', 'aes128-sha256-modp2048', '--timeout', '1.5'], 4, ['NO_PROPOSAL_CHOSEN', 'We offered IKE:AES_CBC_128', 'Compare --ike']),
+    (['--ike', 'aes128-sha256-modp2048', '--timeout', '1.5'], 4,
+     ['NO_PROPOSAL_CHOSEN', 'We offered IKE:AES_CBC_128', 'Compare --ike']),
     (['--esp', 'aes128-sha256'], 4, ['no Child SA', 'NO_PROPOSAL_CHOSEN', '--esp']),
-    (['--remote-id', 'carol.example.org'], 5, ['AUTHENTICATION_FAILED', 'expect FQDN carol.example.org']),
-    (['--local-id', 'mallory.example.org'], 5, ['AUTHENTICATION_FAILED', 'We are FQDN mallory.example.org']),
-    (['--peer-key', str(ROOT / 'keys/initiator.pub')], 5, ['is wrong for this key', 'both public keys']),
-    (['--remote-ts', '172.16.0.0/12'], 6, ['no Child SA', 'TS_UNACCEPTABLE', '172.16.0.0/12 there'])])
-def test_refusals(peer: tuple[str, ...], options: list[str], status: int, words: list[str]) -> None:
+    (['--remote-id', 'carol.example.org'], 5,
+     ['AUTHENTICATION_FAILED', 'expect FQDN carol.example.org']),
+    (['--local-id', 'mallory.example.org'], 5,
+     ['AUTHENTICATION_FAILED', 'We are FQDN mallory.example.org']),
+    (['--peer-key', str(ROOT / 'keys/initiator.pub')], 5,
+     ['is wrong for this key', 'both public keys']),
+    (['--remote-ts', '172.16.0.0/12'], 6,
+     ['no Child SA', 'TS_UNACCEPTABLE', '172.16.0.0/12 there'])])
+def test_refusals(peer: tuple[str, ...], options: list[str], status: int,
+                  words: list[str]) -> None:
     done = run(*peer, *NAMES, *DEMO_KEYS, '--once', *options)
     assert done.returncode == status, done.stdout
-    paragraph = next(line for line in done.stdout.splitlines() if line.startswith(('failed: ', 'no Child SA: ')))
+    paragraph = next(line for line in done.stdout.splitlines()
+                     if line.startswith(('failed: ', 'no Child SA: ')))
     for word in words: assert word in paragraph
     assert 'xfrm' not in done.stdout
 
@@ -138,7 +171,8 @@ def test_no_answer() -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent:
         silent.bind(('127.0.0.1', 0))
         began = time.monotonic()
-        done = run('127.0.0.1', *NAMES, *DEMO_KEYS, '--port', str(silent.getsockname()[1]), '--timeout', '3.5')
+        port = str(silent.getsockname()[1])
+        done = run('127.0.0.1', *NAMES, *DEMO_KEYS, '--port', port, '--timeout', '3.5')
         assert time.monotonic() - began > 3.5
         silent.setblocking(False)
         sent = []
@@ -146,7 +180,8 @@ def test_no_answer() -> None:
             try: sent.append(silent.recv(65535))
             except BlockingIOError: break
     assert done.returncode == 3
-    assert 'sent 3 times in 3.5 s; nothing came back' in done.stdout and 'is the daemon running' in done.stdout
+    assert 'sent 3 times in 3.5 s; nothing came back' in done.stdout
+    assert 'is the daemon running' in done.stdout
     assert len(sent) == 3 and len(set(sent)) == 1  # bitwise identical
 
 
@@ -155,7 +190,8 @@ def test_a_closed_port_is_mentioned_and_not_believed() -> None:
         taken.bind(('127.0.0.1', 0))
         port = taken.getsockname()[1]
     done = run('127.0.0.1', *NAMES, *DEMO_KEYS, '--port', str(port), '--timeout', '1.5')
-    assert done.returncode == 3 and 'sent 2 times' in done.stdout and 'Connection refused' in done.stdout
+    assert done.returncode == 3
+    assert 'sent 2 times' in done.stdout and 'Connection refused' in done.stdout
 
 
 # Usage: one line, exit status 2, and no packet
@@ -166,26 +202,37 @@ def test_a_closed_port_is_mentioned_and_not_believed() -> None:
     (['--private-key', str(ROOT / 'LICENSE')], 'no private key in PEM format'),
     (['--private-key', str(ROOT / 'keys/initiator.pub')], 'no private key in PEM format'),
     (['--peer-key', str(ROOT / 'keys/initiator.key')], 'no public key in PEM format'),
-    (['--ike', 'aes256-sha265-modp2048'], "'sha265' in 'aes256-sha265-modp2048' is no algorithm that I know; did you mean 'sha256'?"),
-    (['--ike', 'aes256-sha256'], 'has no DH algorithm'), (['--esp', ''], "'' in '' is no algorithm"), (['--esp', 'sha256'], 'has no ENCR algorithm'),
-    (['--local-ts', '10.1.0.0/33'], "'10.1.0.0/33' is no list of traffic selectors"), (['--remote-ts', '10.0.0.1[tcp'], 'no closing bracket'),
-    (['--remote-ts', '10.0.0.9-10.0.0.1'], 'no traffic selector'), (['--local-id', 'two words'], "'two words' is no identity"),
-    (['--local-id', '@#xyz'], 'identity'), (['--keylog', '/nonexistent'], '/nonexistent is not a folder'),
-    (['--port', '70000'], "'70000' is no port"), (['--timeout', '0'], '--timeout'), (['--timeout', 'nan'], '--timeout')])
+    (['--ike', 'aes256-sha265-modp2048'],
+     "'sha265' in 'aes256-sha265-modp2048' is no algorithm that I know; did you mean 'sha256'?"),
+    (['--ike', 'aes256-sha256'], 'has no DH algorithm'),
+    (['--esp', ''], "'' in '' is no algorithm"),
+    (['--esp', 'sha256'], 'has no ENCR algorithm'),
+    (['--local-ts', '10.1.0.0/33'], "'10.1.0.0/33' is no list of traffic selectors"),
+    (['--remote-ts', '10.0.0.1[tcp'], 'no closing bracket'),
+    (['--remote-ts', '10.0.0.9-10.0.0.1'], 'no traffic selector'),
+    (['--local-id', 'two words'], "'two words' is no identity"),
+    (['--local-id', '@#xyz'], 'identity'),
+    (['--keylog', '/nonexistent'], '/nonexistent is not a folder'),
+    (['--port', '70000'], "'70000' is no port"),
+    (['--timeout', '0'], '--timeout'), (['--timeout', 'nan'], '--timeout')])
 def test_usage(options: list[str], words: str) -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as watch:
         watch.bind(('127.0.0.1', 0))
         watch.setblocking(False)
-        done = run('127.0.0.1', '--port', str(watch.getsockname()[1]), '--timeout', '1.1', *NAMES, *DEMO_KEYS, *options)
+        port = str(watch.getsockname()[1])
+        done = run('127.0.0.1', '--port', port, '--timeout', '1.1', *NAMES, *DEMO_KEYS, *options)
         with pytest.raises(BlockingIOError): watch.recv(1)
     assert done.returncode == 2 and words in done.stderr and not done.stdout
-    assert len([line for line in done.stderr.splitlines() if not line.startswith(('usage:', ' '))]) == 1
+    errors = [line for line in done.stderr.splitlines() if not line.startswith(('usage:', ' '))]
+    assert len(errors) == 1
 
 
 @pytest.mark.parametrize('arguments, words', [
     ([], 'name a peer, or --demo'), (['--demo', '127.0.0.1'], 'name a peer, or --demo'),
-    (['127.0.0.1'], '--private-key is needed'), (['127.0.0.1', *DEMO_KEYS[:2]], '--peer-key is needed'),
-    (['999.1.1.1.1', *DEMO_KEYS], '999.1.1.1.1: '), (['no.such.host.invalid', *DEMO_KEYS], 'no.such.host.invalid: '),
+    (['127.0.0.1'], '--private-key is needed'),
+    (['127.0.0.1', *DEMO_KEYS[:2]], '--peer-key is needed'),
+    (['999.1.1.1.1', *DEMO_KEYS], '999.1.1.1.1: '),
+    (['no.such.host.invalid', *DEMO_KEYS], 'no.such.host.invalid: '),
     (['127.0.0.1', *DEMO_KEYS, '--peer-key'], 'expected one argument')])
 def test_arguments(arguments: list[str], words: str) -> None:
     done = run(*arguments)
@@ -198,8 +245,10 @@ def test_arguments(arguments: list[str], words: str) -> None:
     (lambda: ec.generate_private_key(ec.SECP256R1()), 'not an RSA key')])
 def test_weak_and_foreign_keys(tmp_path: Path, key: object, words: str) -> None:
     private = key()
-    (tmp_path / 'pub').write_bytes(private.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
-    for options in (['--private-key', pem(tmp_path / 'key', private)], ['--peer-key', str(tmp_path / 'pub')]):
+    public = private.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    (tmp_path / 'pub').write_bytes(public)
+    for options in (['--private-key', pem(tmp_path / 'key', private)],
+                    ['--peer-key', str(tmp_path / 'pub')]):
         done = run('127.0.0.1', *NAMES, *DEMO_KEYS, *options)
         assert done.returncode == 2 and words in done.stderr
 
@@ -209,13 +258,19 @@ def test_demo_keys_are_refused_for_a_peer_elsewhere(tmp_path: Path, address: str
     mine = pem(tmp_path / 'mine.key', rsa.generate_private_key(65537, 2048))
     for keys in DEMO_KEYS, ['--private-key', mine, *DEMO_KEYS[2:]]:
         done = run(address, *NAMES, *keys, '--timeout', '1')
-        assert done.returncode == 2 and ('are public, so they prove nothing' in done.stderr or 'unreachable' in done.stderr)
-    listening = run('--listen', '0.0.0.0', '--remote-id', 'alice.example.org', *DEMO_KEYS, '--port', '0', '--nat-port', '0', module='responder')  # noqa: S104
+        assert done.returncode == 2
+        assert 'are public, so they prove nothing' in done.stderr or 'unreachable' in done.stderr
+    listening = run('--listen', '0.0.0.0',  # noqa: S104
+                    '--remote-id', 'alice.example.org', *DEMO_KEYS,
+                    '--port', '0', '--nat-port', '0', module='responder')
     assert listening.returncode == 2 and 'prove nothing' in listening.stderr
 
 
 def test_the_console_script_is_the_same_program() -> None:
     script = Path(sys.executable).with_name('ike-lit')
-    help_text = [subprocess.run(command, capture_output=True, text=True, timeout=20, check=True).stdout  # noqa: S603
-                 for command in ([script, '--help'], [sys.executable, '-m', 'ike_lit.initiator', '--help'])]
-    assert help_text[0] == help_text[1] and 'Exit status: 0 established' in ' '.join(help_text[0].split())
+    commands = [script, '--help'], [sys.executable, '-m', 'ike_lit.initiator', '--help']
+    one, other = (
+        subprocess.run(command, capture_output=True, text=True, timeout=20,  # noqa: S603
+                       check=True).stdout
+        for command in commands)
+    assert one == other and 'Exit status: 0 established' in ' '.join(one.split())

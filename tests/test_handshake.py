@@ -1,4 +1,6 @@
-"Both ends in one process: what they agree on, what they refuse, and what a network between them may do."
+"""Both ends in one process: what they agree on, what they refuse,
+and what a network between them may do.
+"""
 from dataclasses import replace
 
 import pytest
@@ -6,7 +8,9 @@ from canonical import ALICE, BOB, configs, deliver, events, talk, two_ends
 from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key
 from ike_lit import ike_sa
 from ike_lit.auth import AUTH, SCHEMES, Identity, IDr
-from ike_lit.const import AuthenticationFailed, AuthenticationType, ExchangeType, MessageType, NoAnswer, NoProposalChosen, ProtocolID, Type
+from ike_lit.const import (
+    AuthenticationFailed, AuthenticationType, ExchangeType, MessageType, NoAnswer,
+    NoProposalChosen, ProtocolID, Type)
 from ike_lit.header import Reader
 from ike_lit.ike_sa import handshake
 from ike_lit.informational import RESPONDERS, delete_ike_sa
@@ -30,13 +34,17 @@ def found(ike: IKE, kind: type) -> list:
 def agree(alice: IKE, bob: IKE) -> None:
     assert alice.state == bob.state == State.ESTABLISHED
     assert alice.keys == bob.keys and alice.suite.transforms == bob.suite.transforms
-    assert alice.child.outbound == bob.child.inbound and alice.child.inbound == bob.child.outbound
-    assert alice.child.local_ts == bob.child.remote_ts and alice.child.remote_ts == bob.child.local_ts
+    assert alice.child.outbound == bob.child.inbound
+    assert alice.child.inbound == bob.child.outbound
+    assert alice.child.local_ts == bob.child.remote_ts
+    assert alice.child.remote_ts == bob.child.local_ts
 
 
 @pytest.mark.parametrize('ike, esp', [
-    ('camellia256-sha256-modp2048', 'camellia256-sha256'), ('aes256-sha256-modp2048', 'aes256-sha256'),
-    ('aes128-sha256-modp2048', 'camellia192-sha256'), ('aes256-camellia256-sha256-modp2048', 'aes256-camellia256-sha256')])
+    ('camellia256-sha256-modp2048', 'camellia256-sha256'),
+    ('aes256-sha256-modp2048', 'aes256-sha256'),
+    ('aes128-sha256-modp2048', 'camellia192-sha256'),
+    ('aes256-camellia256-sha256-modp2048', 'aes256-camellia256-sha256')])
 def test_suites(ike: str, esp: str) -> None:
     alice, bob = shake(*two_ends(RESPONDERS, *configs(ike, esp)))
     agree(alice, bob)
@@ -44,20 +52,27 @@ def test_suites(ike: str, esp: str) -> None:
 
 
 def test_fresh_randomness_gives_fresh_keys() -> None:
-    pairs = [shake(*(IKE(c, here, there, initiator=first, responders=RESPONDERS)
-                     for c, here, there, first in zip(configs(), (ALICE, BOB), (BOB, ALICE), (True, False), strict=True))) for _ in range(2)]
+    pairs = []
+    for _ in range(2):
+        left, right = configs()
+        pairs.append(shake(IKE(left, ALICE, BOB, initiator=True, responders=RESPONDERS),
+                           IKE(right, BOB, ALICE, initiator=False, responders=RESPONDERS)))
     for alice, bob in pairs: agree(alice, bob)
-    assert len({octets for alice, _ in pairs for octets in (*vars(alice.keys).values(), alice.child.outbound.encr_key)}) == 16
+    assert len({octets for alice, _ in pairs
+                for octets in (*vars(alice.keys).values(), alice.child.outbound.encr_key)}) == 16
 
 
 # Authentication
 
 @pytest.mark.parametrize('scheme', SCHEMES.items(), ids=lambda s: s[1].name)
-def test_every_signature_scheme_of_a_peer_is_accepted(monkeypatch: pytest.MonkeyPatch, scheme: tuple) -> None:
+def test_every_signature_scheme_of_a_peer_is_accepted(
+        monkeypatch: pytest.MonkeyPatch, scheme: tuple) -> None:
     identifier, how = scheme
 
     def sign(key, octets, method):  # noqa: ANN001, ANN202
-        return AUTH(AuthenticationType.DIGITAL_SIGNATURE, bytes([len(identifier)]) + identifier + key.sign(octets, how.padding, how.hash))
+        signature = key.sign(octets, how.padding, how.hash)
+        return AUTH(AuthenticationType.DIGITAL_SIGNATURE,
+                    bytes([len(identifier)]) + identifier + signature)
     monkeypatch.setattr(ike_sa, 'sign', sign)
     alice, bob = shake(*two_ends(RESPONDERS))
     assert how.name in alice.proof and how.name in bob.proof
@@ -97,21 +112,26 @@ def test_a_stranger_with_a_good_key_is_refused() -> None:
 
 def test_the_right_key_under_another_name_is_refused() -> None:
     left, right = configs()
-    alice, bob = shake(*two_ends(RESPONDERS, replace(left, local_id=Identity.from_text('mallory.example.org')), right))
-    assert 'FQDN mallory.example.org, we expect FQDN alice.example.org' in str(found(bob, Closed)[0].error)
+    mallory = replace(left, local_id=Identity.from_text('mallory.example.org'))
+    alice, bob = shake(*two_ends(RESPONDERS, mallory, right))
+    error = found(bob, Closed)[0].error
+    assert 'FQDN mallory.example.org, we expect FQDN alice.example.org' in str(error)
     assert not found(alice, Established)
 
 
 def test_a_responder_with_another_name_or_key_is_refused() -> None:
     left, right = configs()
-    for other in replace(right, local_id=Identity.from_text('alice.example.org')), replace(right, private_key=generate_private_key(65537, 2048)):
+    for other in (replace(right, local_id=Identity.from_text('alice.example.org')),
+                  replace(right, private_key=generate_private_key(65537, 2048))):
         alice, _ = shake(*two_ends(RESPONDERS, left, other))
-        assert alice.state == State.CLOSED and isinstance(found(alice, Closed)[0].error, AuthenticationFailed)
+        assert alice.state == State.CLOSED
+        assert isinstance(found(alice, Closed)[0].error, AuthenticationFailed)
 
 
 def test_an_eap_gateway_gets_a_plain_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     def wants_eap(ike, request):  # noqa: ANN001, ANN202
-        return Packet(ExchangeType.IKE_AUTH, (IDr.of(ike.config.local_id), Opaque(Type.EAP, bytes.fromhex('0101000501'))))
+        eap = Opaque(Type.EAP, bytes.fromhex('0101000501'))
+        return Packet(ExchangeType.IKE_AUTH, (IDr.of(ike.config.local_id), eap))
     alice, _ = shake(*two_ends({**RESPONDERS, ExchangeType.IKE_AUTH: wants_eap}))
     assert 'EAP' in str(found(alice, Closed)[0].error) and alice.child is None
 
@@ -125,7 +145,8 @@ def test_an_eap_gateway_gets_a_plain_answer(monkeypatch: pytest.MonkeyPatch) -> 
 def test_child_refused_by_the_responder(change: dict, error: MessageType) -> None:
     left, right = configs()
     alice, bob = shake(*two_ends(RESPONDERS, left, replace(right, **change)))
-    assert alice.state == bob.state == State.ESTABLISHED and alice.child is None and bob.child is None
+    assert alice.state == bob.state == State.ESTABLISHED
+    assert alice.child is None and bob.child is None
     for end in alice, bob: assert found(end, ChildFailed)[0].error.type == error
 
 
@@ -134,10 +155,13 @@ def test_child_refused_by_the_initiator_is_deleted_at_the_responder(lie: str) ->
     def answer(ike, request):  # noqa: ANN001, ANN202
         response = ike_sa.respond_ike_auth(ike, request)
         sa = response.one(SA)
-        liar = {'wider': TSi((TrafficSelector.from_text('0.0.0.0/0'),)), 'transport': Notify(MessageType.USE_TRANSPORT_MODE),
-                'suite': SA((replace(parse_proposals('aes128-sha256', ProtocolID.ESP)[0], spi=b'1234'),)),
+        weaker = parse_proposals('aes128-sha256', ProtocolID.ESP)[0]
+        liar = {'wider': TSi((TrafficSelector.from_text('0.0.0.0/0'),)),
+                'transport': Notify(MessageType.USE_TRANSPORT_MODE),
+                'suite': SA((replace(weaker, spi=b'1234'),)),
                 'spi': SA((replace(sa.proposals[0], number=7),))}[lie]
-        return Packet(response.exchange_type, (*(p for p in response.payloads if type(p) is not type(liar)), liar))
+        others = (p for p in response.payloads if type(p) is not type(liar))
+        return Packet(response.exchange_type, (*others, liar))
     alice, bob = shake(*two_ends({**RESPONDERS, ExchangeType.IKE_AUTH: answer}))
     assert alice.state == State.ESTABLISHED and alice.child is None and found(alice, ChildFailed)
     assert bob.child is None  # Bob had one, and was told
@@ -168,7 +192,8 @@ def test_a_nat_moves_both_to_port_4500() -> None:
     for _ in range(2):
         sent, = alice.datagrams_to_send(0)
         seen.append(sent.destination)
-        outside = Endpoint('198.51.100.7', 61001 if sent.source.natt else 61000, natt=sent.source.natt)
+        port = 61001 if sent.source.natt else 61000
+        outside = Endpoint('198.51.100.7', port, natt=sent.source.natt)
         assert sent.wire.startswith(bytes(4)) == sent.source.natt
         bob.receive_datagram(sent.data, outside, 0, sent.destination)
         back, = bob.datagrams_to_send(0)
@@ -190,7 +215,8 @@ def test_no_nat_no_move() -> None:
 # IKE_SA_INIT's detours and refusals
 
 def forged(alice: IKE, *payloads: Notify) -> bytes:
-    return Packet(ExchangeType.IKE_SA_INIT, payloads).encode(alice.spi_i, bytes(8), response=True, initiator=False, message_id=0)
+    packet = Packet(ExchangeType.IKE_SA_INIT, payloads)
+    return packet.encode(alice.spi_i, bytes(8), response=True, initiator=False, message_id=0)
 
 
 def test_endless_cookies_are_not_followed_for_ever() -> None:
@@ -218,10 +244,13 @@ def test_detours_that_lead_nowhere_are_not_taken(data: bytes) -> None:
 def test_what_came_back_is_told_at_the_end() -> None:
     alice, _ = two_ends(RESPONDERS)
     alice.start(handshake(alice), now=0)
-    for _ in range(1000): alice.receive_datagram(forged(alice, Notify(MessageType.NO_PROPOSAL_CHOSEN)), BOB, 0)
+    refusal = Notify(MessageType.NO_PROPOSAL_CHOSEN)
+    for _ in range(1000): alice.receive_datagram(forged(alice, refusal), BOB, 0)
     while (at := alice.next_timer()) is not None: alice.handle_timer(at)
     error = found(alice, Closed)[0].error
-    assert isinstance(error, NoProposalChosen) and 'sent 5 times in 30 s; unauthenticated answers: the peer answers NO_PROPOSAL_CHOSEN' in str(error)
+    assert isinstance(error, NoProposalChosen)
+    assert ('sent 5 times in 30 s; unauthenticated answers: the peer answers NO_PROPOSAL_CHOSEN'
+            in str(error))
     silent, _ = two_ends(RESPONDERS)
     silent.start(handshake(silent), now=0)
     while (at := silent.next_timer()) is not None: silent.handle_timer(at)
@@ -252,8 +281,10 @@ def test_each_message_may_be_lost_twice(lost: int) -> None:
 def test_unknown_status_notifies_and_payloads_change_nothing() -> None:
     def chatty(ike, request):  # noqa: ANN001, ANN202
         response = ike_sa.respond_ike_auth(ike, request)
-        extra = (Notify(MessageType(16430)), Notify(MessageType(40000), b'\xff' * 99), Opaque(Type(200), b'future'), Opaque(Type.Vendor, b'\xfe\xff'))
-        return Packet(response.exchange_type, (*extra, *reversed(response.payloads)))  # in another order, too
+        extra = (Notify(MessageType(16430)), Notify(MessageType(40000), b'\xff' * 99),
+                 Opaque(Type(200), b'future'), Opaque(Type.Vendor, b'\xfe\xff'))
+        # in another order, too
+        return Packet(response.exchange_type, (*extra, *reversed(response.payloads)))
     agree(*shake(*two_ends({**RESPONDERS, ExchangeType.IKE_AUTH: chatty})))
 
 
@@ -268,10 +299,12 @@ def test_payload_order_of_the_requests_is_the_rfcs() -> None:
     alice, bob = two_ends(RESPONDERS)
     alice.start(handshake(alice), now=0)
     first = Packet.parse(Reader(deliver(alice, bob)[0]))
-    assert [p.kind for p in first.payloads] == [Type.SA, Type.KE, Type.Nonce, Type.Notify, Type.Notify, Type.Notify]
+    assert [p.kind for p in first.payloads] == [
+        Type.SA, Type.KE, Type.Nonce, Type.Notify, Type.Notify, Type.Notify]
     deliver(bob, alice)
     second = bob.incoming.open(deliver(alice, bob)[0])
-    assert [p.kind for p in second.payloads] == [Type.IDi, Type.IDr, Type.AUTH, Type.SA, Type.TSi, Type.TSr]
+    assert [p.kind for p in second.payloads] == [
+        Type.IDi, Type.IDr, Type.AUTH, Type.SA, Type.TSi, Type.TSr]
 
 
 def test_goodbye_from_either_side() -> None:

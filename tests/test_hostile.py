@@ -1,4 +1,6 @@
-"Bad input: whatever arrives, the engine raises nothing, a waiting SA is not changed, and the true answer still counts."
+"""Bad input: whatever arrives, the engine raises nothing, a waiting SA is not changed,
+and the true answer still counts.
+"""
 import random
 from collections.abc import Callable
 
@@ -18,7 +20,8 @@ from ike_lit.proposal import SA, Proposal, Transform
 from ike_lit.protocol import IKE, Dropped, Message, State
 from ike_lit.responder import Peers
 
-# The ends in each state in which an answer is awaited: after message 1, after message 3, and established with a liveness check under way.
+# The ends in each state in which an answer is awaited: after message 1, after message 3,
+# and established with a liveness check under way.
 
 
 def waiting_for_init() -> tuple[IKE, bytes]:
@@ -61,7 +64,8 @@ PREPARED = {make.__name__: make() for make in WAITING}
 
 def snapshot(ike: IKE) -> dict:
     "All that an SA knows, but for its outbox and its events."
-    state = {k: v for k, v in vars(ike).items() if k not in ('_outbox', '_events', 'remarks', '_pending')}
+    left_out = ('_outbox', '_events', 'remarks', '_pending')
+    state = {k: v for k, v in vars(ike).items() if k not in left_out}
     return {**state, 'pending': dict(vars(ike._pending)) if ike._pending else None}
 
 
@@ -72,7 +76,8 @@ def bombard(ike: IKE, data: bytes) -> None:
     ike.receive_datagram(data, peer, 0)
     seen = events(ike)
     assert snapshot(ike) == before
-    # one line for each: dropped, or in IKE_SA_INIT, where nobody can vouch for anything, seen and not believed
+    # one line for each: dropped, or in IKE_SA_INIT,
+    # where nobody can vouch for anything, seen and not believed
     assert len(seen) == 1 and isinstance(seen[0], Dropped if ike.incoming else Dropped | Message)
     assert len(ike.datagrams_to_send(0)) == 0
     assert len(ike.remarks) <= 16
@@ -84,7 +89,8 @@ def bombard(ike: IKE, data: bytes) -> None:
 def test_any_datagram(name: str, data: st.DataObject) -> None:
     ike, _ = PREPARED[name]
     header = ike.spi_i + data.draw(st.sampled_from([ike.spi_r, bytes(8)]))
-    octets = data.draw(st.one_of(st.binary(max_size=2000), st.binary(max_size=600).map(lambda tail: header + tail)))
+    with_our_spi = st.binary(max_size=600).map(lambda tail: header + tail)
+    octets = data.draw(st.one_of(st.binary(max_size=2000), with_our_spi))
     bombard(ike, octets)
 
 
@@ -93,7 +99,8 @@ def test_any_changed_octet_of_a_sealed_message(make: Callable) -> None:
     "Every octet, three changes each, every truncation: dropped; then the true one is taken."
     ike, good = make()
     for at in range(len(good)):
-        for mask in 0x01, 0x80, 0xff: bombard(ike, good[:at] + bytes([good[at] ^ mask]) + good[at + 1:])
+        for mask in 0x01, 0x80, 0xff:
+            bombard(ike, good[:at] + bytes([good[at] ^ mask]) + good[at + 1:])
         bombard(ike, good[:at])
     bombard(ike, good + b'\0')
     ike.receive_datagram(good, BOB if ike.initiator else ALICE, 0)
@@ -114,7 +121,8 @@ def test_truncations_and_impossible_lengths_of_ike_sa_init() -> None:
 
 
 def reply(ike: IKE, *payloads: Payload, spi_r: bytes = b'12345678') -> bytes:
-    return Packet(ExchangeType.IKE_SA_INIT, payloads).encode(ike.spi_i, spi_r, response=True, initiator=False, message_id=0)
+    packet = Packet(ExchangeType.IKE_SA_INIT, payloads)
+    return packet.encode(ike.spi_i, spi_r, response=True, initiator=False, message_id=0)
 
 
 def test_ike_sa_init_responses_that_are_not_answers() -> None:
@@ -128,18 +136,25 @@ def test_ike_sa_init_responses_that_are_not_answers() -> None:
         return SA((Proposal(number, ProtocolID.IKE, spi, transforms),))
     weak = Transform(encr.type, Encryption.TRIPLE_DES)
     lies = [
-        (), (sa,), (sa, ke), (sa, nonce), (ke, nonce), (sa, sa, ke, nonce), (sa, ke, ke, nonce), (sa, ke, nonce, nonce),
-        (suite(weak, integ, prf, group), ke, nonce), (suite(encr, prf, group), ke, nonce), (suite(encr, encr, integ, prf, group), ke, nonce),
-        (suite(encr, integ, prf, group, number=2), ke, nonce), (suite(encr, integ, prf, group, spi=bytes(8)), ke, nonce),
-        (sa, KE(19, ke.public), nonce), (sa, KE(14, ke.public[1:]), nonce), (sa, KE(14, bytes(256)), nonce), (sa, KE(14, bytes(255) + b'\1'), nonce),
-        (sa, KE(14, b'\xff' * 256), nonce), (sa, ke, Opaque(Type.Nonce, bytes(15))), (sa, ke, Opaque(Type.Nonce, bytes(257))),
+        (), (sa,), (sa, ke), (sa, nonce), (ke, nonce),
+        (sa, sa, ke, nonce), (sa, ke, ke, nonce), (sa, ke, nonce, nonce),
+        (suite(weak, integ, prf, group), ke, nonce), (suite(encr, prf, group), ke, nonce),
+        (suite(encr, encr, integ, prf, group), ke, nonce),
+        (suite(encr, integ, prf, group, number=2), ke, nonce),
+        (suite(encr, integ, prf, group, spi=bytes(8)), ke, nonce),
+        (sa, KE(19, ke.public), nonce), (sa, KE(14, ke.public[1:]), nonce),
+        (sa, KE(14, bytes(256)), nonce), (sa, KE(14, bytes(255) + b'\1'), nonce),
+        (sa, KE(14, b'\xff' * 256), nonce),
+        (sa, ke, Opaque(Type.Nonce, bytes(15))), (sa, ke, Opaque(Type.Nonce, bytes(257))),
         (sa, ke, Nonce(bytes(range(0xa0, 0xc0)))),  # our own nonce, reflected
-        (Notify(MessageType.NO_PROPOSAL_CHOSEN),), (Notify(MessageType(999)),), (Notify(MessageType.AUTHENTICATION_FAILED), sa, ke, nonce),
+        (Notify(MessageType.NO_PROPOSAL_CHOSEN),), (Notify(MessageType(999)),),
+        (Notify(MessageType.AUTHENTICATION_FAILED), sa, ke, nonce),
         (Delete(ProtocolID.IKE),),
     ]
     for payloads in lies: bombard(ike, reply(ike, *payloads))
     bombard(ike, reply(ike, sa, ke, nonce, *rest, spi_r=bytes(8)))
-    bombard(ike, reply(ike, sa, ke, nonce, *rest)[:16] + b'\x21\x20\x22\x28' + reply(ike, sa, ke, nonce, *rest)[20:])  # I bit of our role
+    answer = reply(ike, sa, ke, nonce, *rest)
+    bombard(ike, answer[:16] + b'\x21\x20\x22\x28' + answer[20:])  # I bit of our role
     ike.receive_datagram(good, BOB, 0)
     assert ike.state == State.CONNECTING
 
@@ -147,19 +162,28 @@ def test_ike_sa_init_responses_that_are_not_answers() -> None:
 @pytest.mark.parametrize('exchange', list(ExchangeType) + [ExchangeType(0), ExchangeType(99)])
 @pytest.mark.parametrize('response', [False, True])
 @pytest.mark.parametrize('name', PREPARED)
-def test_unprotected_messages_are_not_looked_at(name: str, response: bool, exchange: ExchangeType) -> None:
-    "Right SPIs, right message ID, right flags, everything but the box (some implementations delete the SA)."
+def test_unprotected_messages_are_not_looked_at(
+        name: str, response: bool, exchange: ExchangeType) -> None:
+    """Right SPIs, right message ID, right flags, everything but the box
+    (some implementations delete the SA)."""
     ike, _ = PREPARED[name]
     if ike.incoming is None: return
     for message_id in range(4):
-        for payloads in (), (Delete(ProtocolID.IKE),), (Notify(MessageType.AUTHENTICATION_FAILED),), (Notify(MessageType.INVALID_IKE_SPI),):
-            bombard(ike, Packet(exchange, payloads).encode(ike.spi_i, ike.spi_r, response=response, initiator=not ike.initiator, message_id=message_id))
+        for payloads in ((), (Delete(ProtocolID.IKE),),
+                         (Notify(MessageType.AUTHENTICATION_FAILED),),
+                         (Notify(MessageType.INVALID_IKE_SPI),)):
+            packet = Packet(exchange, payloads)
+            bombard(ike, packet.encode(ike.spi_i, ike.spi_r, response=response,
+                                       initiator=not ike.initiator, message_id=message_id))
 
 
-@pytest.mark.parametrize('kind', [Type.Vendor, Type.SA, Type.KE, Type.Nonce, Type.Notify, Type.Delete, Type.TSi, Type.IDi, Type(200), Type.CP])
+@pytest.mark.parametrize('kind', [
+    Type.Vendor, Type.SA, Type.KE, Type.Nonce, Type.Notify, Type.Delete, Type.TSi, Type.IDi,
+    Type(200), Type.CP])
 @pytest.mark.parametrize('length', [0, 1, 2, 3, 65535])
 def test_no_step_of_zero_octets(kind: Type, length: int) -> None:
-    with pytest.raises(IkeError): parse_chain(kind, Reader(bytes([kind, 0, *length.to_bytes(2, 'big')]) + bytes(36)))
+    chain = bytes([kind, 0, *length.to_bytes(2, 'big')]) + bytes(36)
+    with pytest.raises(IkeError): parse_chain(kind, Reader(chain))
 
 
 def test_a_malformed_request_inside_the_box_is_answered_and_fatal() -> None:
@@ -168,22 +192,27 @@ def test_a_malformed_request_inside_the_box_is_answered_and_fatal() -> None:
     talk(alice, bob)
 
     def nonsense(ike):  # noqa: ANN001, ANN202
-        answer = yield Packet(ExchangeType.INFORMATIONAL, (Opaque(Type.Delete, b'\x03\x04\x00\x09'),))
+        delete = Opaque(Type.Delete, b'\x03\x04\x00\x09')
+        answer = yield Packet(ExchangeType.INFORMATIONAL, (delete,))
         assert answer.notify(MessageType.INVALID_SYNTAX)
     alice.start(nonsense(alice), now=1)
     talk(alice, bob, now=1)
     assert bob.state == State.CLOSED
 
 
-def test_a_critical_payload_inside_the_box_is_answered_with_its_type(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_critical_payload_inside_the_box_is_answered_with_its_type(
+        monkeypatch: pytest.MonkeyPatch) -> None:
     alice, bob = two_ends(RESPONDERS)
     alice.start(handshake(alice), now=0)
     talk(alice, bob)
-    future = Packet(ExchangeType.INFORMATIONAL, (Opaque(Type.Vendor, b''), Opaque(Type(200), b'')))
+    future = Packet(ExchangeType.INFORMATIONAL,
+                    (Opaque(Type.Vendor, b''), Opaque(Type(200), b'')))
     real = payload.GENERIC.pack
     with monkeypatch.context() as patched:  # we never set the flag ourselves
-        patched.setattr(payload.GENERIC, 'pack', lambda following, _, size: real(following, following == 0, size))
-        sealed = alice.outgoing.seal(future, alice.spi_i, alice.spi_r, response=False, initiator=True, message_id=2, random=bytes)
+        patched.setattr(payload.GENERIC, 'pack',
+                        lambda following, _, size: real(following, following == 0, size))
+        sealed = alice.outgoing.seal(future, alice.spi_i, alice.spi_r, response=False,
+                                     initiator=True, message_id=2, random=bytes)
     bob.receive_datagram(sealed, ALICE, 1)
     answer = alice.incoming.open(bob.datagrams_to_send(1)[0].data)
     assert answer.notify(MessageType.UNSUPPORTED_CRITICAL_PAYLOAD).data == b'\xc8'
@@ -203,7 +232,8 @@ def test_the_responder_answers_no_noise(data: bytes) -> None:
 def test_the_responder_survives_mutations_of_a_first_message() -> None:
     alice, _ = two_ends(RESPONDERS)
     alice.start(handshake(alice), now=0)
-    good, rng, peers = alice.datagrams_to_send(0)[0].data, random.Random(7296), Peers(configs()[1])
+    good, peers = alice.datagrams_to_send(0)[0].data, Peers(configs()[1])
+    rng = random.Random(7296)  # noqa: S311  # the same mutations each time, no secrets
     for n in range(3000):
         data = bytearray(good)
         for _ in range(rng.randint(1, 4)): data[rng.randrange(len(data))] = rng.randrange(256)
@@ -220,8 +250,11 @@ def test_the_responder_survives_mutations_of_a_first_message() -> None:
 def test_a_dissection_has_no_gap_and_no_overlap(data: st.DataObject) -> None:
     good = data.draw(st.sampled_from([good for _, good in PREPARED.values()]))
     octets = bytearray(good)
-    for _ in range(data.draw(st.integers(0, 6))): octets[data.draw(st.integers(0, len(octets) - 1))] = data.draw(st.integers(0, 255))
-    message = bytes(octets[:data.draw(st.integers(0, len(octets)))]) + data.draw(st.binary(max_size=9))
+    for _ in range(data.draw(st.integers(0, 6))):
+        at = data.draw(st.integers(0, len(octets) - 1))
+        octets[at] = data.draw(st.integers(0, 255))
+    cut = octets[:data.draw(st.integers(0, len(octets)))]
+    message = bytes(cut) + data.draw(st.binary(max_size=9))
     shown = dissect(Packet.parse, message)
     at = 0
     for span in shown.spans:

@@ -1,6 +1,9 @@
-"""Our initiator and a real strongSwan, in two network namespaces. Each test asks strongSwan what *it* thinks.
+"""Our initiator and a real strongSwan, in two network namespaces.
 
-Run as root, or as any user who may make user namespaces: then the whole file runs again inside one.
+Each test asks strongSwan what *it* thinks.
+
+Run as root, or as any user who may make user namespaces:
+then the whole file runs again inside one.
 """
 import json
 import os
@@ -15,7 +18,8 @@ from shutil import which
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
+from cryptography.hazmat.primitives.serialization import (
+    Encoding, NoEncryption, PrivateFormat, PublicFormat)
 from ike_lit.auth import AUTH
 from ike_lit.const import ProtocolID
 from ike_lit.header import Header, Reader
@@ -32,7 +36,8 @@ pytestmark = pytest.mark.skipif(bool(lack), reason=lack or '')
 
 
 def inside(test: Callable) -> Callable | None:
-    "Keep a test for where there are namespaces to work with; elsewhere it runs by way of `test_in_a_user_namespace`."
+    """Keep a test for where there are namespaces to work with;
+    elsewhere it runs by way of `test_in_a_user_namespace`."""
     return test if INSIDE else None
 
 
@@ -42,9 +47,12 @@ PEER, TS = '10.9.0.2', ['--local-ts', '10.1.0.0/24', '--remote-ts', '10.2.0.0/24
 @pytest.mark.skipif(bool(os.environ.get('IKE_LIT_INNER')), reason='we are inside')
 def test_in_a_user_namespace(tmp_path: Path) -> None:
     "Anybody's way to run all of this; for root, who needs no such way, one test is enough."
-    which_tests = ['-k', 'test_camellia_method_14'] if INSIDE else ['--deselect', f'{__file__}::test_in_a_user_namespace']
-    command = [sys.executable, '-m', 'pytest', '-q', '-p', 'no:cacheprovider', f'--basetemp={tmp_path / "inner"}', __file__, *which_tests]
-    done = execute(in_user_namespace(command), timeout=300, env={**os.environ, 'IKE_LIT_INNER': '1', 'CI': ''})
+    some = ['-k', 'test_camellia_method_14']
+    others = ['--deselect', f'{__file__}::test_in_a_user_namespace']
+    command = [sys.executable, '-m', 'pytest', '-q', '-p', 'no:cacheprovider',
+               f'--basetemp={tmp_path / "inner"}', __file__, *(some if INSIDE else others)]
+    env = {**os.environ, 'IKE_LIT_INNER': '1', 'CI': ''}
+    done = execute(in_user_namespace(command), timeout=300, env=env)
     assert done.returncode == 0, done.stdout + done.stderr
     assert 'passed' in done.stdout
 
@@ -55,8 +63,10 @@ def keys(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp('keys')
     for name in 'left', 'right', 'stranger':
         key = generate_private_key(65537, 2048)
-        (folder / f'{name}.key').write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
-        (folder / f'{name}.pub').write_bytes(key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
+        private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        public = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+        (folder / f'{name}.key').write_bytes(private)
+        (folder / f'{name}.pub').write_bytes(public)
     return folder
 
 
@@ -66,17 +76,21 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
 
 
 def start(lab: Lab, keys: Path, **more: str) -> None:
-    lab.start(left_pub=keys / 'left.pub', right_key=keys / 'right.key', right_pub=keys / 'right.pub', **more)
+    lab.start(left_pub=keys / 'left.pub', right_key=keys / 'right.key',
+              right_pub=keys / 'right.pub', **more)
 
 
 def command(keys: Path, *options: str, peer: str = PEER, selectors: list[str] = TS) -> list[str]:
-    return [sys.executable, '-m', 'ike_lit.initiator', peer, '--local-id', 'alice.example.org', '--remote-id', 'bob.example.org', '--json',
-            '--private-key', str(keys / 'left.key'), '--peer-key', str(keys / 'right.pub'), *selectors, *options]
+    return [sys.executable, '-m', 'ike_lit.initiator', peer, '--local-id', 'alice.example.org',
+            '--remote-id', 'bob.example.org', '--json', '--private-key', str(keys / 'left.key'),
+            '--peer-key', str(keys / 'right.pub'), *selectors, *options]
 
 
 @contextmanager
-def established(lab: Lab, keys: Path, *options: str, **more: object) -> Iterator[tuple[dict, dict, dict, subprocess.Popen]]:
-    "Our initiator, up and staying: what it says of the IKE SA, of the Child SA, and of each message."
+def established(lab: Lab, keys: Path, *options: str,
+                **more: object) -> Iterator[tuple[dict, dict, dict, subprocess.Popen]]:
+    """Our initiator, up and staying:
+    what it says of the IKE SA, of the Child SA, and of each message."""
     session = lab.popen(command(keys, *options, **more))
     told: dict[str, dict] = {}
     messages = []
@@ -91,11 +105,13 @@ def established(lab: Lab, keys: Path, *options: str, **more: object) -> Iterator
         session.send_signal(signal.SIGINT)
         rest, errors = session.communicate(timeout=20)
         assert session.returncode == 0 and not errors
-        assert [json.loads(line)['event'] for line in rest.splitlines()] == ['Message', 'Message', 'Closed']  # Delete, its answer
+        last = [json.loads(line)['event'] for line in rest.splitlines()]
+        assert last == ['Message', 'Message', 'Closed']  # Delete, its answer
         assert 'ESTABLISHED' not in lab.sas()
 
 
-def the_peer_agrees(lab: Lab, ours: dict, child: dict, remote_ts: str = '10.1.0.0/24', local_ts: str = '10.2.0.0/24') -> str:
+def the_peer_agrees(lab: Lab, ours: dict, child: dict, remote_ts: str = '10.1.0.0/24',
+                    local_ts: str = '10.2.0.0/24') -> str:
     "Compare what `swanctl --list-sas` reports with what our initiator said."
     said = lab.sas()
     suite = ours['suite'].removeprefix('IKE:').replace('_CBC_', '_CBC-')
@@ -103,10 +119,12 @@ def the_peer_agrees(lab: Lab, ours: dict, child: dict, remote_ts: str = '10.1.0.
     assert f'{ours["spi_i"]}_i {ours["spi_r"]}_r*' in said
     assert "local  'bob.example.org' @" in said and "remote 'alice.example.org' @" in said
     assert f'  {suite}\n' in said
-    assert re.search(r'INSTALLED, TUNNEL-in-UDP, ESP:' + re.escape(f'{child["encr"].replace("_CBC_", "_CBC-")}/{child["integ"]}'), said), said
+    esp = f'{child["encr"].replace("_CBC_", "_CBC-")}/{child["integ"]}'
+    assert re.search(r'INSTALLED, TUNNEL-in-UDP, ESP:' + re.escape(esp), said), said
     spis = re.findall(r'^ +(in|out) +([0-9a-f]{8})', said, re.MULTILINE)
     assert spis == [('in', child['spi_out']), ('out', child['spi_in'])]
-    assert re.search(rf'^ +local +{re.escape(local_ts)}$', said, re.MULTILINE) and re.search(rf'^ +remote +{re.escape(remote_ts)}$', said, re.MULTILINE)
+    assert re.search(rf'^ +local +{re.escape(local_ts)}$', said, re.MULTILINE)
+    assert re.search(rf'^ +remote +{re.escape(remote_ts)}$', said, re.MULTILINE)
     assert (child['local_ts'], child['remote_ts']) == ([remote_ts], [local_ts])
     return said
 
@@ -117,11 +135,13 @@ def test_camellia_method_14(lab: Lab, keys: Path) -> None:
     with established(lab, keys) as (ours, child, messages, _):
         the_peer_agrees(lab, ours, child)
         assert ours['proof'] == 'method 14, RSA with SHA2-256, key of 2048 bits'
-        # strongSwan claims to be behind a NAT, for the sake of its userspace ESP: IKE_AUTH goes to port 4500
+        # strongSwan claims to be behind a NAT, for the sake of its userspace ESP:
+        # IKE_AUTH goes to port 4500
         assert ours['nat'] == {'supported': True, 'here': False, 'there': True}
         assert [m['peer'].rpartition(':')[2] for m in messages] == ['500', '500', '4500', '4500']
         assert child['encap'][1] == 4500
-    assert "authentication of 'alice.example.org' with RSA_EMSA_PKCS1_SHA2_256 successful" in lab.log()
+    successful = "authentication of 'alice.example.org' with RSA_EMSA_PKCS1_SHA2_256 successful"
+    assert successful in lab.log()
 
 
 @inside
@@ -145,7 +165,8 @@ def test_rsa_pss(lab: Lab, keys: Path) -> None:
 @inside
 def test_ipv6(lab: Lab, keys: Path) -> None:
     start(lab, keys, local_ts='fd02::/64', remote_ts='fd01::/64')
-    with established(lab, keys, peer='fd09::2', selectors=['--local-ts', 'fd01::/64', '--remote-ts', 'fd02::/64']) as (ours, child, _, __):
+    ts = ['--local-ts', 'fd01::/64', '--remote-ts', 'fd02::/64']
+    with established(lab, keys, peer='fd09::2', selectors=ts) as (ours, child, _, __):
         said = the_peer_agrees(lab, ours, child, 'fd01::/64', 'fd02::/64')
         assert '@ fd09::1[' in said
 
@@ -153,43 +174,55 @@ def test_ipv6(lab: Lab, keys: Path) -> None:
 @inside
 def test_narrowed_by_the_peer(lab: Lab, keys: Path) -> None:
     start(lab, keys)
-    with established(lab, keys, selectors=['--local-ts', '10.1.0.0/16', '--remote-ts', '10.0.0.0/8']) as (ours, child, _, __):
+    ts = ['--local-ts', '10.1.0.0/16', '--remote-ts', '10.0.0.0/8']
+    with established(lab, keys, selectors=ts) as (ours, child, _, __):
         the_peer_agrees(lab, ours, child)
 
 
 @inside
 def test_aes_and_wireshark(lab: Lab, keys: Path, tmp_path: Path) -> None:
-    "AES-256; then Wireshark, given our keylog, decrypts the capture and shows the payloads and AUTH data that we saw."
+    """AES-256; then Wireshark, given our keylog, decrypts the capture
+    and shows the payloads and AUTH data that we saw."""
     if not which('tshark'): pytest.skip(f'no tshark: apt-get install {PACKAGES}')
     start(lab, keys, ike='aes256-sha256-modp2048', esp='aes256-sha256')
-    options = ('--ike', 'aes256-sha256-modp2048', '--esp', 'aes256-sha256', '--keylog', str(tmp_path))
+    options = ('--ike', 'aes256-sha256-modp2048', '--esp', 'aes256-sha256',
+               '--keylog', str(tmp_path))
     with lab.capture() as pcap, established(lab, keys, *options) as (ours, child, messages, _):
         the_peer_agrees(lab, ours, child)
-    # tshark decrypts by itself, with the rows of the keylog; we open the same messages with our own code
+    # tshark decrypts by itself, with the rows of the keylog;
+    # we open the same messages with our own code
     row, = (tmp_path / 'ikev2_decryption_table').read_text().splitlines()
-    for message, octets, (types, auth) in zip(messages, ike_messages(pcap), tshark_view(pcap, tmp_path), strict=False):
+    shown = tshark_view(pcap, tmp_path)
+    for message, octets, (types, auth) in zip(messages, ike_messages(pcap), shown, strict=False):
         assert types == [NUMBERS.get(name, 41) for name in message['payloads']], message['payloads']
         if message['exchange'] == 'IKE_AUTH':
             assert auth == opened(octets, row).one(AUTH).data.hex() and len(auth) == 2 * 272
     assert row.startswith(f'{ours["spi_i"]},{ours["spi_r"]},')
 
 
-NUMBERS = {'SA': 33, 'KE': 34, 'IDi': 35, 'IDr': 36, 'AUTH': 39, 'Nonce': 40, 'Delete': 42, 'TSi': 44, 'TSr': 45}
+NUMBERS = {'SA': 33, 'KE': 34, 'IDi': 35, 'IDr': 36, 'AUTH': 39, 'Nonce': 40, 'Delete': 42,
+           'TSi': 44, 'TSr': 45}
 
 
 def tshark_view(pcap: Path, config: Path) -> list[tuple[list[int], str]]:
-    "The payload types of each IKE message and its AUTH data, as tshark shows them with `config` as its configuration folder."
-    done = execute(['tshark', '-n', '-r', pcap, '-Y', 'isakmp', '-T', 'fields', '-e', 'isakmp.typepayload', '-e', 'isakmp.auth.data'],
-                   env={**os.environ, 'WIRESHARK_CONFIG_DIR': str(config), 'HOME': str(config)}, timeout=120)
+    """The payload types of each IKE message and its AUTH data,
+    as tshark shows them with `config` as its configuration folder."""
+    done = execute(['tshark', '-n', '-r', pcap, '-Y', 'isakmp', '-T', 'fields',
+                    '-e', 'isakmp.typepayload', '-e', 'isakmp.auth.data'],
+                   env={**os.environ, 'WIRESHARK_CONFIG_DIR': str(config), 'HOME': str(config)},
+                   timeout=120)
     lines = [line.split('\t') for line in done.stdout.splitlines()]
     structure = {2, 3, 46}  # proposals, transforms, and the Encrypted payload itself
-    return [([n for n in map(int, types.split(',')) if n not in structure], auth) for types, auth in lines]
+    return [([n for n in map(int, types.split(',')) if n not in structure], auth)
+            for types, auth in lines]
 
 
 def ike_messages(pcap: Path) -> list[bytes]:
     "The IKE messages of a capture, without the non-ESP marker."
-    datagrams = [(packet[UDP], bytes(packet[UDP].payload)) for packet in rdpcap(str(pcap)) if UDP in packet]
-    return [data.removeprefix(bytes(4)) if 4500 in (udp.sport, udp.dport) else data for udp, data in datagrams]
+    datagrams = [(packet[UDP], bytes(packet[UDP].payload)) for packet in rdpcap(str(pcap))
+                 if UDP in packet]
+    return [data.removeprefix(bytes(4)) if 4500 in (udp.sport, udp.dport) else data
+            for udp, data in datagrams]
 
 
 def opened(octets: bytes, row: str) -> Packet:
@@ -197,7 +230,8 @@ def opened(octets: bytes, row: str) -> Packet:
     _, _, sk_ei, sk_er, _, sk_ai, sk_ar, _ = row.split(',')
     encr, integ, *_ = parse_proposals('aes256-sha256-modp2048', ProtocolID.IKE)[0].transforms
     ours = Header.parse(Reader(octets)).initiator
-    return SK(encr, integ, bytes.fromhex(sk_ei if ours else sk_er), bytes.fromhex(sk_ai if ours else sk_ar)).open(octets)
+    sk_e, sk_a = (sk_ei, sk_ai) if ours else (sk_er, sk_ar)
+    return SK(encr, integ, bytes.fromhex(sk_e), bytes.fromhex(sk_a)).open(octets)
 
 
 # What strongSwan does of its own accord
@@ -208,7 +242,8 @@ def test_the_peer_deletes(lab: Lab, keys: Path) -> None:
     with established(lab, keys) as (_, __, ___, session):
         lab.swanctl('--terminate', '--ike', 'lab', '--timeout', '10')
         rest, errors = session.communicate(timeout=20)
-        assert session.returncode == 0 and not errors and json.loads(rest.splitlines()[-1])['event'] == 'Closed'
+        assert session.returncode == 0 and not errors
+        assert json.loads(rest.splitlines()[-1])['event'] == 'Closed'
 
 
 @inside
@@ -216,9 +251,12 @@ def test_the_peer_wants_to_rekey_is_told_no_and_leaves(lab: Lab, keys: Path) -> 
     start(lab, keys)
     with established(lab, keys) as (_, __, ___, session):
         lab.swanctl('--rekey', '--child', 'net')
-        # strongSwan takes the answer as a wish to begin anew: it deletes the IKE SA, and we leave in order
+        # strongSwan takes the answer as a wish to begin anew:
+        # it deletes the IKE SA, and we leave in order
         rest, errors = session.communicate(timeout=20)
-        assert session.returncode == 0 and not errors and json.loads(rest.splitlines()[-1]) == {'event': 'Closed', 'error': None, 'type': None}
+        assert session.returncode == 0 and not errors
+        last = json.loads(rest.splitlines()[-1])
+        assert last == {'event': 'Closed', 'error': None, 'type': None}
     assert re.search(r'parsed CREATE_CHILD_SA response \d+ \[ N\(NO_ADD_SAS\) \]', lab.log())
 
 
@@ -226,20 +264,25 @@ def test_the_peer_wants_to_rekey_is_told_no_and_leaves(lab: Lab, keys: Path) -> 
 
 @inside
 @pytest.mark.parametrize('theirs, options, status, words', [
-    ({'ike': 'aes128-sha256-modp2048'}, ['--timeout', '2'], 4, ['NO_PROPOSAL_CHOSEN', 'We offered IKE:CAMELLIA']),
+    ({'ike': 'aes128-sha256-modp2048'}, ['--timeout', '2'], 4,
+     ['NO_PROPOSAL_CHOSEN', 'We offered IKE:CAMELLIA']),
     ({'esp': 'aes128-sha256'}, [], 4, ['no Child SA', 'NO_PROPOSAL_CHOSEN']),
-    ({}, ['--remote-id', 'carol.example.org'], 5, ['AUTHENTICATION_FAILED', 'expect FQDN carol.example.org']),
-    ({}, ['--local-id', 'mallory.example.org'], 5, ['AUTHENTICATION_FAILED', 'We are FQDN mallory.example.org']),
+    ({}, ['--remote-id', 'carol.example.org'], 5,
+     ['AUTHENTICATION_FAILED', 'expect FQDN carol.example.org']),
+    ({}, ['--local-id', 'mallory.example.org'], 5,
+     ['AUTHENTICATION_FAILED', 'We are FQDN mallory.example.org']),
     ({}, ['--private-key', 'stranger.key'], 5, ['AUTHENTICATION_FAILED']),
     ({}, ['--peer-key', 'stranger.pub'], 5, ['is wrong for this key']),
     ({}, ['--remote-ts', '172.16.0.0/12'], 6, ['no Child SA', 'TS_UNACCEPTABLE'])])
-def test_refusals(lab: Lab, keys: Path, theirs: dict, options: list[str], status: int, words: list[str]) -> None:
+def test_refusals(lab: Lab, keys: Path, theirs: dict, options: list[str], status: int,
+                  words: list[str]) -> None:
     start(lab, keys, **theirs)
     options = [str(keys / o) if o.startswith('stranger') else o for o in options]
     argv = [a for a in command(keys, '--once', *options) if a != '--json']
     done = lab.run(argv)
     assert done.returncode == status, done.stdout + done.stderr
-    paragraph = next(line for line in done.stdout.splitlines() if line.startswith(('failed: ', 'no Child SA: ')))
+    paragraph = next(line for line in done.stdout.splitlines()
+                     if line.startswith(('failed: ', 'no Child SA: ')))
     for word in words: assert word in paragraph
     assert 'xfrm' not in done.stdout
 
@@ -248,4 +291,5 @@ def test_refusals(lab: Lab, keys: Path, theirs: dict, options: list[str], status
 def test_nobody_there(lab: Lab, keys: Path) -> None:
     lab.stop()
     done = lab.run(command(keys, '--timeout', '1.5'))
-    assert done.returncode == 3 and 'sent 2 times in 1.5 s' in done.stdout and 'Connection refused' in done.stdout
+    assert done.returncode == 3
+    assert 'sent 2 times in 1.5 s' in done.stdout and 'Connection refused' in done.stdout

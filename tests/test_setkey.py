@@ -1,4 +1,6 @@
-"The scripts that hand a Child SA to the kernel, compared with golden files that were read by a person."
+"""The scripts that hand a Child SA to the kernel,
+compared with golden files that were read by a person.
+"""
 from pathlib import Path
 
 import pytest
@@ -10,29 +12,38 @@ from ike_lit.ts import TrafficSelector
 GOLDEN = Path(__file__).parent / 'golden'
 
 
-def child(ours: str, theirs: str, local: str, remote: str, esp: str = 'camellia256-sha256', **more: object) -> ChildSA:
+def child(ours: str, theirs: str, local: str, remote: str, esp: str = 'camellia256-sha256',
+          **more: object) -> ChildSA:
     (encr, integ, _), = (p.transforms for p in parse_proposals(esp, ProtocolID.ESP))
     size = encr.key_length // 8
-    inbound = EspSA(theirs, ours, bytes.fromhex('5a000001'), encr, b'\x2e' * size, integ, b'\x2a' * 32)
-    outbound = EspSA(ours, theirs, bytes.fromhex('5b000002'), encr, b'\x1e' * size, integ, b'\x1a' * 32)
-    return ChildSA(inbound, outbound, *(tuple(map(TrafficSelector.from_text, t.split(','))) for t in (local, remote)), **more)
+    inbound = EspSA(theirs, ours, bytes.fromhex('5a000001'),
+                    encr, b'\x2e' * size, integ, b'\x2a' * 32)
+    outbound = EspSA(ours, theirs, bytes.fromhex('5b000002'),
+                     encr, b'\x1e' * size, integ, b'\x1a' * 32)
+    local_ts, remote_ts = (tuple(map(TrafficSelector.from_text, t.split(',')))
+                           for t in (local, remote))
+    return ChildSA(inbound, outbound, local_ts, remote_ts, **more)
 
 
 CASES = {
     'tunnel': child('192.0.2.1', '192.0.2.2', '10.1.0.0/24', '10.2.0.0/24'),
-    'tunnel-nat': child('192.0.2.1', '192.0.2.2', '10.1.0.0/24', '10.2.0.0/24', encap=(4500, 61000)),
+    'tunnel-nat': child('192.0.2.1', '192.0.2.2', '10.1.0.0/24', '10.2.0.0/24',
+                        encap=(4500, 61000)),
     'tunnel-ipv6': child('2001:db8::1', '2001:db8::2', 'fd01::/64', 'fd02::/64', 'aes256-sha256'),
     'tunnel-6in4': child('192.0.2.1', '192.0.2.2', 'fd01::/64', 'fd02::/64,10.2.0.0/24'),
-    'tunnel-ranges': child('192.0.2.1', '192.0.2.2', '10.1.0.1-10.1.0.2[tcp/80]', '10.2.0.0/24', 'aes128-sha256'),
+    'tunnel-ranges': child('192.0.2.1', '192.0.2.2', '10.1.0.1-10.1.0.2[tcp/80]', '10.2.0.0/24',
+                           'aes128-sha256'),
     'transport': child('192.0.2.1', '192.0.2.2', '192.0.2.1', '192.0.2.2', mode='transport'),
-    'transport-ipv6': child('2001:db8::1', '2001:db8::2', '2001:db8::1[udp/1701]', '2001:db8::2[udp/1701]', mode='transport'),
+    'transport-ipv6': child('2001:db8::1', '2001:db8::2',
+                            '2001:db8::1[udp/1701]', '2001:db8::2[udp/1701]', mode='transport'),
 }
 
 
 @pytest.mark.parametrize('case', CASES)
 @pytest.mark.parametrize('render', [xfrm_script, setkey_script])
 def test_golden(case: str, render: object) -> None:
-    assert render(CASES[case]) == (GOLDEN / f'{case}.{render.__name__.removesuffix("_script")}').read_text()
+    golden = GOLDEN / f'{case}.{render.__name__.removesuffix("_script")}'
+    assert render(CASES[case]) == golden.read_text()
 
 
 @pytest.mark.parametrize('render', [xfrm_script, setkey_script])
@@ -49,5 +60,7 @@ def test_a_range_of_ports_is_refused(render: object) -> None:
 
 
 def test_the_outbound_sa_has_the_peers_spi_and_leaves_from_us() -> None:
-    outbound = next(line for line in xfrm_script(CASES['tunnel']).splitlines() if '0x5b000002' in line)
-    assert 'src 192.0.2.1 dst 192.0.2.2' in outbound and '0x1e1e' in outbound and 'auth-trunc hmac(sha256)' in outbound and outbound.endswith(' 128')
+    lines = xfrm_script(CASES['tunnel']).splitlines()
+    outbound = next(line for line in lines if '0x5b000002' in line)
+    assert 'src 192.0.2.1 dst 192.0.2.2' in outbound and '0x1e1e' in outbound
+    assert 'auth-trunc hmac(sha256)' in outbound and outbound.endswith(' 128')

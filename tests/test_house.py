@@ -1,0 +1,121 @@
+"The house rules: the package is what the chapters export, floors look down, and chapters are clean and have outputs."
+import ast
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+CHAPTERS = sorted((ROOT / 'nbs').glob('[0-9][0-9]_*.ipynb'))
+BOOK = [*CHAPTERS, ROOT / 'nbs' / 'index.ipynb']
+MODULES = [path.stem[3:] for path in CHAPTERS]
+by_name = pytest.mark.parametrize('path', BOOK, ids=lambda path: path.stem)
+
+
+def cells(path: Path, kind: str = 'code') -> list[dict]:
+    return [cell for cell in json.loads(path.read_text())['cells'] if cell['cell_type'] == kind]
+
+
+def source(cell: dict) -> str: return ''.join(cell['source'])
+
+
+def module_tree(name: str) -> ast.Module: return ast.parse((ROOT / 'ike_lit' / f'{name}.py').read_text())
+
+
+def test_the_package_is_what_the_chapters_export(tmp_path: Path) -> None:
+    "Export into an empty folder and compare. Nothing in ike_lit/ was written by hand, and nothing is left over."
+    files = ['pyproject.toml', 'settings.ini', 'setup.py', 'README.md', 'LICENSE']
+    for name in files: (tmp_path / name).write_bytes((ROOT / name).read_bytes())
+    (tmp_path / 'nbs').mkdir()
+    for path in BOOK: (tmp_path / 'nbs' / path.name).write_bytes(path.read_bytes())
+    done = subprocess.run([Path(sys.executable).with_name('nbdev-export')], cwd=tmp_path,
+                          capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    here, there = ({p.name: p.read_text() for p in (folder / 'ike_lit').glob('*.py')}
+                   for folder in (ROOT, tmp_path))
+    assert set(here) == {'__init__.py', '_modidx.py', *(f'{name}.py' for name in MODULES)}
+    for name in MODULES: assert here[f'{name}.py'] == there[f'{name}.py'], f'run make export: {name}'
+
+
+def test_floors_look_down() -> None:
+    "A chapter imports only lower ones: the number of a chapter is its floor."
+    seen = 0
+    for floor, name in enumerate(MODULES):
+        for node in ast.walk(module_tree(name)):
+            if isinstance(node, ast.ImportFrom) and node.level:
+                assert node.module in MODULES[:floor], f'{name} imports {node.module}'
+                seen += 1
+    assert seen > 50
+
+
+def test_no_io_below_the_programs() -> None:
+    "Sockets, clocks and processes belong to chapters 16 and 17; only keys are read from files below."
+    forbidden = {'socket', 'asyncio', 'time', 'subprocess', 'select', 'threading', 'secrets', 'random', 'logging'}
+    for name in MODULES[:-2]:
+        for node in ast.walk(module_tree(name)):
+            names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module] if isinstance(node, ast.ImportFrom) and not node.level else []
+            assert not forbidden & {n.split('.')[0] for n in names}, f'{name} imports {names}'
+
+
+@by_name
+def test_chapters_are_clean(path: Path) -> None:
+    "No execution counts, no foreign metadata, no stored errors, an id for each cell."
+    book = json.loads(path.read_text())
+    assert set(book['metadata']) <= {'kernelspec', 'language_info'}
+    ids = [cell['id'] for cell in book['cells']]
+    assert len(ids) == len(set(ids))
+    for cell in book['cells']:
+        assert set(cell['metadata']) <= {'tags'}
+        if cell['cell_type'] == 'markdown': continue
+        assert cell['execution_count'] is None
+        assert not [o for o in cell['outputs'] if o['output_type'] == 'error']
+
+
+@by_name
+def test_chapters_store_what_their_cells_show(path: Path) -> None:
+    "A cell that ends in an expression, or prints, has its output in the file."
+    for cell in cells(path):
+        lines = source(cell)
+        if '#| export' in lines or '#| hide' in lines: continue
+        last = ast.parse(lines).body[-1] if ast.parse(lines).body else None
+        shows = isinstance(last, ast.Expr) and not re.match(r'test_eq|print', ast.unparse(last))
+        assert cell['outputs'] or not (shows or re.search(r'^print\(', lines, re.MULTILINE)), lines
+
+
+@by_name
+def test_links_lead_somewhere(path: Path) -> None:
+    for cell in cells(path, 'markdown'):
+        for target in re.findall(r'\]\(([^)]+)\)', source(cell)):
+            if not target.startswith('https://'): assert (path.parent / target).exists(), target
+
+
+def test_the_readme_names_every_chapter_and_every_package() -> None:
+    readme = (ROOT / 'README.md').read_text()
+    for path in BOOK: assert f'(nbs/{path.name})' in readme
+    assert ' '.join((ROOT / '.ci' / 'packages').read_text().split()) in readme
+
+
+def test_modules_are_small_and_exported_cells_short() -> None:
+    for name in MODULES: assert len((ROOT / 'ike_lit' / f'{name}.py').read_text().splitlines()) <= 500
+    for path in CHAPTERS:
+        opening = source(cells(path, 'markdown')[0])
+        assert re.match(r'# .+\n\n> .+', opening), f'{path.name} needs a title and a sentence'
+
+
+def test_everything_public_says_what_it_is() -> None:
+    for name in MODULES:
+        for node in module_tree(name).body:
+            if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith('_'):
+                assert ast.get_docstring(node), f'{name}.{node.name} has no docstring'
+
+
+def test_no_assert_and_no_shell_in_the_package() -> None:
+    "Both would be decided by input or by -O."
+    for name in MODULES:
+        for node in ast.walk(module_tree(name)):
+            assert not isinstance(node, ast.Assert), name
+            assert not (isinstance(node, ast.keyword) and node.arg == 'shell'), name

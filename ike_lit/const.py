@@ -9,7 +9,7 @@ __all__ = ['TRANSFORM_IDS', 'Registry', 'ExchangeType', 'Type', 'ProtocolID', 'T
            'NoProposalChosen', 'InvalidKePayload', 'AuthenticationFailed', 'TsUnacceptable', 'Discard', 'NoAnswer',
            'error_for']
 
-# %% ../nbs/00_const.ipynb #d7de5434
+# %% ../nbs/00_const.ipynb #3c209e89
 from enum import IntEnum
 from typing import ClassVar
 
@@ -19,7 +19,7 @@ class Registry(IntEnum):
 
     @classmethod
     def _missing_(cls, value: object) -> 'Registry | None':
-        if not isinstance(value, int): return None
+        if not isinstance(value, int) or not 0 <= value < 1 << 32: return None
         member = int.__new__(cls, value)
         member._name_, member._value_ = str(int(value)), value
         return member

@@ -46,7 +46,7 @@ def shifts(group: list[Row]) -> list[tuple[int, int]]:
             for row, shift in zip(group, left, strict=True)
             if row.name not in RESERVED]
 
-# %% ../nbs/01_header.ipynb #2ed14dba
+# %% ../nbs/01_header.ipynb #989849c2
 def struct_code(group: list[Row]) -> str:
     """Return how `struct` reads a group: a number of 1, 2 or 4 octets, else octets;
     nothing for reserved ones."""
@@ -65,7 +65,7 @@ class Layout:
         self._struct = struct.Struct('!' + ''.join(map(struct_code, self.groups)))
         self.size = self._struct.size  # octets of the fixed part
         self._shifts = [found for group in self.groups if (found := shifts(group))]
-        fields = [(n, shift, mask) for n, found in enumerate(self._shifts) for shift, mask in found]
+        fields = self._fields = [(n, shift, mask) for n, found in enumerate(self._shifts) for shift, mask in found]
         self._bits = [(i, shift, mask) for i, (_, shift, mask) in enumerate(fields) if mask]
         named = [row.meaning for group in self.groups for row in group
                  if row.name not in RESERVED]
@@ -79,15 +79,15 @@ class Layout:
         """Return the fixed part; `values` are the fields that are not reserved, in order.
 
         Raise `ValueError` if one does not fit."""
-        raw, left = [], list(values)
-        for group in self._shifts:
-            raw.append(left.pop(0) if not group[0][1] else 0)
-            for shift, mask in group if group[0][1] else ():
-                value = left.pop(0)
-                if value & ~mask: raise ValueError(f'{self.title}: {value} does not fit')
-                raw[-1] |= value << shift
-        try: return self._struct.pack(*raw)
+        try: return self._struct.pack(*(self._merged(values) if self._bits else values))
         except struct.error as error: raise ValueError(f'{self.title}: {error}') from None
+
+    def _merged(self, values: tuple[Any, ...]) -> list[Any]:
+        raw: list[Any] = [0] * len(self._shifts)
+        for (n, shift, mask), value in zip(self._fields, values, strict=True):
+            if mask and value & ~mask: raise ValueError(f'{self.title}: {value} does not fit')
+            raw[n] = raw[n] | value << shift if mask else value
+        return raw
 
     def unpack(self, data: bytes, at: int = 0) -> list[Any]:
         "Return the values of the fields that are not reserved, from octet `at` on."
@@ -149,7 +149,7 @@ def diagram(layout: Layout) -> str:
         if not used: lines.append(rule)
     return '\n'.join(lines if not used else [*lines, line])
 
-# %% ../nbs/01_header.ipynb #60752e9a
+# %% ../nbs/01_header.ipynb #f2ffecbe
 @dataclass(frozen=True)
 class Span:
     "Octets of a message with what they are: one step of a `Reader`."
@@ -169,14 +169,14 @@ class Reader:
         self.data, self.at, self.end = data, 0, len(data)
         self.spans, self.path = spans, tuple[str, ...]()
 
-    def fields(self, layout: Layout) -> list[Any]:
-        "Take the fixed part of a structure."
+    def fields(self, layout: Layout, title: str = '') -> list[Any]:
+        "Take the fixed part of a structure; `title` is its heading in a dissection."
         at, self.at = self.at, self.at + layout.size
         if self.at > self.end:
             self.at = at
             raise InvalidSyntax(f'{layout.title} needs {layout.size} octets, '
                                 f'{self.end - at} are left at octet {at}')
-        if self.spans is not None: self._remember(layout)
+        if self.spans is not None: self._remember(layout, title)
         return layout.unpack(self.data, at)
 
     def octets(self, size: int, name: str, meaning: str = '') -> bytes:
@@ -218,12 +218,12 @@ class Reader:
             raise InvalidSyntax(f'{self.end - self.at} octets too many at octet {self.at}')
         self.end, self.path = outer
 
-    def _remember(self, layout: Layout) -> None:
-        at = self.at - layout.size
+    def _remember(self, layout: Layout, title: str) -> None:
+        at, path = self.at - layout.size, (*self.path, title) if title else self.path
         for group in layout.groups:
             size = sum(row.bits for row in group) // 8
             if self.spans is not None:
-                self.spans.append(Span(at, self.data[at:at + size], self.path, group))
+                self.spans.append(Span(at, self.data[at:at + size], path, group))
             at += size
 
 # %% ../nbs/01_header.ipynb #8c56ff06

@@ -48,14 +48,16 @@ def get_by_type(type: Type) -> type[Payload] | None:
     "Return the class for a payload type, None if there is none (yet)."
     return Payload.by_type.get(type)
 
-# %% ../nbs/02_payload.ipynb #74a441e1
-@dataclass(frozen=True)
+# %% ../nbs/02_payload.ipynb #64e88306
+@dataclass(frozen=True, repr=False)
 class Opaque(Payload):
     "A payload that we carry and do not read."
     kind: Type
     data: bytes
 
     def __bytes__(self) -> bytes: return self.data
+
+    def __repr__(self) -> str: return f'{self.kind}({len(self.data)} octets, not read)'
 
 # %% ../nbs/02_payload.ipynb #5e00f62b
 @dataclass(frozen=True, repr=False)
@@ -89,7 +91,7 @@ class Notify(Payload):
         size = f', {len(self.data)} octets' * bool(self.data)
         return f'N({self.message_type}{spi}{size})'
 
-# %% ../nbs/02_payload.ipynb #16218d81
+# %% ../nbs/02_payload.ipynb #127e83c4
 @dataclass(frozen=True, repr=False)
 class Delete(Payload):
     "SAs that the sender has closed (RFC 7296 §3.11)."
@@ -110,7 +112,8 @@ class Delete(Payload):
         return cls(protocol, tuple(r.octets(spi_size, 'SPI') for _ in range(count)))
 
     def __bytes__(self) -> bytes:
-        fixed = self.layout.pack(self.protocol, 4 if self.spis else 0, len(self.spis))
+        size = 0 if self.protocol == ProtocolID.IKE else 4
+        fixed = self.layout.pack(self.protocol, size, len(self.spis))
         return fixed + b''.join(self.spis)
 
     def __repr__(self) -> str:

@@ -59,23 +59,25 @@ class Transform:
 
     def __repr__(self) -> str: return self.name
 
-# %% ../nbs/03_proposal.ipynb #33510387
+# %% ../nbs/03_proposal.ipynb #40d1d43e
 NOT_UNDERSTOOD = -1
 
 
-def parse_transform(r: Reader) -> tuple[Transform, bool]:
+def parse_transform(r: Reader, nth: int = 1) -> tuple[Transform, bool]:
     "Take one transform; also return whether it says that it is the last."
-    more, length, kind, number = r.fields(TRANSFORM)
+    title = f'Transform {nth}' if r.spans is not None else ''
+    more, length, kind, number = r.fields(TRANSFORM, title)
     id = TRANSFORM_IDS.get(kind, OtherTransform)(number)
     if r.spans is not None: r.explain(id)
     if more not in (0, 3): raise InvalidSyntax(f'transform followed by substructure {more}')
-    key_length = parse_attributes(r, length - TRANSFORM.size) if length != TRANSFORM.size else 0
+    size = length - TRANSFORM.size
+    key_length = parse_attributes(r, size, title) if size else 0
     return Transform(kind, id, key_length), more == 0
 
 
-def parse_attributes(r: Reader, size: int) -> int:
+def parse_attributes(r: Reader, size: int, title: str) -> int:
     "Take the attributes of a transform and return its key length."
-    outer, key_length = r.enter(size, 'Attributes'), 0
+    outer, key_length = r.enter(size, title or 'Transform Attributes'), 0
     while r.at < r.end:
         short, attribute, value = r.fields(ATTRIBUTE)
         if not short: r.octets(value, 'Attribute Value')
@@ -139,17 +141,19 @@ class Proposal:
 
     def __repr__(self) -> str: return str(self)
 
-# %% ../nbs/03_proposal.ipynb #ca84a951
-def parse_proposal(r: Reader) -> tuple[Proposal, bool]:
+# %% ../nbs/03_proposal.ipynb #2836e9b8
+def parse_proposal(r: Reader, nth: int = 1) -> tuple[Proposal, bool]:
     "Take one proposal; also return whether it says that it is the last."
-    more, length, number, protocol, spi_size, count = r.fields(PROPOSAL)
+    title = f'Proposal {nth}' if r.spans is not None else 'Proposal'
+    more, length, number, protocol, spi_size, count = r.fields(PROPOSAL, title)
     if more not in (0, 2): raise InvalidSyntax(f'proposal followed by substructure {more}')
-    outer = r.enter(length - PROPOSAL.size, 'Proposal')
+    outer = r.enter(length - PROPOSAL.size, title)
     if spi_size not in SPI_SIZES.get(protocol, (spi_size,)):
         raise InvalidSyntax(f'{protocol} proposal with an SPI of {spi_size} octets')
-    spi, transforms, last = r.octets(spi_size, 'SPI'), [], True
+    spi, last = r.octets(spi_size, 'SPI'), True
+    transforms: list[Transform] = []
     while r.at < r.end:
-        transform, last = parse_transform(r)
+        transform, last = parse_transform(r, len(transforms) + 1)
         transforms.append(transform)
         if last: break
     if not last or len(transforms) != count:
@@ -169,9 +173,8 @@ class SA(Payload):
         proposals: list[Proposal] = []
         last = False
         while not last:
-            proposal, last = parse_proposal(r)
-            # RFC 7296 §3.3.1: the first proposal "MUST be 1, and subsequent Proposals
-            # MUST be one more"; an answer has one
+            proposal, last = parse_proposal(r, len(proposals) + 1)
+            # RFC 7296 §3.3.1: "subsequent proposals MUST be one more than the previous proposal"
             if proposals and proposal.number != proposals[-1].number + 1:
                 raise InvalidSyntax('proposals are not numbered in order')
             proposals.append(proposal)
@@ -257,13 +260,16 @@ def _parse_one(number: int, text: str, protocol: ProtocolID) -> Proposal:
     transforms.sort(key=lambda t: NEEDED[protocol].index(t.type))
     return Proposal(number, protocol, b'', tuple(transforms))
 
-# %% ../nbs/03_proposal.ipynb #7d7249b1
+# %% ../nbs/03_proposal.ipynb #a861b137
 def common(offered: Proposal, ours: Proposal) -> Proposal | None:
     "Return the suite that an offer and a proposal of ours have in common, None if there is none."
     if offered.protocol != ours.protocol: return None
     chosen = []
     for kind in dict.fromkeys(t.type for t in (*ours.transforms, *offered.transforms)):
         both = [t for t in offered.of(kind) if t in ours.of(kind)]
+        # RFC 7296 §1.2: an ESP offer may spell out that it has no D-H group
+        if not both and any(t.type == TransformType.DH and t.id == 0 for t in offered.of(kind)):
+            continue
         if not both: return None
         chosen.append(both[0])
     return replace(offered, transforms=tuple(chosen))

@@ -194,6 +194,30 @@ def test_a_closed_port_is_mentioned_and_not_believed() -> None:
     assert 'sent 2 times' in done.stdout and 'Connection refused' in done.stdout
 
 
+def test_the_demo_takes_other_suites() -> None:
+    done = run('--demo', '--ike', 'aes128-sha256-modp2048', '--esp', 'aes128-sha256',
+               '--mode', 'transport')
+    assert done.returncode == 0 and 'AES_CBC_128/HMAC_SHA2_256_128, transport mode' in done.stdout
+
+
+def test_a_closed_terminal_ends_the_session(peer: tuple[str, ...]) -> None:
+    options = [*peer, *NAMES, *DEMO_KEYS]
+    with subprocess.Popen([sys.executable, '-m', 'ike_lit.initiator', *options],
+                          stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as session:
+        session.stdout.readline()
+        session.stdout.close()
+        assert session.wait(20) == 1
+        assert session.stderr.read() == ''
+
+
+def test_a_keylog_that_somebody_else_has_prepared_is_refused(tmp_path: Path) -> None:
+    (tmp_path / 'elsewhere').touch()
+    (tmp_path / 'ikev2_decryption_table').symlink_to(tmp_path / 'elsewhere')
+    done = run('127.0.0.1', *NAMES, *DEMO_KEYS, '--keylog', str(tmp_path))
+    assert done.returncode == 2 and 'ikev2_decryption_table: Too many levels' in done.stderr
+    assert (tmp_path / 'elsewhere').read_text() == ''
+
+
 # Usage: one line, exit status 2, and no packet
 
 @pytest.mark.parametrize('options, words', [
@@ -260,10 +284,10 @@ def test_demo_keys_are_refused_for_a_peer_elsewhere(tmp_path: Path, address: str
         done = run(address, *NAMES, *keys, '--timeout', '1')
         assert done.returncode == 2
         assert 'are public, so they prove nothing' in done.stderr or 'unreachable' in done.stderr
-    listening = run('--listen', '0.0.0.0',  # noqa: S104
-                    '--remote-id', 'alice.example.org', *DEMO_KEYS,
-                    '--port', '0', '--nat-port', '0', module='responder')
-    assert listening.returncode == 2 and 'prove nothing' in listening.stderr
+    for listen, words in (address, 'prove nothing'), ('0.0.0.0', 'name one address'):  # noqa: S104
+        listening = run('--listen', listen, '--remote-id', 'alice.example.org', *DEMO_KEYS,
+                        '--port', '0', '--nat-port', '0', module='responder')
+        assert listening.returncode == 2 and words in listening.stderr
 
 
 def test_the_console_script_is_the_same_program() -> None:

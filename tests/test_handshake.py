@@ -9,15 +9,16 @@ from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key
 from ike_lit import ike_sa
 from ike_lit.auth import AUTH, SCHEMES, Identity, IDr
 from ike_lit.const import (
-    AuthenticationFailed, AuthenticationType, ExchangeType, MessageType, NoAnswer,
-    NoProposalChosen, ProtocolID, Type)
+    AuthenticationFailed, AuthenticationType, ExchangeType, Group, HashAlgorithm, MessageType,
+    NoAnswer, NoProposalChosen, ProtocolID, TransformType, Type)
 from ike_lit.header import Reader
 from ike_lit.ike_sa import handshake
-from ike_lit.informational import RESPONDERS, delete_ike_sa
+from ike_lit.informational import RESPONDERS, delete_ike_sa, liveness
 from ike_lit.nat import Endpoint
 from ike_lit.payload import Notify, Opaque, Packet
-from ike_lit.proposal import SA, parse_proposals
+from ike_lit.proposal import SA, Transform, parse_proposals
 from ike_lit.protocol import IKE, ChildEstablished, ChildFailed, Closed, Established, State
+from ike_lit.responder import Peers
 from ike_lit.ts import TrafficSelector, TSi
 
 
@@ -29,6 +30,12 @@ def shake(alice: IKE, bob: IKE) -> tuple[IKE, IKE]:
 
 def found(ike: IKE, kind: type) -> list:
     return [e for e in events(ike) if isinstance(e, kind)]
+
+
+def give_up(alice: IKE, bob: IKE) -> tuple[IKE, IKE]:
+    "Let time pass until the initiator has no patience left."
+    while (at := alice.next_timer()) is not None: alice.handle_timer(at)
+    return alice, bob
 
 
 def agree(alice: IKE, bob: IKE) -> None:
@@ -69,7 +76,7 @@ def test_every_signature_scheme_of_a_peer_is_accepted(
         monkeypatch: pytest.MonkeyPatch, scheme: tuple) -> None:
     identifier, how = scheme
 
-    def sign(key, octets, method):  # noqa: ANN001, ANN202
+    def sign(key, octets, _):  # noqa: ANN001, ANN202
         signature = key.sign(octets, how.padding, how.hash)
         return AUTH(AuthenticationType.DIGITAL_SIGNATURE,
                     bytes([len(identifier)]) + identifier + signature)
@@ -92,7 +99,7 @@ def test_method_1_only_if_both_want_it(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_method_1_is_refused_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
     no_rfc_7427(monkeypatch)
-    alice, _ = shake(*two_ends(RESPONDERS))
+    alice, _ = give_up(*shake(*two_ends(RESPONDERS)))
     closed, = found(alice, Closed)
     assert isinstance(closed.error, AuthenticationFailed) and '--allow-sha1' in str(closed.error)
     # and a responder that does not want it refuses an initiator that does
@@ -315,3 +322,115 @@ def test_goodbye_from_either_side() -> None:
         talk(one, other, now=1)
         assert one.state == other.state == State.CLOSED and found(other, Closed)[0].error is None
     assert not found(one, ChildEstablished)[1:]
+
+
+# What a review broke, and what mends it
+
+@pytest.mark.parametrize('hashes, name', [
+    ([HashAlgorithm.SHA2_512], 'RSA with SHA2-512'), ([HashAlgorithm.SHA2_384], 'RSA with SHA2-384'),
+    ([5, HashAlgorithm.SHA2_512, HashAlgorithm.SHA2_256], 'RSA with SHA2-256')])
+def test_we_sign_with_a_hash_that_the_peer_accepts(
+        monkeypatch: pytest.MonkeyPatch, hashes: list, name: str) -> None:
+    data = b''.join(int(h).to_bytes(2, 'big') for h in hashes)
+    monkeypatch.setattr(
+        ike_sa, 'hash_algorithms', lambda: Notify(MessageType.SIGNATURE_HASH_ALGORITHMS, data))
+    alice, bob = shake(*two_ends(RESPONDERS, *configs(allow_sha1=True)))
+    assert name in alice.proof and name in bob.proof
+
+
+def test_no_sha1_for_a_peer_that_has_announced_hashes(monkeypatch: pytest.MonkeyPatch) -> None:
+    only_sha1 = Notify(MessageType.SIGNATURE_HASH_ALGORITHMS, b'\x00\x01')
+    monkeypatch.setattr(ike_sa, 'hash_algorithms', lambda: only_sha1)
+    alice, _ = give_up(*shake(*two_ends(RESPONDERS, *configs(allow_sha1=True))))
+    assert isinstance(found(alice, Closed)[0].error, AuthenticationFailed)
+
+
+def test_a_forged_answer_without_hashes_does_not_end_the_attempt() -> None:
+    alice, bob = two_ends(RESPONDERS)
+    alice.start(handshake(alice), now=0)
+    deliver(alice, bob)
+    true, = bob.datagrams_to_send(0)
+    packet = Packet.parse(Reader(true.data))
+    fake = Packet(packet.exchange_type, packet.payloads[:3])
+    alice.receive_datagram(fake.encode(alice.spi_i, b'forgery!', response=True, initiator=False,
+                                       message_id=0), BOB, 0)
+    assert alice.state == State.INITIAL and 'SHA2' in str(alice.remarks[0])
+    alice.receive_datagram(true.data, BOB, 0)
+    talk(alice, bob)
+    agree(alice, bob)
+
+
+def test_a_refused_proof_closes_the_sa_of_the_refused() -> None:
+    "The initiator's own INFORMATIONAL with AUTHENTICATION_FAILED (RFC 7296 §2.21.2)."
+    alice, bob = shake(*two_ends(RESPONDERS))
+
+    def reject(ike):  # noqa: ANN001, ANN202
+        refusal = Notify(MessageType.AUTHENTICATION_FAILED)
+        yield Packet(ExchangeType.INFORMATIONAL, (refusal,))
+    alice.start(reject(alice), now=1)
+    talk(alice, bob, now=1)
+    assert bob.state == State.CLOSED
+    assert isinstance(found(bob, Closed)[0].error, AuthenticationFailed)
+
+
+def test_a_lost_refusal_is_repeated() -> None:
+    left, right = configs()
+    peers = Peers(right)
+    stranger = replace(left, private_key=generate_private_key(65537, 2048))
+    alice = IKE(stranger, ALICE, BOB, initiator=True, responders=RESPONDERS)
+    alice.start(handshake(alice), now=0)
+    first, = alice.datagrams_to_send(0)
+    alice.receive_datagram(peers.receive_datagram(first.data, ALICE, 0, BOB)[0][0].data, BOB, 0)
+    second, = alice.datagrams_to_send(0)
+    refusals = [peers.receive_datagram(second.data, ALICE, now, BOB)[0][0].data for now in (0, 9)]
+    assert refusals[0] == refusals[1]
+    alice.receive_datagram(refusals[1], BOB, 9)
+    assert isinstance(found(alice, Closed)[0].error, AuthenticationFailed)
+    assert peers.receive_datagram(second.data, ALICE, 60, BOB)[0] == [] and not peers.sas
+
+
+def test_a_wide_answer_is_cut_to_what_a_payload_can_count() -> None:
+    left, right = configs()
+    policy = tuple(map(TrafficSelector.from_text, ('10.2.0.0/24', '10.3.0.0/24')))
+    ports = tuple(TrafficSelector.from_text(f'10.0.0.0/8[tcp/{n}]') for n in range(1, 201))
+    alice, bob = shake(*two_ends(RESPONDERS, replace(left, remote_ts=ports),
+                                 replace(right, local_ts=policy)))
+    agree(alice, bob)
+    assert len(bob.child.local_ts) == 255
+
+
+@pytest.mark.parametrize('spi', ['00000000', '000000ff'])
+def test_reserved_esp_spis_are_refused(spi: str) -> None:
+    def answer(ike, request):  # noqa: ANN001, ANN202
+        response = ike_sa.respond_ike_auth(ike, request)
+        sa = SA((replace(response.one(SA).proposals[0], spi=bytes.fromhex(spi)),))
+        return Packet(response.exchange_type,
+                      tuple(sa if type(p) is SA else p for p in response.payloads))
+    alice, _ = shake(*two_ends({**RESPONDERS, ExchangeType.IKE_AUTH: answer}))
+    assert alice.child is None and 'reserved SPI' in str(found(alice, ChildFailed)[0].error)
+
+
+def test_an_esp_offer_may_spell_out_that_it_has_no_group() -> None:
+    left, right = configs()
+    none = Transform(TransformType.DH, Group.NONE)
+    offer = tuple(replace(p, transforms=(*p.transforms, none)) for p in left.esp)
+    _, bob = shake(*two_ends(RESPONDERS, replace(left, esp=offer), right))
+    assert found(bob, ChildEstablished)
+
+
+def test_a_tunnel_where_the_peer_would_have_liked_transport() -> None:
+    left, right = configs()
+    alice, bob = shake(*two_ends(RESPONDERS, replace(left, mode='transport'), right))
+    assert bob.child is None  # Bob made a tunnel; Alice did not want it, and had it deleted
+    assert '--mode transport' in str(found(alice, ChildFailed)[0].error)
+    assert found(bob, ChildEstablished)
+
+
+def test_a_request_from_elsewhere_is_answered_there_and_moves_nothing() -> None:
+    alice, bob = shake(*two_ends(RESPONDERS))
+    elsewhere = Endpoint('203.0.113.66', 500)
+    alice.start(liveness(alice), now=1)
+    asked, = alice.datagrams_to_send(1)
+    bob.receive_datagram(asked.data, elsewhere, 1, BOB)
+    answer, = bob.datagrams_to_send(1)
+    assert answer.destination == elsewhere and bob.remote == ALICE

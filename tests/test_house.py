@@ -52,7 +52,7 @@ def test_floors_look_down() -> None:
 
 
 def test_no_io_below_the_programs() -> None:
-    "Sockets, clocks and processes belong to chapters 16 and 17; only keys are read from files below."
+    "Sockets, clocks and processes belong to chapters 17 and 18; only keys are read from files below."
     forbidden = {'socket', 'asyncio', 'time', 'subprocess', 'select', 'threading', 'secrets', 'random', 'logging'}
     for name in MODULES[:-2]:
         for node in ast.walk(module_tree(name)):
@@ -102,6 +102,8 @@ def test_the_readme_names_every_chapter_and_every_package() -> None:
 def test_modules_are_small_and_exported_cells_short() -> None:
     for name in MODULES: assert len((ROOT / 'ike_lit' / f'{name}.py').read_text().splitlines()) <= 500
     for path in CHAPTERS:
+        for cell in cells(path):
+            for line in source(cell).splitlines(): assert len(line) <= 100, f'{path.name}: {line}'
         opening = source(cells(path, 'markdown')[0])
         assert re.match(r'# .+\n\n> .+', opening), f'{path.name} needs a title and a sentence'
 

@@ -150,7 +150,7 @@ def test_camellia_method_1(lab: Lab, keys: Path) -> None:
     with established(lab, keys, '--allow-sha1') as (ours, child, _, __):
         the_peer_agrees(lab, ours, child)
         assert ours['proof'] == 'method 1, RSA with SHA-1, key of 2048 bits'
-    refused = lab.run(command(keys, '--once'))  # and not without being asked
+    refused = lab.run(command(keys, '--once', '--timeout', '2'))  # and not without being asked
     assert refused.returncode == 5 and '--allow-sha1' in refused.stdout
 
 

@@ -43,12 +43,12 @@ CASES = {
 @pytest.mark.parametrize('render', [xfrm_script, setkey_script])
 def test_golden(case: str, render: object) -> None:
     golden = GOLDEN / f'{case}.{render.__name__.removesuffix("_script")}'
-    assert render(CASES[case]) == golden.read_text()
+    assert render(CASES[case], show_keys=True) == golden.read_text()
 
 
 @pytest.mark.parametrize('render', [xfrm_script, setkey_script])
 def test_keys_are_shown_only_on_request(render: object) -> None:
-    hidden = render(CASES['tunnel'], show_keys=False)
+    hidden = render(CASES['tunnel'])
     assert '1e1e' not in hidden and '2a2a' not in hidden and '<32 octets>' in hidden
     assert '1e1e' not in repr(CASES['tunnel'])
 
@@ -60,7 +60,27 @@ def test_a_range_of_ports_is_refused(render: object) -> None:
 
 
 def test_the_outbound_sa_has_the_peers_spi_and_leaves_from_us() -> None:
-    lines = xfrm_script(CASES['tunnel']).splitlines()
+    lines = xfrm_script(CASES['tunnel'], show_keys=True).splitlines()
     outbound = next(line for line in lines if '0x5b000002' in line)
     assert 'src 192.0.2.1 dst 192.0.2.2' in outbound and '0x1e1e' in outbound
     assert 'auth-trunc hmac(sha256)' in outbound and outbound.endswith(' 128')
+
+
+@pytest.mark.parametrize('local, remote, why', [
+    ('10.1.0.0/24[1/2048]', '10.2.0.0/24', 'fit no policy'),  # ICMP type 8
+    ('10.1.0.0/24[50/7]', '10.2.0.0/24', 'fit no policy'),
+    ('10.1.0.0/24', 'fd02::/64', 'no packet can match'),
+    ('10.1.0.0/24[6]', '10.2.0.0/24[17]', 'no packet can match'),
+    (','.join(f'0.0.0.{n}-255.255.255.254' for n in range(1, 30)),
+     ','.join(f'0.0.0.{n}-255.255.255.254' for n in range(1, 30)), 'more than 1000')])
+@pytest.mark.parametrize('render', [xfrm_script, setkey_script])
+def test_what_no_policy_can_say(render: object, local: str, remote: str, why: str) -> None:
+    with pytest.raises(ValueError, match=why):
+        render(child('192.0.2.1', '192.0.2.2', local, remote))
+
+
+def test_no_policy_stands_twice() -> None:
+    "A peer may repeat itself; a kernel would refuse the second one and stop there."
+    repeated = child('192.0.2.1', '192.0.2.2', '10.1.0.0/24,10.1.0.0-10.1.1.127', '10.2.0.0/24')
+    lines = xfrm_script(repeated).splitlines()
+    assert len(lines) == len(set(lines)) == 2 + 3 * 2

@@ -10,8 +10,10 @@ settings.read(HERE / 'settings.ini', encoding='utf-8')
 s = settings['DEFAULT']
 
 setup(
-    name=s['lib_name'], version=s['version'], description=s['description'], keywords=s['keywords'], author=s['author'],
-    long_description=(HERE / 'README.md').read_text(encoding='utf-8'), long_description_content_type='text/markdown',
+    name=s['lib_name'], version=s['version'], description=s['description'],
+    keywords=s['keywords'], author=s['author'],
+    long_description=(HERE / 'README.md').read_text(encoding='utf-8'),
+    long_description_content_type='text/markdown',
     license=s['license'], license_files=['LICENSE'], python_requires=f'>={s["min_python"]}',
     packages=['ike_lit'], package_data={'ike_lit': ['py.typed']},
     install_requires=s['requirements'].split(), extras_require={'dev': s['dev_requirements'].split()},

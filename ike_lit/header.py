@@ -46,7 +46,7 @@ def shifts(group: list[Row]) -> list[tuple[int, int]]:
             for row, shift in zip(group, left, strict=True)
             if row.name not in RESERVED]
 
-# %% ../nbs/01_header.ipynb #989849c2
+# %% ../nbs/01_header.ipynb #64b07ac1
 def struct_code(group: list[Row]) -> str:
     """Return how `struct` reads a group: a number of 1, 2 or 4 octets, else octets;
     nothing for reserved ones."""
@@ -65,7 +65,8 @@ class Layout:
         self._struct = struct.Struct('!' + ''.join(map(struct_code, self.groups)))
         self.size = self._struct.size  # octets of the fixed part
         self._shifts = [found for group in self.groups if (found := shifts(group))]
-        fields = self._fields = [(n, shift, mask) for n, found in enumerate(self._shifts) for shift, mask in found]
+        fields = self._fields = [  # the number that a field sits in, shift, mask
+            (n, shift, mask) for n, found in enumerate(self._shifts) for shift, mask in found]
         self._bits = [(i, shift, mask) for i, (_, shift, mask) in enumerate(fields) if mask]
         named = [row.meaning for group in self.groups for row in group
                  if row.name not in RESERVED]
@@ -149,7 +150,7 @@ def diagram(layout: Layout) -> str:
         if not used: lines.append(rule)
     return '\n'.join(lines if not used else [*lines, line])
 
-# %% ../nbs/01_header.ipynb #f2ffecbe
+# %% ../nbs/01_header.ipynb #1d41ae31
 @dataclass(frozen=True)
 class Span:
     "Octets of a message with what they are: one step of a `Reader`."
@@ -167,7 +168,8 @@ class Reader:
 
     def __init__(self, data: bytes, spans: list[Span] | None = None):
         self.data, self.at, self.end = data, 0, len(data)
-        self.spans, self.path = spans, tuple[str, ...]()
+        self.spans = spans
+        self.path: tuple[str, ...] = ()
 
     def fields(self, layout: Layout, title: str = '') -> list[Any]:
         "Take the fixed part of a structure; `title` is its heading in a dissection."

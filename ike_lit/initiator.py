@@ -92,7 +92,7 @@ def resolve(host: str, port: int) -> str:
         raise ValueError(f'{host}: link-local addresses are not supported')
     return address
 
-# %% ../nbs/17_initiator.ipynb #0961d182
+# %% ../nbs/17_initiator.ipynb #1ec1c6ec
 EXIT = {NoAnswer: 3, NoProposalChosen: 4, InvalidKePayload: 4,
         AuthenticationFailed: 5, TsUnacceptable: 6}
 
@@ -186,11 +186,13 @@ class Session:
 
 def show(ike: IKE, event: Event, args: argparse.Namespace, out: TextIO) -> None:
     "Print an event as text or as JSON, and the script that would install a Child SA."
-    lines = [json.dumps(as_json(ike, event))] if args.json else list(report(ike, event, args.verbose))
+    lines = list(report(ike, event, args.verbose))
+    if args.json: lines = [json.dumps(as_json(ike, event))]
     if isinstance(event, ChildEstablished):
         script = script_lines(event.child, args.script, args.dry_run, sys.platform == 'linux')
         if not args.json: lines += script
-        elif args.dry_run: lines.append(json.dumps({'event': 'Script', 'script': '\n'.join(script)}))
+        elif args.dry_run:
+            lines.append(json.dumps({'event': 'Script', 'script': '\n'.join(script)}))
     for line in lines: print(line, file=out, flush=True)
 
 

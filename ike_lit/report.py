@@ -103,7 +103,7 @@ def child_lines(child: ChildSA) -> Iterator[str]:
     yield f'  out     SPI {child.outbound.spi.hex()}  {ours} -> {theirs}'
     yield f'  in      SPI {child.inbound.spi.hex()}  {theirs} -> {ours}'
 
-# %% ../nbs/16_report.ipynb #5ca4aa37
+# %% ../nbs/16_report.ipynb #82c7c6d8
 def as_json(ike: IKE, event: Event) -> dict[str, Any]:
     "Return an event as JSON data. It contains no secrets."
     name = type(event).__name__
@@ -111,7 +111,8 @@ def as_json(ike: IKE, event: Event) -> dict[str, Any]:
         case Message():
             return {'event': name, 'sent': event.sent, 'exchange': str(event.packet.exchange_type),
                     'response': event.response, 'message_id': event.message_id,
-                    'payloads': list(map(short, event.packet.payloads[:SHOWN])), 'octets': event.size,
+                    'payloads': list(map(short, event.packet.payloads[:SHOWN])),
+                    'octets': event.size,
                     'peer': str(event.peer), 'attempt': event.attempt, 'seconds': event.seconds}
         case Dropped():
             return {'event': name, 'reason': event.reason[:LENGTH], 'octets': event.size,

@@ -49,7 +49,7 @@ class ChildSA:
         "The number that ties policies to these SAs. KAME allows 1 to 16383."
         return 1 + int.from_bytes(self.inbound.spi, 'big') % 16383
 
-# %% ../nbs/10_setkey.ipynb #30727ad3
+# %% ../nbs/10_setkey.ipynb #54fc2ce7
 @dataclass(frozen=True)
 class Traffic:
     "What one policy matches: networks, and a protocol with a port on either side."
@@ -76,7 +76,8 @@ def traffic(child: ChildSA) -> list[Traffic]:
     found = dict.fromkeys(
         Traffic(near, far, a.protocol or b.protocol, _port(a, b), _port(b, a))
         for (a, near), (b, far) in product(ours, theirs)
-        if a.start.version == b.start.version and (a.protocol == b.protocol or not (a.protocol and b.protocol)))
+        if a.start.version == b.start.version
+        and (a.protocol == b.protocol or 0 in (a.protocol, b.protocol)))
     if not found: raise ValueError('no packet can match both sides of the traffic')
     return list(found)
 

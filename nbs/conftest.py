@@ -1,7 +1,7 @@
 """What nbval needs to be told.
 
-nbdev-clean removes execution counts, and for a cell without one nbval compares nothing. With a count of 0 it compares
-every stored output, and notices an output that was dropped.
+nbdev-clean removes execution counts, and for a cell without one nbval compares nothing.
+With a count of 0 it compares every stored output, and notices an output that was dropped.
 """
 import pytest
 

@@ -1,4 +1,4 @@
-"The house rules: the package is what the chapters export, floors look down, and chapters are clean and have outputs."
+"The house rules: the package is the export, floors look down, chapters are clean and have outputs."
 import ast
 import json
 import re
@@ -22,11 +22,12 @@ def cells(path: Path, kind: str = 'code') -> list[dict]:
 def source(cell: dict) -> str: return ''.join(cell['source'])
 
 
-def module_tree(name: str) -> ast.Module: return ast.parse((ROOT / 'ike_lit' / f'{name}.py').read_text())
+def module_tree(name: str) -> ast.Module:
+    return ast.parse((ROOT / 'ike_lit' / f'{name}.py').read_text())
 
 
 def test_the_package_is_what_the_chapters_export(tmp_path: Path) -> None:
-    "Export into an empty folder and compare. Nothing in ike_lit/ was written by hand, and nothing is left over."
+    "Export into an empty folder and compare: nothing was written by hand, nothing is left over."
     files = ['pyproject.toml', 'settings.ini', 'setup.py', 'README.md', 'LICENSE']
     for name in files: (tmp_path / name).write_bytes((ROOT / name).read_bytes())
     (tmp_path / 'nbs').mkdir()
@@ -53,7 +54,8 @@ def test_floors_look_down() -> None:
 
 def test_no_io_below_the_programs() -> None:
     "Sockets, clocks and processes belong to chapters 17 and 18; only keys are read from files below."
-    forbidden = {'socket', 'asyncio', 'time', 'subprocess', 'select', 'threading', 'secrets', 'random', 'logging'}
+    forbidden = {'socket', 'asyncio', 'time', 'subprocess', 'select', 'threading', 'secrets',
+                 'random', 'logging'}
     for name in MODULES[:-2]:
         for node in ast.walk(module_tree(name)):
             names = [a.name for a in node.names] if isinstance(node, ast.Import) else []

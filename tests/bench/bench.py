@@ -1,6 +1,7 @@
 """What ike_lit costs, as ratios of two things measured side by side in one run: `make bench`.
 
-Each pair is timed in turns, so that whatever else the machine does hits both alike; the median of many counts.
+Each pair is timed in turns, so that whatever else the machine does hits both alike.
+The median of many counts.
 """
 import hmac
 import os
@@ -99,10 +100,12 @@ def main() -> None:
     alice.start(handshake(alice), now=0)
     message, = deliver(alice, bob)
     side_by_side(f'parsing one IKE_SA_INIT request of {len(message)} octets, against scapy',
-                 lambda: Packet.parse(Reader(message)), lambda: IKEv2(message), 3000, 'at least 15 times faster')
+                 lambda: Packet.parse(Reader(message)), lambda: IKEv2(message), 3000,
+                 'at least 15 times faster')
 
     def process(*arguments: str) -> Callable[[], object]:
-        return lambda: subprocess.run([sys.executable, *arguments], stdout=subprocess.DEVNULL, check=True)  # noqa: S603
+        command = [sys.executable, *arguments]
+        return lambda: subprocess.run(command, stdout=subprocess.DEVNULL, check=True)
     side_by_side('process start: ike_lit.initiator --help, against python -c pass',
                  process('-m', 'ike_lit.initiator', '--help'), process('-c', 'pass'), 25, 'at most 8')
 

@@ -247,7 +247,7 @@ def lines_of(span: Span) -> Iterator[tuple[str, str]]:
         yield (span.octets[:8].hex(' ') if i == 0 else '', text)
     for at in range(8, len(span.octets), 8): yield span.octets[at:at + 8].hex(' '), ''
 
-# %% ../nbs/01_header.ipynb #4f9ccb8e
+# %% ../nbs/01_header.ipynb #809bfb52
 # backgrounds for #111111
 COLOURS = ('#cfe8ff', '#ffe2b8', '#d5f0c8', '#f6d0e4',
            '#e3d9ff', '#fff3a6', '#c9f0ec', '#ffd3c7')
@@ -288,7 +288,8 @@ class Dissection:
             heading = not octets and '....' not in text
             lines.append(f'{"" if at < 0 else f"{at:04x}":4}  {shown}' + ' ' * (25 - len(octets))
                          + (f'<b>{escape(text)}</b>' if heading else escape(text)))
-        return '<pre>' + '\n'.join(lines) + '</pre>'
+        style = 'white-space:pre;overflow-x:auto;font-size:12px;line-height:1.35'
+        return f'<pre style="{style}">' + '\n'.join(lines) + '</pre>'
 
 # %% ../nbs/01_header.ipynb #380c3662
 def dissect(

@@ -153,7 +153,8 @@ def test_ike_sa_init_responses_that_are_not_answers() -> None:
         *((Notify(MessageType.INVALID_KE_PAYLOAD, bytes(n) + b'\xff'),) for n in (0, 2, 3, 1999)),
         *((Notify(MessageType.COOKIE, bytes(n)),) for n in (0, 65, 1999)),
     ]
-    for payloads in lies: bombard(ike, reply(ike, *payloads))
+    for payloads in lies: bombard(ike, reply(ike, *payloads, *rest))
+    bombard(ike, reply(ike, sa, ke, nonce, *rest[:2]))  # no hash that we could sign with
     bombard(ike, reply(ike, sa, ke, nonce, *rest, spi_r=bytes(8)))
     answer = reply(ike, sa, ke, nonce, *rest)
     bombard(ike, answer[:16] + b'\x21\x20\x22\x28' + answer[20:])  # I bit of our role

@@ -150,7 +150,7 @@ def diagram(layout: Layout) -> str:
         if not used: lines.append(rule)
     return '\n'.join(lines if not used else [*lines, line])
 
-# %% ../nbs/01_header.ipynb #1d41ae31
+# %% ../nbs/01_header.ipynb #74a564a5
 @dataclass(frozen=True)
 class Span:
     "Octets of a message with what they are: one step of a `Reader`."
@@ -204,14 +204,17 @@ class Reader:
         "Take all octets of the structure that are left."
         return self.octets(self.end - self.at, name, meaning)
 
-    def enter(self, size: int, title: object) -> tuple[int, tuple[str, ...]]:
-        "Go into a structure of `size` octets: until `leave`, nothing beyond it can be read."
+    def enter(self, size: int, title: object,
+              heading: str = '') -> tuple[int, tuple[str, ...]]:
+        """Go into a structure of `size` octets: until `leave`, nothing beyond it can be read.
+
+        `heading` is what a dissection calls it, if not by its title."""
         outer = self.end, self.path
         if not 0 <= size <= self.end - self.at:
             raise InvalidSyntax(f'{title} claims {size} octets, '
                                 f'{self.end - self.at} are left at octet {self.at}')
         self.end = self.at + size
-        if self.spans is not None: self.path = (*self.path, str(title))
+        if self.spans is not None: self.path = (*self.path, heading or str(title))
         return outer
 
     def leave(self, outer: tuple[int, tuple[str, ...]]) -> None:
@@ -247,7 +250,7 @@ def lines_of(span: Span) -> Iterator[tuple[str, str]]:
         yield (span.octets[:8].hex(' ') if i == 0 else '', text)
     for at in range(8, len(span.octets), 8): yield span.octets[at:at + 8].hex(' '), ''
 
-# %% ../nbs/01_header.ipynb #809bfb52
+# %% ../nbs/01_header.ipynb #a5918d82
 # backgrounds for #111111
 COLOURS = ('#cfe8ff', '#ffe2b8', '#d5f0c8', '#f6d0e4',
            '#e3d9ff', '#fff3a6', '#c9f0ec', '#ffd3c7')
@@ -260,20 +263,21 @@ class Dissection:
         self.spans, self.error = spans, error
 
     def lines(self) -> Iterator[tuple[int, str, str, int]]:
-        """Yield (offset or -1, octets, text, number of the structure) for each line;
-        headings have no octets."""
+        """Yield (offset, octets, text, number of the structure) for each line.
+
+        The offset of a line that continues another is -1, that of a heading -2."""
         path: tuple[str, ...] = ('',)
         structure = -1
         for span in self.spans:
             if span.path[:1] != path[:1]: structure += 1
             for depth in range(len(span.path)):
                 if span.path[:depth + 1] != path[:depth + 1]:
-                    yield -1, '', '  ' * depth + span.path[depth], structure
+                    yield -2, '', '  ' * depth + span.path[depth], structure
             path = span.path
             for n, (octets, text) in enumerate(lines_of(span)):
                 text = '  ' * len(path) + text if text else ''
                 yield span.at if n == 0 else -1, octets, text, structure
-        if self.error: yield -1, '', f'{type(self.error).__name__}: {self.error}', structure
+        if self.error: yield -2, '', f'{type(self.error).__name__}: {self.error}', structure
 
     def __repr__(self) -> str:
         return '\n'.join(f'{"" if at < 0 else f"{at:04x}":4}  {octets:23}  {text}'.rstrip()
@@ -285,9 +289,8 @@ class Dissection:
         for at, octets, text, n in self.lines():
             colour = COLOURS[n % len(COLOURS)]
             shown = f'<span style="{style}{colour}">{octets}</span>' if octets else ''
-            heading = not octets and '....' not in text
             lines.append(f'{"" if at < 0 else f"{at:04x}":4}  {shown}' + ' ' * (25 - len(octets))
-                         + (f'<b>{escape(text)}</b>' if heading else escape(text)))
+                         + (f'<b>{escape(text)}</b>' if at == -2 else escape(text)))
         style = 'white-space:pre;overflow-x:auto;font-size:12px;line-height:1.35'
         return f'<pre style="{style}">' + '\n'.join(lines) + '</pre>'
 

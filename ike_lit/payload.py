@@ -159,25 +159,24 @@ def pack_chain(
         following = payload.kind
     return following, out
 
-# %% ../nbs/02_payload.ipynb #b069c15e
+# %% ../nbs/02_payload.ipynb #74c060c2
 def parse_chain(
     first: Type,  # the type of the first payload, from the header
     r: Reader,
 ) -> tuple[Payload, ...]:
     "Take payloads up to the end. Raise `InvalidSyntax` or `UnsupportedCriticalPayload`."
     payloads: list[Payload] = []
-    kind, path = first, r.path
+    kind = first
     while kind:
-        if r.spans is not None: r.path = (*path, str(kind))
-        following, critical, length = r.fields(GENERIC)
-        r.path = path
+        heading = f'Payload {len(payloads) + 1}: {kind}' if r.spans is not None else ''
+        following, critical, length = r.fields(GENERIC, heading)
         if length < GENERIC.size:
             at = r.at - GENERIC.size
             raise InvalidSyntax(f'{kind} payload of length {length} at octet {at}')
         if critical and kind.name.isdecimal():
             raise UnsupportedCriticalPayload(
                 f'payload type {kind} is critical and unknown', bytes([kind]))
-        outer = r.enter(length - GENERIC.size, kind)
+        outer = r.enter(length - GENERIC.size, kind, heading)
         payloads.append(parse_body(kind, following, r))
         r.leave(outer)
         kind = Type.NONE if isinstance(payloads[-1], Encrypted) else following

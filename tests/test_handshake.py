@@ -434,3 +434,16 @@ def test_a_request_from_elsewhere_is_answered_there_and_moves_nothing() -> None:
     bob.receive_datagram(asked.data, elsewhere, 1, BOB)
     answer, = bob.datagrams_to_send(1)
     assert answer.destination == elsewhere and bob.remote == ALICE
+
+
+def test_a_recorded_request_is_not_executed_again() -> None:
+    "Sealed with the right keys, but its message ID is past (RFC 7296 §2.2)."
+    alice, bob = shake(*two_ends(RESPONDERS))
+    recorded = []
+    for now in 1, 2:
+        alice.start(liveness(alice), now=now)
+        recorded += deliver(alice, bob, now)
+        deliver(bob, alice, now)
+    events(bob)
+    bob.receive_datagram(recorded[0], ALICE, 3)
+    assert bob.datagrams_to_send(3) == [] and 'request 2, but 4 is next' in events(bob)[0].reason

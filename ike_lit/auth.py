@@ -64,7 +64,7 @@ class Identity:
 
     def __repr__(self) -> str: return f'{self.type} {self}'
 
-# %% ../nbs/08_auth.ipynb #edf67664
+# %% ../nbs/08_auth.ipynb #7804442b
 ID_LAYOUT = Layout(
     'Identification Payload',
     ('ID Type', 8, IDType), ('RESERVED', 24), ('Identification Data', 0))
@@ -94,7 +94,7 @@ class IDi(Payload):
 
     def __repr__(self) -> str: return f'{self.kind}({self.identity})'
 
-
+# %% ../nbs/08_auth.ipynb #0d12000a
 class IDr(IDi):
     "The responder's identity (RFC 7296 §3.5)."
     kind = Type.IDr
@@ -137,7 +137,7 @@ class AUTH(Payload):
 
     def __repr__(self) -> str: return f'AUTH({self.method}, {len(self.data)} octets)'
 
-# %% ../nbs/08_auth.ipynb #78afe802
+# %% ../nbs/08_auth.ipynb #0902c3ee
 @dataclass(frozen=True)
 class Scheme:
     "A way to sign with an RSA key."
@@ -151,7 +151,7 @@ class Scheme:
         if not self.pss: return padding.PKCS1v15()
         return padding.PSS(padding.MGF1(self.hash), self.hash.digest_size)
 
-
+# %% ../nbs/08_auth.ipynb #9fd0dfec
 _PKCS1 = '300d06092a864886f70d0101{:02x}0500'  # an OID, and no parameters
 _PSS = ('304106092a864886f70d01010a3034a00f300d0609608648016503040{0}0500'
         'a11c301a06092a864886f70d010108300d0609608648016503040{0}0500a20302{1}')
@@ -170,13 +170,13 @@ HASHES = tuple(dict.fromkeys(scheme.announced for scheme in SCHEMES.values()))
 # method 1, only if asked for
 RSA_SHA1 = Scheme('RSA with SHA-1', hashes.SHA1(), HashAlgorithm.SHA1)  # noqa: S303
 
-
+# %% ../nbs/08_auth.ipynb #68acfbbd
 def hash_algorithms() -> Notify:
     "Return the notification of the hashes that we accept (RFC 7427 §4)."
     data = b''.join(h.to_bytes(2, 'big') for h in HASHES)
     return Notify(MessageType.SIGNATURE_HASH_ALGORITHMS, data)
 
-# %% ../nbs/08_auth.ipynb #3288dda0
+# %% ../nbs/08_auth.ipynb #dbeaf7a1
 def choose_scheme(
     accepted: Container[int],  # the hashes that the peer has announced; empty: it has not
     allow_sha1: bool = False,
@@ -206,7 +206,7 @@ def sign(
     data = bytes([len(identifier)]) + identifier + signature
     return AUTH(AuthenticationType.DIGITAL_SIGNATURE, data)
 
-
+# %% ../nbs/08_auth.ipynb #28c1451c
 def verify(
     key: RSAPublicKey,  # the one configured for this peer
     octets: bytes,
@@ -232,7 +232,7 @@ def verify(
                                    'identity and handshake') from None
     return f'method {int(auth.method)}, {scheme.name}, key of {key.key_size} bits'
 
-# %% ../nbs/08_auth.ipynb #7e3d65b5
+# %% ../nbs/08_auth.ipynb #41ae39a5
 DEMO_KEYS = frozenset({
     'c541f7e52463b0649c6f21b0f41abf0d354877f491dce3d1191c4e386137c7d3',
     'dd4affeadf7dfc23f2ac168f400ff49120919ba9496a96b1be3ac2fcfbcf9825',
@@ -267,7 +267,7 @@ def load_public_key(path: str | Path) -> RSAPublicKey:
     _check(key, path)
     return key
 
-
+# %% ../nbs/08_auth.ipynb #b090a30b
 def _read(path: str | Path) -> bytes:
     try: return Path(path).read_bytes()
     except OSError as error: raise ValueError(f'{path}: {error.strerror}') from None
@@ -281,7 +281,7 @@ def _check(key: RSAPublicKey, path: str | Path) -> None:
         raise ValueError(f'{path}: an RSA key with public exponent {exponent}; '
                          'at least 65537 is needed')
 
-
+# %% ../nbs/08_auth.ipynb #7d1a4fd4
 def is_demo_key(key: RSAPublicKey) -> bool:
     "True for the public demo keys in keys/, which prove nothing."
     octets = key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)

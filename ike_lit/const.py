@@ -64,7 +64,7 @@ class ProtocolID(Registry):
     AH = 2
     ESP = 3
 
-# %% ../nbs/00_const.ipynb #45a59a2f
+# %% ../nbs/00_const.ipynb #399945bd
 class TransformType(Registry):
     "The kinds of algorithm (RFC 7296 §3.3.2)."
     ENCR = 1
@@ -73,7 +73,7 @@ class TransformType(Registry):
     DH = 4
     ESN = 5
 
-
+# %% ../nbs/00_const.ipynb #371e6f4b
 class Encryption(Registry):
     "Transform type 1, encryption algorithms (RFC 7296 §3.3.2)."
     DES_IV64 = 1
@@ -92,7 +92,7 @@ class Encryption(Registry):
     CAMELLIA_CTR = 24
     CHACHA20_POLY1305 = 28
 
-
+# %% ../nbs/00_const.ipynb #31ceb078
 class Prf(Registry):
     "Transform type 2, pseudorandom functions (RFC 7296 §3.3.2)."
     PRF_HMAC_MD5 = 1
@@ -117,7 +117,7 @@ class Integrity(Registry):
     HMAC_SHA2_384_192 = 13
     HMAC_SHA2_512_256 = 14
 
-
+# %% ../nbs/00_const.ipynb #a218a815
 class Group(Registry):
     "Transform type 4, Diffie-Hellman groups (RFC 7296 §3.3.2, RFC 3526, RFC 5903, RFC 8031)."
     NONE = 0
@@ -153,7 +153,7 @@ TRANSFORM_IDS: dict[int, type[Registry]] = {
     TransformType.DH: Group, TransformType.ESN: Esn,
 }
 
-# %% ../nbs/00_const.ipynb #885eaaca
+# %% ../nbs/00_const.ipynb #1eb54086
 class IDType(Registry):
     "Forms of an identity (RFC 7296 §3.5)."
     IPV4_ADDR = 1
@@ -164,7 +164,7 @@ class IDType(Registry):
     DER_ASN1_GN = 10
     KEY_ID = 11
 
-
+# %% ../nbs/00_const.ipynb #7cbf353b
 class AuthenticationType(Registry):
     "Authentication methods (RFC 7296 §3.8, RFC 7427)."
     RSA = 1
@@ -192,7 +192,7 @@ class CertEncoding(Registry):
     RAW_RSA_KEY = 11
     RAW_PUBLIC_KEY = 15
 
-
+# %% ../nbs/00_const.ipynb #ff3a0ea1
 class TSType(Registry):
     "Forms of a traffic selector (RFC 7296 §3.13.1)."
     IPV4_ADDR_RANGE = 7
@@ -247,7 +247,7 @@ class MessageType(Registry):
         "True for the half of the registry that reports errors."
         return self < 16384
 
-# %% ../nbs/00_const.ipynb #27aa85ad
+# %% ../nbs/00_const.ipynb #19f5e261
 class IkeError(Exception):
     "Something that a peer said, or failed to say, ends an exchange or spoils a message."
     # the Notify that reports it; None: nothing is reported
@@ -257,7 +257,7 @@ class IkeError(Exception):
         super().__init__(reason)
         self.data = data  # Notification Data
 
-
+# %% ../nbs/00_const.ipynb #2805aca5
 class InvalidSyntax(IkeError):
     "A length, a count or a value that can't be (RFC 7296 §2.21)."
     type = MessageType.INVALID_SYNTAX
@@ -272,7 +272,7 @@ class UnsupportedCriticalPayload(IkeError):
     "An unknown payload that must not be skipped; `data` is its type, one octet (RFC 7296 §2.5)."
     type = MessageType.UNSUPPORTED_CRITICAL_PAYLOAD
 
-
+# %% ../nbs/00_const.ipynb #afa960f5
 class NoProposalChosen(IkeError):
     "No set of algorithms suits both ends, or the answer is none of those offered (RFC 7296 §2.7)."
     type = MessageType.NO_PROPOSAL_CHOSEN

@@ -46,7 +46,7 @@ def shifts(group: list[Row]) -> list[tuple[int, int]]:
             for row, shift in zip(group, left, strict=True)
             if row.name not in RESERVED]
 
-# %% ../nbs/01_header.ipynb #64b07ac1
+# %% ../nbs/01_header.ipynb #a389cb22
 def struct_code(group: list[Row]) -> str:
     """Return how `struct` reads a group: a number of 1, 2 or 4 octets, else octets;
     nothing for reserved ones."""
@@ -54,7 +54,7 @@ def struct_code(group: list[Row]) -> str:
     if all(row.name in RESERVED for row in group): return f'{size}x'
     return {1: 'B', 2: 'H', 4: 'I'}.get(size, f'{size}s')
 
-
+# %% ../nbs/01_header.ipynb #84bceb32
 class Layout:
     """A structure of fixed format, told once:
     it packs, unpacks, draws itself and names octets (RFC 7296 §3)."""
@@ -150,7 +150,7 @@ def diagram(layout: Layout) -> str:
         if not used: lines.append(rule)
     return '\n'.join(lines if not used else [*lines, line])
 
-# %% ../nbs/01_header.ipynb #74a564a5
+# %% ../nbs/01_header.ipynb #665f3beb
 @dataclass(frozen=True)
 class Span:
     "Octets of a message with what they are: one step of a `Reader`."
@@ -159,7 +159,7 @@ class Span:
     path: tuple[str, ...]  # the structures around it, outermost first
     rows: list[Row]  # one, or several that share the octets
 
-
+# %% ../nbs/01_header.ipynb #517ccc6e
 class Reader:
     """A place in a message.
 
@@ -294,7 +294,7 @@ class Dissection:
         style = 'white-space:pre;overflow-x:auto;font-size:12px;line-height:1.35'
         return f'<pre style="{style}">' + '\n'.join(lines) + '</pre>'
 
-# %% ../nbs/01_header.ipynb #380c3662
+# %% ../nbs/01_header.ipynb #3a6fdec9
 def dissect(
     parse: Callable[[Reader], object],  # the parser to follow
     data: bytes,  # a message, or a part of one
@@ -311,7 +311,7 @@ def dissect(
     r.rest('not read')
     return Dissection(r.spans or [], error)
 
-
+# %% ../nbs/01_header.ipynb #fdbccd12
 def dump(data: bytes) -> str:
     "Return octets as hex, 16 to a line, with their offsets."
     return '\n'.join(f'{at:04x}  {data[at:at + 16].hex(" ")}'

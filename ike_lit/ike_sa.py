@@ -26,7 +26,7 @@ from .setkey import ChildSA, EspSA
 from .sk import directions
 from .ts import TrafficSelector, TSi, TSr, check_narrowed, narrow
 
-# %% ../nbs/13_ike_sa.ipynb #9c1bb921
+# %% ../nbs/13_ike_sa.ipynb #c67e4177
 @dataclass(frozen=True, repr=False)
 class Agreement:
     "What IKE_SA_INIT settles, before it is committed. It holds a secret and has no repr."
@@ -54,14 +54,14 @@ def agree(ike: IKE, a: Agreement, mine: bytes, theirs: Packet) -> None:
     ike.peer_hashes = announced_hashes(theirs)
     ike.become(State.CONNECTING)
 
-
+# %% ../nbs/13_ike_sa.ipynb #ae1020cf
 def announced_hashes(packet: Packet) -> tuple[int, ...]:
     "Return the hashes that the sender accepts in signatures (RFC 7427 §4)."
     notify = packet.notify(MessageType.SIGNATURE_HASH_ALGORITHMS)
     octets = notify.data if notify else b''
     return tuple(int.from_bytes(octets[n:n + 2], 'big') for n in range(0, len(octets), 2))
 
-# %% ../nbs/13_ike_sa.ipynb #94138c6d
+# %% ../nbs/13_ike_sa.ipynb #ee1777a3
 DETOURS = 5  # cookies and other groups that we follow, in all
 
 
@@ -90,7 +90,7 @@ def ike_sa_init(ike: IKE) -> Conversation:
                              (*cookie, offer, KE(dh.group, dh.public), ni, *extras))
         except IkeError as error: ike.remarks.append(error)
 
-
+# %% ../nbs/13_ike_sa.ipynb #d7f925e8
 def repeated_cookie(wanted: Notify) -> tuple[Notify]:
     """Return the cookie to send back (RFC 7296 §2.6).
 
@@ -113,7 +113,7 @@ def wanted_group(wanted: Notify, offer: SA, current: Group) -> Group:
                                'which is not in our offer or was just used')
     return group
 
-
+# %% ../nbs/13_ike_sa.ipynb #d1825dbf
 def accepted(ike: IKE, offer: SA, dh: DiffieHellman, ni: Nonce, response: Packet) -> Agreement:
     "Check a response that accepts. Raise an `IkeError` if anything in it is not what we offered."
     suite = check_choice(offer.proposals, response.one(SA))
@@ -147,7 +147,7 @@ def respond_ike_sa_init(ike: IKE, request: Packet) -> Packet:
     agree(ike, Agreement(spi_i, spi_r, suite, secret, ni.data, nr.data), mine, request)
     return response
 
-# %% ../nbs/13_ike_sa.ipynb #2deb20f4
+# %% ../nbs/13_ike_sa.ipynb #7d557b00
 def prove(ike: IKE, identity: IDi) -> AUTH:
     "Return our proof. Raise `AuthenticationFailed` if we have none that the peer would take."
     identifier = choose_scheme(ike.peer_hashes, ike.config.allow_sha1)
@@ -155,7 +155,7 @@ def prove(ike: IKE, identity: IDi) -> AUTH:
     octets = signed_octets(mine, nonce, *_sk_p(ike, ike.initiator), identity.body)
     return sign(ike.config.private_key, octets, identifier)
 
-
+# %% ../nbs/13_ike_sa.ipynb #cab1a904
 def check_proof(ike: IKE, identity: IDi, auth: AUTH) -> str:
     """Check the peer's name and proof; return how it was proven.
 
@@ -173,7 +173,7 @@ def _sk_p(ike: IKE, initiators: bool) -> tuple[Prf, bytes]:
     sk_p = ike.keys.sk_pi if initiators else ike.keys.sk_pr
     return Prf(ike.suite.the(TransformType.PRF).id), sk_p
 
-# %% ../nbs/13_ike_sa.ipynb #53e95996
+# %% ../nbs/13_ike_sa.ipynb #a8a199e2
 def make_child(ike: IKE, suite: Proposal, spi_in: bytes, spi_out: bytes,
                local_ts: tuple[TrafficSelector, ...],
                remote_ts: tuple[TrafficSelector, ...]) -> ChildSA:
@@ -197,12 +197,12 @@ def make_child(ike: IKE, suite: Proposal, spi_in: bytes, spi_out: bytes,
     encap = (ike.local.port, ike.remote.port) if ike.nat.found else None
     return ChildSA(inbound, outbound, local_ts, remote_ts, ike.config.mode, encap)
 
-
+# %% ../nbs/13_ike_sa.ipynb #0bfd59ed
 def transport_mode(ike: IKE) -> tuple[Notify, ...]:
     "Return the notification that asks for, or grants, transport mode (RFC 7296 §1.3.1)."
     return (Notify(MessageType.USE_TRANSPORT_MODE),) if ike.config.mode == 'transport' else ()
 
-# %% ../nbs/13_ike_sa.ipynb #1e4ce673
+# %% ../nbs/13_ike_sa.ipynb #c3a5e0f8
 def ike_auth(ike: IKE) -> Conversation:
     "IKE_AUTH as the initiator (RFC 7296 §1.2, §2.15)."
     config, spi_in = ike.config, new_esp_spi(ike.random)
@@ -227,7 +227,7 @@ def ike_auth(ike: IKE) -> Conversation:
     ike.child = child
     ike.tell(ChildEstablished(child))
 
-
+# %% ../nbs/13_ike_sa.ipynb #3ce10e87
 def refusal(response: Packet) -> IkeError:
     "Return the error that a response without AUTH stands for."
     if error := response.error(): return error_for(error.message_type, error.data)
@@ -236,7 +236,7 @@ def refusal(response: Packet) -> IkeError:
                                     'it must be configured to accept a public key instead')
     return AuthenticationFailed('the peer sends no proof of who it is')
 
-
+# %% ../nbs/13_ike_sa.ipynb #6634f5ef
 def accepted_child(ike: IKE, offer: tuple[Proposal, ...], spi_in: bytes,
                    response: Packet) -> ChildSA:
     """Check the responder's half of a Child SA.
@@ -251,13 +251,13 @@ def accepted_child(ike: IKE, offer: tuple[Proposal, ...], spi_in: bytes,
         raise NoProposalChosen(f'we want --mode {ike.config.mode}, and the peer does not')
     return make_child(ike, suite, spi_in, suite.spi, local_ts, remote_ts)
 
-
+# %% ../nbs/13_ike_sa.ipynb #307cefcd
 def handshake(ike: IKE) -> Conversation:
     "The initial exchanges as the initiator: IKE_SA_INIT, then IKE_AUTH."
     yield from ike_sa_init(ike)
     yield from ike_auth(ike)
 
-# %% ../nbs/13_ike_sa.ipynb #6ecf18a2
+# %% ../nbs/13_ike_sa.ipynb #aa0dff6c
 def respond_ike_auth(ike: IKE, request: Packet) -> Packet:
     "IKE_AUTH as the responder (RFC 7296 §1.2, §2.15)."
     if not request.all(AUTH):
@@ -277,7 +277,7 @@ def respond_ike_auth(ike: IKE, request: Packet) -> Packet:
     ike.tell(ChildEstablished(child) if isinstance(child, ChildSA) else ChildFailed(child))
     return Packet(ExchangeType.IKE_AUTH, (idr, auth, *payloads))
 
-
+# %% ../nbs/13_ike_sa.ipynb #361168c6
 def respond_child(ike: IKE,
                   request: Packet) -> tuple[ChildSA | IkeError, tuple[Payload, ...]]:
     """Return the first Child SA and our half of it,

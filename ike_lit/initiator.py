@@ -39,7 +39,7 @@ from .ts import MAX_SELECTORS, TrafficSelector
 
 if TYPE_CHECKING: import asyncio  # 50 ms that --help need not wait for
 
-# %% ../nbs/17_initiator.ipynb #28ff5637
+# %% ../nbs/17_initiator.ipynb #d8fff854
 class Port:
     "A UDP socket of ours."
 
@@ -61,7 +61,7 @@ class Port:
         if message is not None:
             self.received(message, Endpoint(addr[0], addr[1], self.here.natt), self.here)
 
-
+# %% ../nbs/17_initiator.ipynb #1d24ce42
 def open_socket(peer: tuple[str, int], preferred: int) -> socket.socket:
     """Return a UDP socket connected to a peer,
     from the preferred port of ours or, if we can't have that, from any."""
@@ -82,7 +82,7 @@ def endpoint(sock: socket.socket, natt: bool) -> Endpoint:
     host, port = sock.getsockname()[:2]
     return Endpoint(host, port, natt)
 
-
+# %% ../nbs/17_initiator.ipynb #2be790f7
 def resolve(host: str, port: int) -> str:
     "Return the address of a host. Raise `ValueError` if it has none."
     try: address = str(socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)[0][4][0])
@@ -92,7 +92,7 @@ def resolve(host: str, port: int) -> str:
         raise ValueError(f'{host}: link-local addresses are not supported')
     return address
 
-# %% ../nbs/17_initiator.ipynb #1ec1c6ec
+# %% ../nbs/17_initiator.ipynb #ab61cae5
 EXIT = {NoAnswer: 3, NoProposalChosen: 4, InvalidKePayload: 4,
         AuthenticationFailed: 5, TsUnacceptable: 6}
 
@@ -183,7 +183,7 @@ class Session:
         self.ike.start(delete_ike_sa(self.ike), self.loop.time())
         self.loop.call_soon(self.pump)
 
-
+# %% ../nbs/17_initiator.ipynb #2edf1dff
 def show(ike: IKE, event: Event, args: argparse.Namespace, out: TextIO) -> None:
     "Print an event as text or as JSON, and the script that would install a Child SA."
     lines = list(report(ike, event, args.verbose))
@@ -209,7 +209,7 @@ def write_keylog(folder: Path, row: str) -> None:
         os.fchmod(descriptor, 0o600)
         file.write(row)
 
-# %% ../nbs/17_initiator.ipynb #0052cde7
+# %% ../nbs/17_initiator.ipynb #ab273baa
 def add_options(parser: argparse.ArgumentParser) -> None:
     "Add the options that initiator and responder share."
     add = parser.add_argument
@@ -244,7 +244,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add('-v', '--verbose', action='store_true',
         help='show payloads, and datagrams that were dropped')
 
-
+# %% ../nbs/17_initiator.ipynb #f14afe26
 def port_number(text: str) -> int:
     "Read a UDP port."
     if not text.isdecimal() or not 0 <= int(text) <= 65535:
@@ -261,7 +261,7 @@ def selectors(text: str) -> tuple[TrafficSelector, ...]:
         raise ValueError(f'{len(found)} traffic selectors; {MAX_SELECTORS} are allowed')
     return found
 
-
+# %% ../nbs/17_initiator.ipynb #a19dfeaa
 def config_from(args: argparse.Namespace, here: str, there: str) -> Config:
     "Return what the options say. Raise `ValueError` with one line that says what is wrong."
     for option in 'private_key', 'peer_key':
@@ -278,7 +278,7 @@ def config_from(args: argparse.Namespace, here: str, there: str) -> Config:
         parse_proposals(args.esp, ProtocolID.ESP), selectors(args.local_ts or here),
         selectors(args.remote_ts or there), args.mode, args.allow_sha1)
 
-
+# %% ../nbs/17_initiator.ipynb #019834eb
 def try_keylog(folder: Path) -> None:
     "Write nothing to the keylog, to see whether we can. Raise `ValueError`."
     if not folder.is_dir(): raise ValueError(f'--keylog: {folder} is not a folder')
@@ -332,7 +332,7 @@ def demo_peer(options: Iterable[str]) -> Iterator[tuple[str, str]]:
             yield str(first['port']), str(first['nat_port'])
         finally: peer.terminate()
 
-# %% ../nbs/17_initiator.ipynb #52b672bf
+# %% ../nbs/17_initiator.ipynb #5a6ea68e
 def build_parser() -> argparse.ArgumentParser:
     "Return the command line of the initiator."
     parser = argparse.ArgumentParser(
@@ -351,7 +351,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_options(parser)
     return parser
 
-
+# %% ../nbs/17_initiator.ipynb #8ccb32fb
 def connect(args: argparse.Namespace) -> int:
     """Establish an SA with the peer that the options name.
 
@@ -370,7 +370,7 @@ def connect(args: argparse.Namespace) -> int:
     finally:
         for sock in sockets: sock.close()
 
-
+# %% ../nbs/17_initiator.ipynb #4e87f712
 def main(argv: list[str] | None = None) -> int:
     "Run the command line."
     parser = build_parser()

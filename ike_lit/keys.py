@@ -52,7 +52,7 @@ def skeyseed(
     "Distil the Diffie-Hellman secret (RFC 7296 §2.14)."
     return prf(kind, ni + nr, secret)
 
-# %% ../nbs/06_keys.ipynb #0fdff291
+# %% ../nbs/06_keys.ipynb #5b95702f
 @dataclass(frozen=True, repr=False)
 class Keys:
     "The keys of an IKE SA (RFC 7296 §2.14)."
@@ -68,7 +68,7 @@ class Keys:
         sizes = ', '.join(f'{f.name}: {len(getattr(self, f.name))} octets' for f in fields(self))
         return f'Keys({sizes})'
 
-
+# %% ../nbs/06_keys.ipynb #6742dd2d
 def ike_keys(
     suite: Proposal,  # the negotiated algorithms
     seed: bytes,  # SKEYSEED

@@ -134,7 +134,7 @@ class Vendor(Payload):
     def __repr__(self) -> str:
         return f'V({self.data[:16].hex()}{"..." * (len(self.data) > 16)})'
 
-# %% ../nbs/02_payload.ipynb #6010ea0d
+# %% ../nbs/02_payload.ipynb #d866aba3
 @dataclass(frozen=True, repr=False)
 class Encrypted(Payload):
     "An SK payload, still sealed: payloads in a locked box (RFC 7296 §3.14, chapter 07)."
@@ -146,7 +146,7 @@ class Encrypted(Payload):
 
     def __repr__(self) -> str: return f'{self.kind}({self.first} first, {len(self.data)} octets)'
 
-
+# %% ../nbs/02_payload.ipynb #1876cc93
 def pack_chain(
     payloads: Iterable[Payload],
 ) -> tuple[Type, bytes]:  # the type of the first payload, for the header; the octets

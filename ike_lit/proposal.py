@@ -59,7 +59,7 @@ class Transform:
 
     def __repr__(self) -> str: return self.name
 
-# %% ../nbs/03_proposal.ipynb #40d1d43e
+# %% ../nbs/03_proposal.ipynb #b4f914d5
 NOT_UNDERSTOOD = -1
 
 
@@ -74,7 +74,7 @@ def parse_transform(r: Reader, nth: int = 1) -> tuple[Transform, bool]:
     key_length = parse_attributes(r, size, title) if size else 0
     return Transform(kind, id, key_length), more == 0
 
-
+# %% ../nbs/03_proposal.ipynb #031765c1
 def parse_attributes(r: Reader, size: int, title: str) -> int:
     "Take the attributes of a transform and return its key length."
     outer, key_length = r.enter(size, title or 'Transform Attributes'), 0
@@ -141,7 +141,7 @@ class Proposal:
 
     def __repr__(self) -> str: return str(self)
 
-# %% ../nbs/03_proposal.ipynb #2836e9b8
+# %% ../nbs/03_proposal.ipynb #24b04185
 def parse_proposal(r: Reader, nth: int = 1) -> tuple[Proposal, bool]:
     "Take one proposal; also return whether it says that it is the last."
     title = f'Proposal {nth}' if r.spans is not None else 'Proposal'
@@ -161,7 +161,7 @@ def parse_proposal(r: Reader, nth: int = 1) -> tuple[Proposal, bool]:
     r.leave(outer)
     return Proposal(number, protocol, spi, tuple(transforms)), more == 0
 
-
+# %% ../nbs/03_proposal.ipynb #ea01916b
 @dataclass(frozen=True, repr=False)
 class SA(Payload):
     "An offer, or the answer to one (RFC 7296 §3.3)."
@@ -186,7 +186,7 @@ class SA(Payload):
 
     def __repr__(self) -> str: return f'SA({", ".join(map(str, self.proposals))})'
 
-# %% ../nbs/03_proposal.ipynb #468f54b3
+# %% ../nbs/03_proposal.ipynb #90f70481
 @dataclass(frozen=True)
 class Algorithm:
     "A row of the table of algorithms."
@@ -205,7 +205,7 @@ def _algorithms() -> Iterable[Algorithm]:
     yield Algorithm('noesn', Transform(TransformType.ESN, Esn.NO_ESN))
     yield Algorithm('esn', Transform(TransformType.ESN, Esn.ESN))
 
-
+# %% ../nbs/03_proposal.ipynb #f3868552
 ALGORITHMS = {a.keyword: a for a in _algorithms()}
 _BY_TRANSFORM = {a.transform: a for a in ALGORITHMS.values()}
 
@@ -218,7 +218,7 @@ def key_size(transform: Transform) -> int:
         raise NoProposalChosen(f'{transform.name} is not implemented')
     return _BY_TRANSFORM[transform].key_size
 
-# %% ../nbs/03_proposal.ipynb #478d1d41
+# %% ../nbs/03_proposal.ipynb #c2a8f6a7
 NEEDED = {
     ProtocolID.IKE: (TransformType.ENCR, TransformType.INTEG, TransformType.PRF, TransformType.DH),
     ProtocolID.ESP: (TransformType.ENCR, TransformType.INTEG, TransformType.ESN),
@@ -235,7 +235,7 @@ def parse_proposals(
     return tuple(_parse_one(number, words.strip(), protocol)
                  for number, words in enumerate(text.split(','), 1))
 
-
+# %% ../nbs/03_proposal.ipynb #d0dd31a9
 def _parse_one(number: int, text: str, protocol: ProtocolID) -> Proposal:
     transforms: list[Transform] = []
     for word in text.lower().split('-'):
@@ -260,7 +260,7 @@ def _parse_one(number: int, text: str, protocol: ProtocolID) -> Proposal:
     transforms.sort(key=lambda t: NEEDED[protocol].index(t.type))
     return Proposal(number, protocol, b'', tuple(transforms))
 
-# %% ../nbs/03_proposal.ipynb #a861b137
+# %% ../nbs/03_proposal.ipynb #08b915fa
 def common(offered: Proposal, ours: Proposal) -> Proposal | None:
     "Return the suite that an offer and a proposal of ours have in common, None if there is none."
     if offered.protocol != ours.protocol: return None
@@ -274,7 +274,7 @@ def common(offered: Proposal, ours: Proposal) -> Proposal | None:
         chosen.append(both[0])
     return replace(offered, transforms=tuple(chosen))
 
-
+# %% ../nbs/03_proposal.ipynb #e875648c
 def choose(
     offer: SA,  # what the initiator sent
     ours: Iterable[Proposal],  # what we accept

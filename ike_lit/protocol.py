@@ -32,7 +32,7 @@ from .setkey import ChildSA
 from .sk import SK
 from .ts import TrafficSelector
 
-# %% ../nbs/12_protocol.ipynb #b25e1282
+# %% ../nbs/12_protocol.ipynb #5cbbfddc
 @dataclass(frozen=True)
 class Config:
     "What the operator has decided for one peer."
@@ -47,7 +47,7 @@ class Config:
     mode: Literal['tunnel', 'transport'] = 'tunnel'
     allow_sha1: bool = False  # accept and use authentication method 1
 
-
+# %% ../nbs/12_protocol.ipynb #10efb615
 @dataclass(frozen=True)
 class Timing:
     "When a request is sent again (RFC 7296 §2.4). Seconds."
@@ -71,7 +71,7 @@ TRANSITIONS = {
     State.CLOSED: set[State](),
 }
 
-# %% ../nbs/12_protocol.ipynb #2167919e
+# %% ../nbs/12_protocol.ipynb #84d54826
 @dataclass(frozen=True)
 class Datagram:
     "An IKE message and where it goes."
@@ -84,7 +84,7 @@ class Datagram:
         "The octets of the UDP datagram, with the non-ESP marker where it belongs."
         return wrap(self.data, self.destination)
 
-
+# %% ../nbs/12_protocol.ipynb #ea407eaf
 @dataclass(frozen=True)
 class Message:
     "A message was sent or accepted."
@@ -105,7 +105,7 @@ class Dropped:
     size: int
     peer: Endpoint
 
-
+# %% ../nbs/12_protocol.ipynb #bff5c9fb
 @dataclass(frozen=True)
 class Established:
     "Both ends are authenticated."
@@ -248,7 +248,7 @@ class IKE:
         role = 'initiator' if self.initiator else 'responder'
         return f'<IKE {role} {self.state.name} {self.spi_i.hex()}:{self.spi_r.hex()}>'
 
-# %% ../nbs/12_protocol.ipynb #64f2d49d
+# %% ../nbs/12_protocol.ipynb #8f194eeb
 def advance(ike: IKE, response: Packet | None, now: float) -> None:
     "Run the current conversation up to its next request, then the next conversation."
     while ike._conversations:
@@ -263,7 +263,7 @@ def advance(ike: IKE, response: Packet | None, now: float) -> None:
                 post(ike, request, now)
             return
 
-
+# %% ../nbs/12_protocol.ipynb #e7de564b
 def post(ike: IKE, request: Packet, now: float) -> None:
     "Send a request and keep it for retransmission."
     message_id = 0 if request.exchange_type == ExchangeType.IKE_SA_INIT else ike._next_id
@@ -285,7 +285,7 @@ def encode(ike: IKE, packet: Packet, *, response: bool, message_id: int) -> byte
     return ike.outgoing.seal(packet, ike.spi_i, ike.spi_r, response=response,
                              initiator=ike.initiator, message_id=message_id, random=ike.random)
 
-# %% ../nbs/12_protocol.ipynb #cc55d7c5
+# %% ../nbs/12_protocol.ipynb #1f2069f8
 def retransmit(ike: IKE, now: float) -> None:
     "Send the pending request again, or give up, if it is time."
     pending = ike._pending
@@ -300,7 +300,7 @@ def retransmit(ike: IKE, now: float) -> None:
     ike.tell(Message(True, pending.packet, False, pending.message_id, len(pending.data),
                      ike.remote, pending.attempt))
 
-
+# %% ../nbs/12_protocol.ipynb #5f20f428
 REFUSALS = (NoProposalChosen, InvalidKePayload, AuthenticationFailed)
 
 
@@ -315,7 +315,7 @@ def gave_up(ike: IKE, pending: Pending) -> IkeError:
     kind = type(refusals[0]) if refusals else NoAnswer
     return kind(asked + (f'; unauthenticated answers: {seen}' if seen else '; nothing came back'))
 
-# %% ../nbs/12_protocol.ipynb #c97832d3
+# %% ../nbs/12_protocol.ipynb #675c0b4f
 def receive(ike: IKE, data: bytes, addr: Endpoint, now: float, local: Endpoint) -> None:
     "Take a message. Raise an `IkeError` that says why it was dropped."
     if data and data == ike._answered[0]:
@@ -334,7 +334,7 @@ def receive(ike: IKE, data: bytes, addr: Endpoint, now: float, local: Endpoint) 
     if header.response: receive_response(ike, header, data, addr, now)
     else: receive_request(ike, header, data, addr, local)
 
-
+# %% ../nbs/12_protocol.ipynb #a5fdbf09
 def receive_response(ike: IKE, header: Header, data: bytes, addr: Endpoint, now: float) -> None:
     "Take the response to our pending request."
     pending = ike._pending
@@ -353,7 +353,7 @@ def receive_response(ike: IKE, header: Header, data: bytes, addr: Endpoint, now:
                      seconds=now - pending.sent_at))
     return advance(ike, packet, now)
 
-# %% ../nbs/12_protocol.ipynb #c384ca34
+# %% ../nbs/12_protocol.ipynb #1c1d1f79
 ALLOWED = {
     State.INITIAL: {ExchangeType.IKE_SA_INIT},
     State.CONNECTING: {ExchangeType.IKE_AUTH},
@@ -377,7 +377,7 @@ def receive_request(ike: IKE, header: Header, data: bytes, addr: Endpoint, local
     ike.tell(Message(True, response, True, header.message_id, len(encoded), addr))
     if fatal or ike.closing: ike.close(fatal or ike.reason)
 
-
+# %% ../nbs/12_protocol.ipynb #e64dd354
 def respond(ike: IKE, header: Header, data: bytes, addr: Endpoint,
             local: Endpoint) -> tuple[Packet, IkeError | None]:
     "Return the response to a request, and the error that ends the IKE SA, if there is one."
@@ -396,7 +396,7 @@ def respond(ike: IKE, header: Header, data: bytes, addr: Endpoint,
         response = Packet(header.exchange_type, (Notify(error.type, error.data),))
         return response, error if fatal else None
 
-
+# %% ../nbs/12_protocol.ipynb #f2ebf2d2
 def moves(ike: IKE, local: Endpoint) -> bool:
     """True if an authentic request from another address changes where the peer is (RFC 7296 §2.23).
 

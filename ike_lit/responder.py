@@ -86,7 +86,7 @@ class Peers:
         "Forget an SA."
         del self.passing[spi_r], self.first[self.sas.pop(spi_r).first_messages[1]]
 
-# %% ../nbs/18_responder.ipynb #e038ee51
+# %% ../nbs/18_responder.ipynb #abe6232a
 class Server:
     "A responder on the network."
 
@@ -130,7 +130,7 @@ class Server:
         except OSError as error:  # a closed terminal, a full disk
             if not self.stop.done(): self.stop.set_exception(error)
 
-
+# %% ../nbs/18_responder.ipynb #efd0c5ba
 def main(argv: list[str] | None = None) -> int:
     "Run the command line."
     import asyncio

@@ -49,7 +49,7 @@ class ChildSA:
         "The number that ties policies to these SAs. KAME allows 1 to 16383."
         return 1 + int.from_bytes(self.inbound.spi, 'big') % 16383
 
-# %% ../nbs/10_setkey.ipynb #54fc2ce7
+# %% ../nbs/10_setkey.ipynb #42a7ee56
 @dataclass(frozen=True)
 class Traffic:
     "What one policy matches: networks, and a protocol with a port on either side."
@@ -63,7 +63,7 @@ class Traffic:
 MAX_POLICIES = 1000  # a peer chooses the ranges, and we write the lines
 WITH_PORTS = (6, 17, 33, 132)  # TCP, UDP, DCCP, SCTP
 
-
+# %% ../nbs/10_setkey.ipynb #26f07af4
 def traffic(child: ChildSA) -> list[Traffic]:
     """Return what the policies of a Child SA match.
 
@@ -95,7 +95,7 @@ def _port(ts: TrafficSelector, other: TrafficSelector) -> int | None:
                          f'not {ts.start_port} to {ts.end_port}')
     return ts.start_port
 
-# %% ../nbs/10_setkey.ipynb #41934c58
+# %% ../nbs/10_setkey.ipynb #31385b87
 XFRM_ENCR: dict[int, str] = {
     Encryption.AES_CBC: 'cbc(aes)', Encryption.CAMELLIA_CBC: 'cbc(camellia)'}
 # 12, as AES_CBC is: two tables
@@ -126,7 +126,7 @@ def xfrm_script(child: ChildSA, show_keys: bool = False) -> str:
                              f'tmpl {ends}proto esp reqid {child.reqid} mode {child.mode}')
     return '\n'.join(lines) + '\n'
 
-
+# %% ../nbs/10_setkey.ipynb #bf0a897a
 def _with_ports(child: ChildSA) -> list[tuple[EspSA, tuple[int, int] | None]]:
     return [(child.inbound, child.encap and child.encap[::-1]), (child.outbound, child.encap)]
 

@@ -64,7 +64,7 @@ def unpad(padded: bytes) -> bytes:
         raise InvalidSyntax(f'{size - 1} octets of padding in a plaintext of {len(padded)}')
     return padded[:-size]
 
-# %% ../nbs/07_sk.ipynb #ab6af2fd
+# %% ../nbs/07_sk.ipynb #e7bed36a
 SEALED = Layout(
     'Encrypted Payload',
     ('Initialization Vector', 0), ('Encrypted IKE Payloads, Padding, Pad Length', 0),
@@ -128,7 +128,7 @@ class SK:
 
     def __repr__(self) -> str: return f'<SK {self.encr.name}/{self.integ.name}>'
 
-
+# %% ../nbs/07_sk.ipynb #93805e75
 def directions(
     suite: Proposal,
     keys: Keys,

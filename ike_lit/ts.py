@@ -68,7 +68,7 @@ class TrafficSelector:
             raise ValueError(f'{self} is no traffic selector')
         return self
 
-# %% ../nbs/09_ts.ipynb #1d4f4b36
+# %% ../nbs/09_ts.ipynb #481d7a33
 def encode(ts: TrafficSelector) -> bytes:
     "Return the octets of one selector."
     addresses = ts.start.packed + ts.end.packed
@@ -77,7 +77,7 @@ def encode(ts: TrafficSelector) -> bytes:
                           ts.start_port, ts.end_port)
     return fixed + addresses
 
-
+# %% ../nbs/09_ts.ipynb #3fee0cec
 def parse_selector(r: Reader, nth: int = 1) -> TrafficSelector | None:
     "Take one selector; None if it is of a type that we do not know."
     title = f'Traffic Selector {nth}'

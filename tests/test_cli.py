@@ -118,13 +118,18 @@ def test_it_stays_up_until_told_to_leave(peer: tuple[str, ...]) -> None:
 
 def test_keylog_is_private_and_rows_are_wiresharks(
         peer: tuple[str, ...], tmp_path: Path) -> None:
-    os.umask(0)
-    try:
-        done = run(*peer, *NAMES, *DEMO_KEYS, '--once', '--keylog', str(tmp_path),
-                   '--ike', 'aes256-sha256-modp2048')
-    finally: os.umask(0o022)
-    assert done.returncode == 0
     file = tmp_path / 'ikev2_decryption_table'
+    for existing in False, True:
+        file.unlink(missing_ok=True)
+        if existing:
+            file.touch()
+            file.chmod(0o666)
+        mask = os.umask(0)
+        try:
+            done = run(*peer, *NAMES, *DEMO_KEYS, '--once', '--keylog', str(tmp_path),
+                       '--ike', 'aes256-sha256-modp2048')
+        finally: os.umask(mask)
+        assert done.returncode == 0 and stat.S_IMODE(file.stat().st_mode) == 0o600
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     row, = file.read_text().splitlines()
     fields = row.split(',')

@@ -128,7 +128,7 @@ def accepted(ike: IKE, offer: SA, dh: DiffieHellman, ni: Nonce, response: Packet
     secret = dh.derive(ke.public)
     return Agreement(ike.spi_i, response.header.spi_r, suite, secret, ni.data, nr.data)
 
-# %% ../nbs/13_ike_sa.ipynb #33ac2015
+# %% ../nbs/13_ike_sa.ipynb #3e0822c7
 def respond_ike_sa_init(ike: IKE, request: Packet) -> Packet:
     "IKE_SA_INIT as the responder (RFC 7296 §1.2)."
     suite, ke, ni = choose(request.one(SA), ike.config.ike), request.one(KE), request.one(Nonce)
@@ -145,7 +145,7 @@ def respond_ike_sa_init(ike: IKE, request: Packet) -> Packet:
         *nat_detection(spi_i, spi_r, ike.local, ike.remote), hash_algorithms()))
     mine = response.encode(spi_i, spi_r, response=True, initiator=False, message_id=0)
     agree(ike, Agreement(spi_i, spi_r, suite, secret, ni.data, nr.data), mine, request)
-    return response
+    return replace(response, data=mine)  # what is signed is what is sent
 
 # %% ../nbs/13_ike_sa.ipynb #7d557b00
 def prove(ike: IKE, identity: IDi) -> AUTH:

@@ -263,7 +263,7 @@ def advance(ike: IKE, response: Packet | None, now: float) -> None:
                 post(ike, request, now)
             return
 
-# %% ../nbs/12_protocol.ipynb #e9aaa453
+# %% ../nbs/12_protocol.ipynb #1c3b0a9a
 def post(ike: IKE, request: Packet, now: float) -> None:
     "Send a request and keep it for retransmission."
     message_id = 0 if request.exchange_type == ExchangeType.IKE_SA_INIT else ike._next_id
@@ -279,8 +279,8 @@ def post(ike: IKE, request: Packet, now: float) -> None:
 def encode(ike: IKE, packet: Packet, *, response: bool, message_id: int) -> bytes:
     "Return a message as it goes on the wire: IKE_SA_INIT in the clear, everything else sealed."
     if packet.exchange_type == ExchangeType.IKE_SA_INIT:
-        return packet.data or packet.encode(ike.spi_i, ike.spi_r, response=response, initiator=ike.initiator,
-                             message_id=message_id)
+        return packet.data or packet.encode(
+            ike.spi_i, ike.spi_r, response=response, initiator=ike.initiator, message_id=message_id)
     if ike.outgoing is None: raise RuntimeError(f'{packet.exchange_type} before there are keys')
     return ike.outgoing.seal(packet, ike.spi_i, ike.spi_r, response=response,
                              initiator=ike.initiator, message_id=message_id, random=ike.random)

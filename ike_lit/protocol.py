@@ -71,7 +71,7 @@ TRANSITIONS = {
     State.CLOSED: set[State](),
 }
 
-# %% ../nbs/12_protocol.ipynb #84d54826
+# %% ../nbs/12_protocol.ipynb #d3f99483
 @dataclass(frozen=True)
 class Datagram:
     "An IKE message and where it goes."
@@ -82,7 +82,7 @@ class Datagram:
     @property
     def wire(self) -> bytes:
         "The octets of the UDP datagram, with the non-ESP marker where it belongs."
-        return wrap(self.data, self.destination)
+        return wrap(self.data, self.source)
 
 # %% ../nbs/12_protocol.ipynb #ea407eaf
 @dataclass(frozen=True)

@@ -92,7 +92,7 @@ def resolve(host: str, port: int) -> str:
         raise ValueError(f'{host}: link-local addresses are not supported')
     return address
 
-# %% ../nbs/17_initiator.ipynb #ab61cae5
+# %% ../nbs/17_initiator.ipynb #40b3e96f
 EXIT = {NoAnswer: 3, NoProposalChosen: 4, InvalidKePayload: 4,
         AuthenticationFailed: 5, TsUnacceptable: 6}
 
@@ -101,7 +101,7 @@ def exit_status(error: IkeError | None) -> int:
     "Return the exit status for an error; 1 for one that has no number of its own."
     return 0 if error is None else EXIT.get(type(error), 1)
 
-
+# %% ../nbs/17_initiator.ipynb #4d986610
 class Session:
     "An IKE SA of ours, on the network."
 
@@ -183,11 +183,11 @@ class Session:
         self.ike.start(delete_ike_sa(self.ike), self.loop.time())
         self.loop.call_soon(self.pump)
 
-# %% ../nbs/17_initiator.ipynb #2edf1dff
+# %% ../nbs/17_initiator.ipynb #91e1ab31
 def show(ike: IKE, event: Event, args: argparse.Namespace, out: TextIO) -> None:
     "Print an event as text or as JSON, and the script that would install a Child SA."
-    lines = list(report(ike, event, args.verbose))
-    if args.json: lines = [json.dumps(as_json(ike, event))]
+    lines = ([json.dumps(as_json(ike, event))] if args.json
+             else list(report(ike, event, args.verbose)))
     if isinstance(event, ChildEstablished):
         script = script_lines(event.child, args.script, args.dry_run, sys.platform == 'linux')
         if not args.json: lines += script

@@ -159,7 +159,7 @@ def pack_chain(
         following = payload.kind
     return following, out
 
-# %% ../nbs/02_payload.ipynb #74c060c2
+# %% ../nbs/02_payload.ipynb #e5b666cb
 def parse_chain(
     first: Type,  # the type of the first payload, from the header
     r: Reader,
@@ -186,7 +186,7 @@ def parse_chain(
 
 def parse_body(kind: Type, following: Type, r: Reader) -> Payload:
     "Take the body of one payload, by the class for its type if there is one."
-    known = Payload.by_type.get(kind)
+    known = get_by_type(kind)
     if known: return known.parse(r)
     if kind in (Type.SK, Type.SKF):
         return Encrypted(kind, following, r.rest('IV, ciphertext and ICV'))

@@ -39,7 +39,7 @@ def message_line(m: Message) -> str:
     again = f'  (sent again, {m.attempt} times in all)' * (m.attempt > 1)
     return f'{what:32} {payloads}  [{m.size} octets{taken}]{again}'
 
-# %% ../nbs/16_report.ipynb #f5312fb3
+# %% ../nbs/16_report.ipynb #a195f539
 ADVICE: dict[type[IkeError], str] = {
     NoAnswer: 'Is the address right, is the daemon running, and do UDP ports 500 and 4500 '
               'pass the firewalls on the way?',
@@ -51,7 +51,7 @@ ADVICE: dict[type[IkeError], str] = {
                     'ours must lie inside its own.',
 }
 
-
+# %% ../nbs/16_report.ipynb #0e63afed
 def offered(config: Config, error: IkeError) -> str:
     "Return what we had offered, for the paragraph that explains a failure."
     if isinstance(error, NoProposalChosen):
@@ -63,7 +63,7 @@ def offered(config: Config, error: IkeError) -> str:
         return f'We are {config.local_id!r} and expect {config.remote_id!r}. '
     return ''
 
-
+# %% ../nbs/16_report.ipynb #2e7af655
 def report(ike: IKE, event: Event, verbose: bool = False) -> Iterator[str]:
     "Yield the lines for an event."
     match event:
@@ -87,7 +87,7 @@ def report(ike: IKE, event: Event, verbose: bool = False) -> Iterator[str]:
             hint = offered(ike.config, error) + ADVICE.get(type(error), '')
             yield f'failed: {str(error)[:LENGTH]}. {hint}'.strip()
 
-
+# %% ../nbs/16_report.ipynb #5b5a5d30
 def nat_text(ike: IKE) -> str:
     "Say where a NAT is."
     where = ' and '.join(['we are behind one'] * ike.nat.here

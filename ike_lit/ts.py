@@ -18,7 +18,7 @@ from .const import InvalidSyntax, TSType, TsUnacceptable, Type
 from .header import Layout, Reader
 from .payload import Payload
 
-# %% ../nbs/09_ts.ipynb #bedb99a1
+# %% ../nbs/09_ts.ipynb #9ea18ff1
 Address = IPv4Address | IPv6Address
 SELECTOR = Layout(
     'Traffic Selector',
@@ -29,7 +29,7 @@ SELECTOR = Layout(
     ('Starting Address', 0), ('Ending Address', 0),
 )
 
-
+# %% ../nbs/09_ts.ipynb #e476d666
 @dataclass(frozen=True, repr=False)
 class TrafficSelector:
     "Packets with an address, a port and a protocol in these ranges (RFC 7296 §3.13.1)."

@@ -6,8 +6,9 @@
 __all__ = ['TRANSFORM_IDS', 'Registry', 'ExchangeType', 'Type', 'ProtocolID', 'TransformType', 'Encryption', 'Prf', 'Integrity',
            'Group', 'Esn', 'OtherTransform', 'IDType', 'AuthenticationType', 'HashAlgorithm', 'CertEncoding', 'TSType',
            'MessageType', 'IkeError', 'InvalidSyntax', 'InvalidMajorVersion', 'UnsupportedCriticalPayload',
-           'NoProposalChosen', 'InvalidKePayload', 'AuthenticationFailed', 'TsUnacceptable', 'Discard', 'NoAnswer',
-           'error_for']
+           'NoProposalChosen', 'InvalidKePayload', 'AuthenticationFailed', 'TsUnacceptable', 'SinglePairRequired',
+           'NoAdditionalSas', 'InternalAddressFailure', 'FailedCpRequired', 'TemporaryFailure', 'ChildSaNotFound',
+           'Discard', 'NoAnswer', 'error_for']
 
 # %% ../nbs/00_const.ipynb #3c209e89
 from enum import IntEnum
@@ -292,6 +293,36 @@ class AuthenticationFailed(IkeError):
 class TsUnacceptable(IkeError):
     "No traffic that both ends want to protect (RFC 7296 §2.9)."
     type = MessageType.TS_UNACCEPTABLE
+
+# %% ../nbs/00_const.ipynb #d784ceac
+class SinglePairRequired(IkeError):
+    "The selectors name more than one pair of addresses, and only one is allowed (RFC 7296 §2.9)."
+    type = MessageType.SINGLE_PAIR_REQUIRED
+
+
+class NoAdditionalSas(IkeError):
+    "The peer wants no more Child SAs on this IKE SA (RFC 7296 §1.3)."
+    type = MessageType.NO_ADDITIONAL_SAS
+
+
+class InternalAddressFailure(IkeError):
+    "There is no inner address to give out (RFC 7296 §2.19)."
+    type = MessageType.INTERNAL_ADDRESS_FAILURE
+
+
+class FailedCpRequired(IkeError):
+    "An inner address must be asked for, and was not (RFC 7296 §2.19)."
+    type = MessageType.FAILED_CP_REQUIRED
+
+# %% ../nbs/00_const.ipynb #99cf39eb
+class TemporaryFailure(IkeError):
+    "The request crosses another exchange; ask again later (RFC 7296 §2.25)."
+    type = MessageType.TEMPORARY_FAILURE
+
+
+class ChildSaNotFound(IkeError):
+    "The Child SA that is to be rekeyed does not exist (RFC 7296 §2.25)."
+    type = MessageType.CHILD_SA_NOT_FOUND
 
 # %% ../nbs/00_const.ipynb #66428290
 class Discard(IkeError):

@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['TRANSFORM_IDS', 'Registry', 'ExchangeType', 'Type', 'ProtocolID', 'TransformType', 'Encryption', 'Prf', 'Integrity',
            'Group', 'Esn', 'OtherTransform', 'IDType', 'AuthenticationType', 'HashAlgorithm', 'CertEncoding', 'TSType',
-           'MessageType', 'IkeError', 'InvalidSyntax', 'InvalidMajorVersion', 'UnsupportedCriticalPayload',
-           'NoProposalChosen', 'InvalidKePayload', 'AuthenticationFailed', 'TsUnacceptable', 'SinglePairRequired',
-           'NoAdditionalSas', 'InternalAddressFailure', 'FailedCpRequired', 'TemporaryFailure', 'ChildSaNotFound',
-           'Discard', 'NoAnswer', 'error_for']
+           'CfgType', 'CfgAttribute', 'MessageType', 'IkeError', 'InvalidSyntax', 'InvalidMajorVersion',
+           'UnsupportedCriticalPayload', 'NoProposalChosen', 'InvalidKePayload', 'AuthenticationFailed',
+           'TsUnacceptable', 'SinglePairRequired', 'NoAdditionalSas', 'InternalAddressFailure', 'FailedCpRequired',
+           'TemporaryFailure', 'ChildSaNotFound', 'Discard', 'NoAnswer', 'error_for']
 
 # %% ../nbs/00_const.ipynb #3c209e89
 from enum import IntEnum
@@ -198,6 +198,40 @@ class TSType(Registry):
     "Forms of a traffic selector (RFC 7296 §3.13.1)."
     IPV4_ADDR_RANGE = 7
     IPV6_ADDR_RANGE = 8
+
+# %% ../nbs/00_const.ipynb #20cd63d3
+class CfgType(Registry):
+    "What a Configuration payload is for (RFC 7296 §3.15)."
+    CFG_REQUEST = 1
+    CFG_REPLY = 2
+    CFG_SET = 3
+    CFG_ACK = 4
+
+
+class CfgAttribute(Registry):
+    "Configuration attributes (RFC 7296 §3.15.1; RFC 5026, 5739, 7651, 8598 and 9464)."
+    INTERNAL_IP4_ADDRESS = 1
+    INTERNAL_IP4_NETMASK = 2
+    INTERNAL_IP4_DNS = 3
+    INTERNAL_IP4_NBNS = 4
+    INTERNAL_IP4_DHCP = 6
+    APPLICATION_VERSION = 7
+    INTERNAL_IP6_ADDRESS = 8
+    INTERNAL_IP6_DNS = 10
+    INTERNAL_IP6_DHCP = 12
+    INTERNAL_IP4_SUBNET = 13
+    SUPPORTED_ATTRIBUTES = 14
+    INTERNAL_IP6_SUBNET = 15
+    MIP6_HOME_PREFIX = 16
+    INTERNAL_IP6_LINK = 17
+    INTERNAL_IP6_PREFIX = 18
+    P_CSCF_IP4_ADDRESS = 20
+    P_CSCF_IP6_ADDRESS = 21
+    INTERNAL_DNS_DOMAIN = 25
+    INTERNAL_DNSSEC_TA = 26
+    ENCDNS_IP4 = 27
+    ENCDNS_IP6 = 28
+    ENCDNS_DIGEST_INFO = 29
 
 # %% ../nbs/00_const.ipynb #2a72be52
 class MessageType(Registry):

@@ -42,15 +42,16 @@ def prfplus(
         out += block
     return out[:size]
 
-# %% ../nbs/06_keys.ipynb #add6d254
+# %% ../nbs/06_keys.ipynb #e2c782ba
 def skeyseed(
     kind: Prf,
     ni: bytes,  # the initiator's nonce
     nr: bytes,  # the responder's
     secret: bytes,  # g^ir, as long as the group's prime
+    sk_d: bytes = b'',  # of the IKE SA that is replaced, if one is
 ) -> bytes:
-    "Distil the Diffie-Hellman secret (RFC 7296 §2.14)."
-    return prf(kind, ni + nr, secret)
+    "Distil the Diffie-Hellman secret (RFC 7296 §2.14, §2.18)."
+    return prf(kind, sk_d, secret + ni + nr) if sk_d else prf(kind, ni + nr, secret)
 
 # %% ../nbs/06_keys.ipynb #5b95702f
 @dataclass(frozen=True, repr=False)
@@ -91,7 +92,7 @@ def cut(stream: bytes, sizes: tuple[int, ...]) -> list[bytes]:
     ends = [sum(sizes[:n + 1]) for n in range(len(sizes))]
     return [stream[end - size:end] for end, size in zip(ends, sizes, strict=True)]
 
-# %% ../nbs/06_keys.ipynb #23a0fc5a
+# %% ../nbs/06_keys.ipynb #1981a1bb
 @dataclass(frozen=True, repr=False)
 class ChildKeys:
     "The keys of a pair of ESP SAs (RFC 7296 §2.17)."
@@ -110,8 +111,9 @@ def keymat(
     ni: bytes,
     nr: bytes,
     suite: Proposal,  # of the Child SA
+    secret: bytes = b'',  # g^ir, if the Child SA had a Diffie-Hellman exchange of its own
 ) -> ChildKeys:
     "Return the keys of a Child SA (RFC 7296 §2.17)."
     e, a = (key_size(suite.the(t)) for t in (TransformType.ENCR, TransformType.INTEG))
     sizes = (e, a, e, a)
-    return ChildKeys(*cut(prfplus(kind, sk_d, ni + nr, sum(sizes)), sizes))
+    return ChildKeys(*cut(prfplus(kind, sk_d, secret + ni + nr, sum(sizes)), sizes))

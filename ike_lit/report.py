@@ -6,20 +6,21 @@
 __all__ = ['SHOWN', 'LENGTH', 'ADVICE', 'WIRESHARK_ENCR', 'WIRESHARK_INTEG', 'short', 'message_line', 'offered', 'report',
            'nat_text', 'child_lines', 'as_json', 'script_lines', 'keylog_row']
 
-# %% ../nbs/21_report.ipynb #b4ba5104
+# %% ../nbs/21_report.ipynb #4ead17ee
 from collections.abc import Iterator
 from typing import Any, Literal
 
 from .const import (
-    AuthenticationFailed, IkeError, InvalidKePayload, NoAnswer, NoProposalChosen, TransformType,
-    TsUnacceptable)
+    AuthenticationFailed, FailedCpRequired, IkeError, InternalAddressFailure, InvalidKePayload,
+    NoAnswer, NoProposalChosen, SinglePairRequired, TransformType, TsUnacceptable)
+from .interface import (
+    AddressAssigned, ChildClosed, ChildEstablished, ChildFailed, Closed, Config, Dropped,
+    Established, Event, Message, Moved, Postponed, Rekeyed)
 from .payload import Notify, Payload
-from ike_lit.protocol import (
-    IKE, ChildClosed, ChildEstablished, ChildFailed, Closed, Config, Dropped, Established, Event,
-    Message)
+from .protocol import IKE
 from .setkey import ChildSA, setkey_script, xfrm_script
 
-# %% ../nbs/21_report.ipynb #f113a4af
+# %% ../nbs/21_report.ipynb #b4591386
 def short(payload: Payload) -> str:
     "Name a payload in a word."
     return f'N({payload.message_type})' if isinstance(payload, Notify) else str(payload.kind)
@@ -37,9 +38,10 @@ def message_line(m: Message) -> str:
     what = f'{arrow} {m.packet.exchange_type} {kind} {m.message_id}'
     taken = f', {m.seconds * 1000:.1f} ms' if m.seconds is not None else ''
     again = f'  (sent again, {m.attempt} times in all)' * (m.attempt > 1)
-    return f'{what:32} {payloads}  [{m.size} octets{taken}]{again}'
+    pieces = f' in {m.fragments} fragments' * (m.fragments > 1)
+    return f'{what:32} {payloads}  [{m.size} octets{pieces}{taken}]{again}'
 
-# %% ../nbs/21_report.ipynb #a195f539
+# %% ../nbs/21_report.ipynb #53f53120
 ADVICE: dict[type[IkeError], str] = {
     NoAnswer: 'Is the address right, is the daemon running, and do UDP ports 500 and 4500 '
               'pass the firewalls on the way?',
@@ -49,6 +51,9 @@ ADVICE: dict[type[IkeError], str] = {
                           'the peer; its log says more than it may tell us.',
     TsUnacceptable: 'Compare --local-ts and --remote-ts with what the peer is configured for; '
                     'ours must lie inside its own.',
+    SinglePairRequired: 'Name the packet that wants to go with --packet.',
+    InternalAddressFailure: 'Its log says why it has no inner address for us.',
+    FailedCpRequired: 'Ask for an inner address with --request-address.',
 }
 
 # %% ../nbs/21_report.ipynb #0e63afed
@@ -63,9 +68,9 @@ def offered(config: Config, error: IkeError) -> str:
         return f'We are {config.local_id!r} and expect {config.remote_id!r}. '
     return ''
 
-# %% ../nbs/21_report.ipynb #2e7af655
-def report(ike: IKE, event: Event, verbose: bool = False) -> Iterator[str]:
-    "Yield the lines for an event."
+# %% ../nbs/21_report.ipynb #4c210d04
+def report(ike: IKE | None, event: Event, verbose: bool = False) -> Iterator[str]:
+    "Yield the lines for an event, and for the SA that tells it if it is one's."
     match event:
         case Message():
             yield message_line(event)
@@ -73,18 +78,28 @@ def report(ike: IKE, event: Event, verbose: bool = False) -> Iterator[str]:
                 yield from (f'     {p!r}'[:LENGTH] for p in event.packet.payloads[:SHOWN])
         case Dropped() if verbose:
             yield f'-- dropped {event.size} octets from {event.peer}: {event.reason}'[:LENGTH]
-        case Established():
+        case Established() if ike:
             yield f'IKE SA    {ike.spi_i.hex()}:{ike.spi_r.hex()}  {ike.suite}'
             yield f'peer      {event.remote_id!r}, proven by {event.proof}'
             if ike.nat.found: yield f'NAT       {nat_text(ike)}'
         case ChildEstablished(child): yield from child_lines(child)
         case ChildFailed(error):
-            hint = offered(ike.config, error) + ADVICE.get(type(error), '')
+            hint = (offered(ike.config, error) if ike else '') + ADVICE.get(type(error), '')
             yield f'no Child SA: {str(error)[:LENGTH]}. {hint}'.strip()
-        case ChildClosed(): yield 'the peer has deleted the Child SA'
+        case ChildClosed(child):
+            yield (f'Child SA  closed: out {child.outbound.spi.hex()}, '
+                   f'in {child.inbound.spi.hex()}')
+        case Rekeyed(spi_i, spi_r, suite):
+            yield f'IKE SA    replaced by {spi_i.hex()}:{spi_r.hex()}  {suite}'
+        case AddressAssigned(given):
+            dns = f', DNS {", ".join(map(str, given.dns))}' * bool(given.dns)
+            yield f'assigned  {", ".join(map(str, given.addresses))}{dns}'
+        case Moved(before, after): yield f'the peer has moved from {before} to {after}'
+        case Postponed(doing, seconds):
+            yield f'the peer is busy: {doing.value} again in {seconds:g} s'
         case Closed(None): yield 'the IKE SA is closed'
         case Closed(error) if error:
-            hint = offered(ike.config, error) + ADVICE.get(type(error), '')
+            hint = (offered(ike.config, error) if ike else '') + ADVICE.get(type(error), '')
             yield f'failed: {str(error)[:LENGTH]}. {hint}'.strip()
 
 # %% ../nbs/21_report.ipynb #5b5a5d30
@@ -103,8 +118,8 @@ def child_lines(child: ChildSA) -> Iterator[str]:
     yield f'  out     SPI {child.outbound.spi.hex()}  {ours} -> {theirs}'
     yield f'  in      SPI {child.inbound.spi.hex()}  {theirs} -> {ours}'
 
-# %% ../nbs/21_report.ipynb #82c7c6d8
-def as_json(ike: IKE, event: Event) -> dict[str, Any]:
+# %% ../nbs/21_report.ipynb #491ae28b
+def as_json(ike: IKE | None, event: Event) -> dict[str, Any]:
     "Return an event as JSON data. It contains no secrets."
     name = type(event).__name__
     match event:
@@ -113,11 +128,12 @@ def as_json(ike: IKE, event: Event) -> dict[str, Any]:
                     'response': event.response, 'message_id': event.message_id,
                     'payloads': list(map(short, event.packet.payloads[:SHOWN])),
                     'octets': event.size,
-                    'peer': str(event.peer), 'attempt': event.attempt, 'seconds': event.seconds}
+                    'peer': str(event.peer), 'attempt': event.attempt, 'seconds': event.seconds,
+                    'fragments': event.fragments}
         case Dropped():
             return {'event': name, 'reason': event.reason[:LENGTH], 'octets': event.size,
                     'peer': str(event.peer)}
-        case Established():
+        case Established() if ike:
             return {'event': name, 'spi_i': ike.spi_i.hex(), 'spi_r': ike.spi_r.hex(),
                     'suite': str(ike.suite), 'proof': event.proof,
                     'remote_id': str(event.remote_id), 'nat': ike.nat._asdict(),
@@ -131,6 +147,16 @@ def as_json(ike: IKE, event: Event) -> dict[str, Any]:
         case ChildFailed(error) | Closed(error):
             return {'event': name, 'error': str(error)[:LENGTH] if error else None,
                     'type': str(error.type) if error and error.type else None}
+        case Rekeyed(spi_i, spi_r, suite):
+            return {'event': name, 'spi_i': spi_i.hex(), 'spi_r': spi_r.hex(), 'suite': str(suite)}
+        case AddressAssigned(given):
+            return {'event': name, 'addresses': list(map(str, given.addresses)),
+                    'dns': list(map(str, given.dns))}
+        case Moved(before, after):
+            return {'event': name, 'before': str(before), 'after': str(after)}
+        case Postponed(doing, seconds):
+            return {'event': name, 'doing': doing.value, 'seconds': seconds}
+    return {'event': name}
 
 # %% ../nbs/21_report.ipynb #d24e0e45
 def script_lines(

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['MAX_POLICIES', 'WITH_PORTS', 'XFRM_ENCR', 'XFRM_INTEG', 'REPLAY_WINDOW', 'SETKEY_ENCR', 'SETKEY_INTEG', 'EspSA',
-           'ChildSA', 'Traffic', 'traffic', 'xfrm_script', 'setkey_script']
+           'ChildSA', 'Icmp', 'Traffic', 'traffic', 'xfrm_script', 'setkey_script']
 
-# %% ../nbs/10_setkey.ipynb #ceb197c2
+# %% ../nbs/10_setkey.ipynb #3db311be
 from dataclasses import dataclass
 from ipaddress import ip_address, summarize_address_range
 from itertools import product
@@ -14,7 +14,7 @@ from typing import Literal
 
 from .const import Encryption, Integrity
 from .proposal import Transform
-from .ts import TrafficSelector
+from .ts import ANY_PORTS, ICMP, OPAQUE, TrafficSelector
 
 # %% ../nbs/10_setkey.ipynb #b49938a8
 @dataclass(frozen=True, repr=False)
@@ -49,21 +49,28 @@ class ChildSA:
         "The number that ties policies to these SAs. KAME allows 1 to 16383."
         return 1 + int.from_bytes(self.inbound.spi, 'big') % 16383
 
-# %% ../nbs/10_setkey.ipynb #42a7ee56
+# %% ../nbs/10_setkey.ipynb #1b05da5b
+@dataclass(frozen=True)
+class Icmp:
+    "Messages of ICMP or ICMPv6."
+    type: int
+    code: int | None  # None: any
+
+
 @dataclass(frozen=True)
 class Traffic:
     "What one policy matches: networks, and a protocol with a port on either side."
     local: str
     remote: str
     protocol: int  # 0: any
-    local_port: int | None  # None: any
-    remote_port: int | None
+    local_port: int | Icmp | None  # None: any; for ICMP: what we may send
+    remote_port: int | Icmp | None  # for ICMP: what the peer may send
 
 
 MAX_POLICIES = 1000  # a peer chooses the ranges, and we write the lines
 WITH_PORTS = (6, 17, 33, 132)  # TCP, UDP, DCCP, SCTP
 
-# %% ../nbs/10_setkey.ipynb #26f07af4
+# %% ../nbs/10_setkey.ipynb #9c9c5aa4
 def traffic(child: ChildSA) -> list[Traffic]:
     """Return what the policies of a Child SA match.
 
@@ -85,17 +92,25 @@ def traffic(child: ChildSA) -> list[Traffic]:
 def _networks(ts: TrafficSelector) -> list[str]:
     return [str(network) for network in summarize_address_range(ts.start, ts.end)]
 
+# %% ../nbs/10_setkey.ipynb #8f872b7a
+def _port(ts: TrafficSelector, other: TrafficSelector) -> int | Icmp | None:
+    protocol, (first, last) = ts.protocol or other.protocol, ts.ports
+    if ts.ports == ANY_PORTS: return None
+    if ts.ports == OPAQUE: raise ValueError(f'{ts}: opaque ports fit no policy')
+    if protocol in ICMP: return _icmp(ts)
+    if protocol not in WITH_PORTS: raise ValueError(f'{ts}: ports of that protocol fit no policy')
+    if first != last:
+        raise ValueError(f'{ts}: a policy holds one port or all, not {first} to {last}')
+    return first
 
-def _port(ts: TrafficSelector, other: TrafficSelector) -> int | None:
-    if (ts.start_port, ts.end_port) == (0, 65535): return None
-    if (ts.protocol or other.protocol) not in WITH_PORTS:
-        raise ValueError(f'{ts}: ports (or types and codes) of that protocol fit no policy')
-    if ts.start_port != ts.end_port:
-        raise ValueError(f'{ts}: a policy holds one port or all, '
-                         f'not {ts.start_port} to {ts.end_port}')
-    return ts.start_port
 
-# %% ../nbs/10_setkey.ipynb #31385b87
+def _icmp(ts: TrafficSelector) -> Icmp:
+    kind, code = divmod(ts.start_port, 256)
+    if ts.start_port == ts.end_port: return Icmp(kind, code)
+    if ts.ports == (kind << 8, kind << 8 | 255): return Icmp(kind, None)
+    raise ValueError(f'{ts}: a policy holds one type of ICMP, with one code or all')
+
+# %% ../nbs/10_setkey.ipynb #80641cb0
 XFRM_ENCR: dict[int, str] = {
     Encryption.AES_CBC: 'cbc(aes)', Encryption.CAMELLIA_CBC: 'cbc(camellia)'}
 # 12, as AES_CBC is: two tables
@@ -118,13 +133,20 @@ def xfrm_script(child: ChildSA, show_keys: bool = False) -> str:
             (src, sport), (dst, dport) = (near, far) if way == 'out' else (far, near)
             sa = child.outbound if way == 'out' else child.inbound
             match = f'src {src} dst {dst}' + f' proto {t.protocol}' * bool(t.protocol)
-            match += f' sport {sport}' * (sport is not None)
-            match += f' dport {dport}' * (dport is not None)
+            match += _xfrm_ports(sport, dport, t.protocol)
             ends = f'src {sa.source} dst {sa.destination} ' if child.mode == 'tunnel' else ''
             if child.mode == 'tunnel' or way != 'fwd':
                 lines.append(f'xfrm policy add {match} dir {way} '
                              f'tmpl {ends}proto esp reqid {child.reqid} mode {child.mode}')
-    return '\n'.join(lines) + '\n'
+    # two pairs of ICMP types may have one direction in common
+    return '\n'.join(dict.fromkeys(lines)) + '\n'
+
+# %% ../nbs/10_setkey.ipynb #12f88208
+def _xfrm_ports(sport: int | Icmp | None, dport: int | Icmp | None, protocol: int) -> str:
+    if protocol in ICMP:
+        if not isinstance(sport, Icmp): return ''
+        return f' type {sport.type}' + f' code {sport.code}' * (sport.code is not None)
+    return f' sport {sport}' * (sport is not None) + f' dport {dport}' * (dport is not None)
 
 # %% ../nbs/10_setkey.ipynb #bf0a897a
 def _with_ports(child: ChildSA) -> list[tuple[EspSA, tuple[int, int] | None]]:
@@ -141,7 +163,7 @@ def _xfrm_state(child: ChildSA, sa: EspSA, ports: tuple[int, int] | None, show: 
     unspecified = '::' if ip_address(sa.source).version == 6 else '0.0.0.0'  # noqa: S104
     return line + (f' encap espinudp {ports[0]} {ports[1]} {unspecified}' if ports else '')
 
-# %% ../nbs/10_setkey.ipynb #0dda759d
+# %% ../nbs/10_setkey.ipynb #35cf563e
 SETKEY_ENCR: dict[int, str] = {
     Encryption.AES_CBC: 'rijndael-cbc', Encryption.CAMELLIA_CBC: 'camellia-cbc'}
 SETKEY_INTEG: dict[int, str] = {Integrity.HMAC_SHA2_256_128: 'hmac-sha2-256'}
@@ -153,7 +175,7 @@ def setkey_script(child: ChildSA, show_keys: bool = False) -> str:
     Raise `ValueError` if no policy can hold its traffic."""
     lines = [_setkey_add(child, sa, ports, show_keys) for sa, ports in _with_ports(child)]
     for t in traffic(child):
-        near, far = f'{t.local}[{_any(t.local_port)}]', f'{t.remote}[{_any(t.remote_port)}]'
+        near, far = t.local + _setkey_port(t.local_port), t.remote + _setkey_port(t.remote_port)
         ways = ('out', near, far, child.outbound), ('in', far, near, child.inbound)
         for way, src, dst, sa in ways:
             ends = f'{sa.source}-{sa.destination}' if child.mode == 'tunnel' else ''
@@ -162,7 +184,10 @@ def setkey_script(child: ChildSA, show_keys: bool = False) -> str:
     return '\n'.join(lines) + '\n'
 
 
-def _any(port: int | None) -> str: return 'any' if port is None else str(port)
+def _setkey_port(port: int | Icmp | None) -> str:
+    if isinstance(port, Icmp):
+        raise ValueError(f'type {port.type} of ICMP fits no policy of setkey; ip xfrm has one')
+    return '[any]' if port is None else f'[{port}]'
 
 
 def _setkey_add(child: ChildSA, sa: EspSA, ports: tuple[int, int] | None, show: bool) -> str:

@@ -4,15 +4,17 @@ Alice begins, Bob responds.
 Nothing here is part of IKE, and nothing here is secret:
 the keys are in keys/, and "random" octets come from a list.
 """
-from collections import deque
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
 from ike_lit.auth import Identity, load_private_key, load_public_key
 from ike_lit.const import ProtocolID
+from ike_lit.ike_sa import ike_sa_init
+from ike_lit.interface import Config, Event
 from ike_lit.nat import Endpoint
-from ike_lit.protocol import IKE, Config, Event
 from ike_lit.proposal import parse_proposals
+from ike_lit.protocol import IKE
 from ike_lit.ts import TrafficSelector
 
 KEYS = Path(__file__).resolve().parent.parent / 'keys'
@@ -27,13 +29,15 @@ def rehearsed(spi: int, exponent: int, nonce: int, esp_spi: bytes,
               iv: int) -> Callable[[int], bytes]:
     """Return a source of octets that count from the given values:
     an SPI c1 c2 c3 ..., a nonce a0 a1 a2 ..."""
-    supply = {8: deque([counting(spi, 8)]),
-              32: deque([counting(exponent, 32), counting(nonce, 32)]),
-              4: deque([esp_spi])}
-    ivs = iter(range(iv, 256))
+    drawn = Counter[int]()  # how often a size was asked for
+    steps = {8: (spi,), 32: (exponent, nonce), 16: (iv,)}
 
     def random(size: int) -> bytes:
-        return counting(next(ivs), 16) if size == 16 else supply[size].popleft()
+        times, drawn[size] = drawn[size], drawn[size] + 1
+        if size == 4: return (int.from_bytes(esp_spi, 'big') + times).to_bytes(4, 'big')
+        if size == 16: return counting(iv + times, 16)
+        round_, which = divmod(times, len(steps[size]))
+        return counting(steps[size][which] + round_, size)
     return random
 
 
@@ -64,16 +68,32 @@ def two_ends(responders: dict, alice: Config | None = None,
     return i, r
 
 
+def family(ike: IKE) -> list[IKE]:
+    "Return an IKE SA with all that have come out of it, oldest first."
+    return [ike, *(member for heir in ike.heirs for member in family(heir))]
+
+
 def deliver(sender: IKE, receiver: IKE, now: float = 0) -> list[bytes]:
-    "Carry what one end has to say to the other, and return it."
-    sent = sender.datagrams_to_send(now)
-    for d in sent: receiver.receive_datagram(d.data, d.source, now, local=d.destination)
+    "Carry what one end, or any of its heirs, has to say to the other, and return it."
+    sent = [d for member in family(sender) for d in member.datagrams_to_send(now)]
+    for d in sent:
+        named = [m for m in family(receiver) if d.data[:16] == m.spi_i + m.spi_r]
+        (named or [receiver])[0].receive_datagram(d.data, d.source, now, local=d.destination)
     return [d.data for d in sent]
 
 
 def talk(one: IKE, other: IKE, now: float = 0) -> None:
     "Carry messages both ways until neither end has anything to say."
     while deliver(one, other, now) or deliver(other, one, now): continue
+
+
+def handshake(alice: IKE, bob: IKE, now: float = 0) -> tuple[IKE, IKE]:
+    """Run the initial exchanges and return both ends.
+
+    Alice's is the candidate that came of her attempt; the attempt itself if none did."""
+    alice.start(ike_sa_init(alice), now)
+    talk(alice, bob, now)
+    return family(alice)[-1], bob
 
 
 def events(ike: IKE) -> list[Event]:

@@ -78,7 +78,8 @@ def test_json_is_one_object_a_line_and_has_no_secrets() -> None:
     done = run('--demo', '--json')
     events = [json.loads(line) for line in done.stdout.splitlines()]
     assert [e['event'] for e in events] == [
-        *['Message'] * 4, 'Established', 'ChildEstablished', *['Message'] * 2, 'Closed']
+        *['Message'] * 4, 'Established', 'ChildEstablished', *['Message'] * 2, 'ChildClosed',
+        'Closed']
     established = events[4]
     assert established['remote_id'] == 'bob.example.org'
     assert established['nat'] == {'supported': True, 'here': False, 'there': False}
@@ -111,7 +112,7 @@ def test_it_stays_up_until_told_to_leave(peer: tuple[str, ...]) -> None:
             session.send_signal(number)
             rest, errors = session.communicate(timeout=20)
         events = [json.loads(line) for line in rest.splitlines()]
-        assert [e.get('payloads') for e in events] == [['Delete'], [], None]
+        assert [e.get('payloads') for e in events] == [['Delete'], [], None, None]
         assert events[-1]['event'] == 'Closed'
         assert session.returncode == 0 and not errors
 

@@ -22,10 +22,11 @@ from cryptography.hazmat.primitives.asymmetric import dh, padding  # noqa: E402
 from cryptography.hazmat.primitives.hashes import SHA256  # noqa: E402
 from ike_lit.const import Encryption, Group  # noqa: E402
 from ike_lit.header import Reader  # noqa: E402
-from ike_lit.ike_sa import INITIAL_EXCHANGES, handshake  # noqa: E402
+from ike_lit.ike_sa import INITIAL_EXCHANGES, ike_sa_init  # noqa: E402
 from ike_lit.ke import GROUPS  # noqa: E402
 from ike_lit.payload import Packet  # noqa: E402
-from ike_lit.protocol import IKE, State  # noqa: E402
+from ike_lit.interface import State  # noqa: E402
+from ike_lit.protocol import IKE  # noqa: E402
 from ike_lit.sk import decrypt, encrypt  # noqa: E402
 
 
@@ -58,9 +59,9 @@ def whole_handshake() -> Callable[[], None]:
     def run() -> None:
         alice = IKE(left, ALICE, BOB, initiator=True, responders=INITIAL_EXCHANGES)
         bob = IKE(right, BOB, ALICE, initiator=False, responders=INITIAL_EXCHANGES)
-        alice.start(handshake(alice), now=0)
+        alice.start(ike_sa_init(alice), now=0)
         while deliver(alice, bob) or deliver(bob, alice): continue
-        if alice.state != State.ESTABLISHED: raise RuntimeError('no handshake')
+        if alice.heirs[0].state != State.ESTABLISHED: raise RuntimeError('no handshake')
     return run
 
 
@@ -99,7 +100,7 @@ def main() -> None:
                  whole_handshake(), bare_primitives(), 60, 10, 'at most 1.5')
     from scapy.contrib.ikev2 import IKEv2
     alice, bob = two_ends(INITIAL_EXCHANGES)
-    alice.start(handshake(alice), now=0)
+    alice.start(ike_sa_init(alice), now=0)
     message, = deliver(alice, bob)
     side_by_side(f'parsing one IKE_SA_INIT request of {len(message)} octets, against scapy',
                  lambda: Packet.parse(Reader(message)), lambda: IKEv2(message), 60, 100,

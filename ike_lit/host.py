@@ -28,7 +28,7 @@ from .nonce import Nonce, Random
 from .payload import Notify, Packet
 from .protocol import IKE, Conversation, fail, keep_alive
 
-# %% ../nbs/20_host.ipynb #f0612ab1
+# %% ../nbs/20_host.ipynb #f3722a6a
 def renew_ike_sa(ike: IKE, fraction: float) -> None:
     "Set the alarms of an IKE SA that has just been established."
     life, timing = ike.timing.ike, ike.timing
@@ -53,10 +53,10 @@ def renew_child(ike: IKE, spi: bytes, fraction: float) -> None:
 
 def watch(ike: IKE) -> None:
     "Ask for a sign of life if there was none for a while (RFC 7296 §2.4)."
-    idle = ike.now - ike.heard
-    if idle >= ike.timing.liveness and not ike.busy: ike.start(liveness(ike), ike.now)
-    wait = ike.timing.liveness - idle if idle < ike.timing.liveness else ike.timing.liveness
-    ike.alarm('liveness', wait, watch)
+    if ike.now >= ike.heard + ike.timing.liveness:
+        if not ike.busy: ike.start(liveness(ike), ike.now)
+        ike.alarm('liveness', ike.timing.liveness, watch)
+    else: ike.alarms['liveness'] = ike.heard + ike.timing.liveness, watch
 
 # %% ../nbs/20_host.ipynb #0b962d01
 COOKIE_SECONDS = 60.0

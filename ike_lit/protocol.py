@@ -7,15 +7,15 @@ __all__ = ['Conversation', 'Responder', 'LAST_ID', 'REFUSALS', 'INITIAL_ONLY', '
            'post', 'send', 'encode', 'retransmit', 'gave_up', 'fail', 'farewell', 'postpone', 'receive', 'opened',
            'receive_response', 'receive_request', 'respond', 'refusal_notify', 'follow', 'refuse', 'keep_alive']
 
-# %% ../nbs/15_protocol.ipynb #1a37e4df
+# %% ../nbs/15_protocol.ipynb #aaa5f565
 import os
 from collections import deque
 from collections.abc import Callable, Generator, Hashable, Mapping
 from dataclasses import dataclass, replace
 
 from .const import (
-    AuthenticationFailed, ChildSaNotFound, Discard, ExchangeType, IkeError, InvalidKePayload, InvalidSyntax,
-    MessageType, NoAnswer, NoProposalChosen, ProtocolID, TemporaryFailure, Type)
+    AuthenticationFailed, ChildSaNotFound, Discard, ExchangeType, IkeError, InvalidKePayload,
+    InvalidSyntax, MessageType, NoAnswer, NoProposalChosen, ProtocolID, TemporaryFailure, Type)
 from .fragment import Reassembly, room, split
 from .header import Header, Reader
 from .interface import (

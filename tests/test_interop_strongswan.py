@@ -3,7 +3,7 @@
 Each test asks strongSwan what *it* thinks.
 
 Run as root, or as any user who may make user namespaces:
-then the whole file runs again inside one.
+then all of tests/test_interop_*.py run again inside one.
 """
 import json
 import os
@@ -11,37 +11,24 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from shutil import which
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key
-from cryptography.hazmat.primitives.serialization import (
-    Encoding, NoEncryption, PrivateFormat, PublicFormat)
 from ike_lit.auth import AUTH
 from ike_lit.const import ProtocolID
 from ike_lit.header import Header, Reader
 from ike_lit.payload import Packet
 from ike_lit.proposal import parse_proposals
 from ike_lit.sk import SK
-from peers.strongswan import PACKAGES, Lab, execute, in_user_namespace, missing
+from interop import INSIDE, command, inside, needs_strongswan, start
+from peers.strongswan import PACKAGES, Lab, execute, in_user_namespace
 from scapy.layers.inet import UDP
 from scapy.utils import rdpcap
 
-INSIDE = os.geteuid() == 0
-lack = missing()
-pytestmark = pytest.mark.skipif(bool(lack), reason=lack or '')
-
-
-def inside(test: Callable) -> Callable | None:
-    """Keep a test for where there are namespaces to work with;
-    elsewhere it runs by way of `test_in_a_user_namespace`."""
-    return test if INSIDE else None
-
-
-PEER, TS = '10.9.0.2', ['--local-ts', '10.1.0.0/24', '--remote-ts', '10.2.0.0/24']
+pytestmark = needs_strongswan
 
 
 @pytest.mark.skipif(bool(os.environ.get('IKE_LIT_INNER')), reason='we are inside')
@@ -50,40 +37,12 @@ def test_in_a_user_namespace(tmp_path: Path) -> None:
     some = ['-k', 'test_camellia_method_14']
     others = ['--deselect', f'{__file__}::test_in_a_user_namespace']
     command = [sys.executable, '-m', 'pytest', '-q', '-p', 'no:cacheprovider',
-               f'--basetemp={tmp_path / "inner"}', __file__, *(some if INSIDE else others)]
+               f'--basetemp={tmp_path / "inner"}', *(some if INSIDE else others),
+               *sorted(Path(__file__).parent.glob('test_interop_*.py'))]
     env = {**os.environ, 'IKE_LIT_INNER': '1', 'CI': ''}
     done = execute(in_user_namespace(command), timeout=300, env=env)
     assert done.returncode == 0, done.stdout + done.stderr
     assert 'passed' in done.stdout
-
-
-@pytest.fixture(scope='module')
-def keys(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    "Key pairs of both ends, and of a stranger."
-    folder = tmp_path_factory.mktemp('keys')
-    for name in 'left', 'right', 'stranger':
-        key = generate_private_key(65537, 2048)
-        private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-        public = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
-        (folder / f'{name}.key').write_bytes(private)
-        (folder / f'{name}.pub').write_bytes(public)
-    return folder
-
-
-@pytest.fixture(scope='module')
-def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
-    with Lab(tmp_path_factory.mktemp('lab')) as made: yield made
-
-
-def start(lab: Lab, keys: Path, **more: str) -> None:
-    lab.start(left_pub=keys / 'left.pub', right_key=keys / 'right.key',
-              right_pub=keys / 'right.pub', **more)
-
-
-def command(keys: Path, *options: str, peer: str = PEER, selectors: list[str] = TS) -> list[str]:
-    return [sys.executable, '-m', 'ike_lit.initiator', peer, '--local-id', 'alice.example.org',
-            '--remote-id', 'bob.example.org', '--json', '--private-key', str(keys / 'left.key'),
-            '--peer-key', str(keys / 'right.pub'), *selectors, *options]
 
 
 @contextmanager
@@ -244,20 +203,6 @@ def test_the_peer_deletes(lab: Lab, keys: Path) -> None:
         rest, errors = session.communicate(timeout=20)
         assert session.returncode == 0 and not errors
         assert json.loads(rest.splitlines()[-1])['event'] == 'Closed'
-
-
-@inside
-def test_the_peer_wants_to_rekey_is_told_no_and_leaves(lab: Lab, keys: Path) -> None:
-    start(lab, keys)
-    with established(lab, keys) as (_, __, ___, session):
-        lab.swanctl('--rekey', '--child', 'net')
-        # strongSwan takes the answer as a wish to begin anew:
-        # it deletes the IKE SA, and we leave in order
-        rest, errors = session.communicate(timeout=20)
-        assert session.returncode == 0 and not errors
-        last = json.loads(rest.splitlines()[-1])
-        assert last == {'event': 'Closed', 'error': None, 'type': None}
-    assert re.search(r'parsed CREATE_CHILD_SA response \d+ \[ N\(NO_ADD_SAS\) \]', lab.log())
 
 
 # Refusals: what a person is told, and the exit status

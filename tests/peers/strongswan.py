@@ -1,34 +1,38 @@
-"""Debian's strongSwan as the responder, in a network namespace: a real peer for the tests.
+"""Debian's strongSwan, in a network namespace: a real peer for the tests, as responder or as initiator.
 
     lab: left, 10.9.0.1 and fd09::1 (the program under test) ---- right, 10.9.0.2 and fd09::2 (charon)
     inner networks: 10.1.0.0/24 and fd01::/64 ---- 10.2.0.0/24 and fd02::/64
+    10.9.0.3, left: a relay that loses, doubles and reorders what either end sends to it (relay.py)
 
 charon does ESP in user space (kernel-libipsec), so the kernel needs none, but only inside UDP: without
-NAT_DETECTION_*_IP notifies from the initiator it refuses the Child SA. Needs root: see in_user_namespace.
+NAT_DETECTION_*_IP notifies from our program it refuses the Child SA. Needs root: see in_user_namespace.
 """
 from __future__ import annotations
 
+import json
 import os
+import re
 import secrets
-import select
 import shutil
-import socket
-import struct
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from string import Template
 from subprocess import PIPE
-from typing import Any
+from typing import Any, TypeVar
 
+T = TypeVar('T')
+Settings = Mapping[str, Any]  # of a section in strongSwan's files; a value may be a section itself
 PACKAGES = ('iproute2 charon-systemd strongswan-swanctl libcharon-extra-plugins libstrongswan-extra-plugins'
             ' tshark')
 PATH = os.environ.get('PATH', os.defpath) + ':/usr/sbin:/sbin'  # a user's own may lack the last two
 ENV = {**os.environ, 'PATH': PATH}
 Argv = Sequence[str | Path]
+HERE = Path(__file__).resolve().parent
+LEFT, RIGHT, RELAY = '10.9.0.1', '10.9.0.2', '10.9.0.3'
 LIBIPSEC = Path('/usr/lib/ipsec/plugins/libstrongswan-kernel-libipsec.so')
 # openssl, if it is installed, does what it can, the others do the rest
 CRYPTO = ('openssl gcrypt gmp aes sha1 sha2 mgf1 hmac kdf xcbc ccm gcm chapoly curve25519'
@@ -70,9 +74,10 @@ swanctl {
 SWANCTL_CONF = Template('''connections { lab {
   version = 2
   local_addrs = %any
-  remote_addrs = %any
+  remote_addrs = 10.9.0.1, %any
   proposals = $ike
   mobike = no
+  $connection
   local {
     auth = $local_auth
     pubkeys = right.pub
@@ -87,8 +92,12 @@ SWANCTL_CONF = Template('''connections { lab {
     local_ts = $local_ts
     remote_ts = $remote_ts
     esp_proposals = $esp
+    $child
   } }
 } }
+pools {
+  $pools
+}
 ''')
 
 
@@ -109,6 +118,29 @@ def missing() -> str | None:
 def in_user_namespace(argv: Sequence[str]) -> list[str]:
     """Return the command that runs `argv` as root of a user namespace of its own, where a Lab works."""
     return [*AS_ROOT, 'sh', '-c', IN_NAMESPACE, 'sh', *argv]
+
+
+def settings(tree: Settings | None) -> str:
+    """Return the lines of a section; what is said there later replaces what was said before."""
+    return '\n'.join(f'{key} {{\n{settings(value)}\n}}' if isinstance(value, Mapping) else f'{key} = {value}'
+                     for key, value in (tree or {}).items())
+
+
+def parse_raw(text: str) -> dict[str, Any]:
+    """Read what `swanctl --raw` prints; a list, as of traffic selectors, becomes a list."""
+    stack: list[dict[str, Any]] = [{}]
+    for section, key, value, _ in re.findall(r'(\S+) \{|([^\s={}]+)=(\[[^]]*\]|[^\s}]*)|(\})', text):
+        if section: stack.append(stack[-1].setdefault(section, {}))
+        elif key: stack[-1][key] = value[1:-1].split() if value[:1] == '[' else value
+        else: stack.pop()
+    return stack[0]
+
+
+def poll(condition: Callable[[], T], timeout: float = 10) -> T:
+    """Return what the condition returns as soon as that is true, or the last of it after the timeout."""
+    deadline = time.monotonic() + timeout
+    while not (found := condition()) and time.monotonic() < deadline: time.sleep(0.02)
+    return found
 
 
 def execute(argv: Argv, **kw: Any) -> subprocess.CompletedProcess[str]:
@@ -149,6 +181,7 @@ class Lab:
                 self._ip('-n', side, 'link', 'set', 'veth', 'up')
             for n, side in enumerate((self.left, self.right), 1):
                 self._ip('-n', side, '-batch', '-', input=ADDRESSES.substitute(n=n))
+            self._ip('-n', self.left, 'addr', 'add', f'{RELAY}/24', 'dev', 'veth')
             cleanup.callback(self.stop)
             self._cleanup = cleanup.pop_all()
         return self
@@ -161,8 +194,13 @@ class Lab:
               ike: str = 'camellia256-sha256-modp2048', esp: str = 'camellia256-sha256',
               left_id: str = 'alice.example.org', right_id: str = 'bob.example.org',
               remote_auth: str = 'pubkey', local_auth: str = 'pubkey',
-              local_ts: str = '10.2.0.0/24', remote_ts: str = '10.1.0.0/24', extra: str = '') -> None:
-        """Start charon anew with this configuration (`extra`: lines for charon { })."""
+              local_ts: str = '10.2.0.0/24', remote_ts: str = '10.1.0.0/24', extra: str = '',
+              connection: Settings | None = None, child: Settings | None = None,
+              pools: Settings | None = None) -> None:
+        """Start charon anew with this configuration (`extra`: lines for charon { }).
+
+        The last three are added to connections { lab { } }, to its children { net { } }, and to pools { }.
+        As initiator charon calls 10.9.0.1, or what `connection` has for remote_addrs."""
         self.stop()
         shutil.rmtree(self.home, ignore_errors=True)
         files = {'pubkey/left.pub': left_pub, 'pubkey/right.pub': right_pub, 'private/right.pem': right_key}
@@ -175,7 +213,8 @@ class Lab:
         (self.home / 'strongswan.conf').write_text(STRONGSWAN_CONF.substitute(crypto=crypto, extra=extra))
         (self.home / 'swanctl.conf').write_text(SWANCTL_CONF.substitute(
             ike=ike, esp=esp, left_id=left_id, right_id=right_id, remote_auth=remote_auth,
-            local_auth=local_auth, local_ts=local_ts, remote_ts=remote_ts))
+            local_auth=local_auth, local_ts=local_ts, remote_ts=remote_ts,
+            connection=settings(connection), child=settings(child), pools=settings(pools)))
         with (self.home / 'charon.log').open('a') as log:  # charon itself opens it a second time
             self._charon = self._popen(self.right, ['./charon-systemd'], stdout=log, stderr=log,
                                        start_new_session=True, **self._place())
@@ -199,22 +238,26 @@ class Lab:
         self._cleanup.callback(end, process)
         return process
 
-    def swanctl(self, *args: str) -> str:
-        """Return what swanctl says to charon's side."""
-        done = execute(['ip', 'netns', 'exec', self.right, './swanctl', *args], **self._place())
+    def swanctl(self, *args: str, timeout: float = 30) -> str:
+        """Return what swanctl says to charon's side, such as `--initiate --child net`,
+        `--rekey --ike lab`, `--terminate --child net`. Raise `RuntimeError` if charon could not do it."""
+        argv = ['ip', 'netns', 'exec', self.right, './swanctl', *args]
+        done = execute(argv, timeout=timeout, **self._place())
         if done.returncode:
             # --load-all tries a dozen directories that we don't have
             said = [line for line in done.stderr.splitlines() if not line.startswith('opening directory')]
-            raise RuntimeError('\n'.join([f'swanctl {" ".join(args)}:', *said, self._tail()]))
+            raise RuntimeError('\n'.join([f'swanctl {" ".join(args)}:', done.stdout, *said, self._tail()]))
         return done.stdout
 
     def sas(self) -> str:
         """Return charon's SAs for people."""
         return self.swanctl('--list-sas')
 
-    def sas_raw(self) -> str:
-        """Return charon's SAs for programs."""
-        return self.swanctl('--list-sas', '--raw')
+    def list_sas(self) -> list[dict[str, Any]]:
+        """Return charon's IKE SAs: the keys of vici's list-sa event, and under `child-sas` a list."""
+        lines = self.swanctl('--list-sas', '--raw').splitlines()
+        found = [sa for line in lines for sa in parse_raw(line).get('event', {}).values()]
+        return [{**sa, 'child-sas': list(sa.get('child-sas', {}).values())} for sa in found]
 
     def log(self) -> str:
         """Return what charon has logged since its start."""
@@ -224,7 +267,7 @@ class Lab:
     def capture(self, name: str = 'ike.pcap') -> Iterator[Path]:
         """Record every frame that passes the left side; the file is complete after the context."""
         pcap = self.home.parent / name
-        process = self.popen([sys.executable, __file__, 'veth', pcap], start_new_session=True)
+        process = self.popen([sys.executable, HERE / 'capture.py', 'veth', pcap], start_new_session=True)
         if process.stdout is None or not process.stdout.readline():
             raise RuntimeError(f'no capture: {process.communicate()[1]}')
         try:
@@ -233,6 +276,23 @@ class Lab:
             _, trouble = process.communicate(timeout=10)  # closes its stdin: the sign to finish
         if process.returncode:
             raise RuntimeError(f'capture: {trouble}')
+
+    @contextmanager
+    def relay(self, **options: float) -> Iterator[dict[str, int]]:
+        """Run the relay (see relay.py for its options); it counts in the dictionary, after the context."""
+        argv = [sys.executable, HERE / 'relay.py', RELAY, LEFT, RIGHT]
+        process = self.popen([*argv, *(f'--{name}={value}' for name, value in options.items())])
+        if process.stdout is None or not process.stdout.readline():
+            raise RuntimeError(f'no relay: {process.communicate()[1]}')
+        counts: dict[str, int] = {}
+        try:
+            yield counts
+        finally:
+            process.terminate()
+            told, trouble = process.communicate(timeout=10)
+        if process.returncode:
+            raise RuntimeError(f'relay: {trouble}')
+        counts |= json.loads(told)
 
     def _wait(self, timeout: float = 10) -> None:
         deadline = time.monotonic() + timeout
@@ -261,22 +321,3 @@ class Lab:
         done = execute(['ip', *args], **kw)
         if done.returncode:
             raise RuntimeError(f'ip {" ".join(args)}: {done.stderr}')
-
-
-def record(interface: str, path: str) -> None:
-    """Write what passes an interface to a pcap file, until stdin is closed and nothing is left to read."""
-    with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0) as frames, Path(path).open('wb') as pcap:
-        frames.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 22)
-        frames.bind((interface, 3))  # from here on every protocol (ETH_P_ALL), of no other interface
-        pcap.write(struct.pack('<IHHiIII', 0xA1B2C3D4, 2, 4, 0, 0, 65535, 1))
-        print('listening', flush=True)
-        while frames in select.select([frames, sys.stdin], [], [])[0]:
-            frame, now = frames.recv(65535), time.time()
-            pcap.write(struct.pack('<IIII', int(now), int(now % 1 * 1e6), len(frame), len(frame)) + frame)
-        _, lost = struct.unpack('II', frames.getsockopt(263, 6, 8))  # SOL_PACKET, PACKET_STATISTICS
-    if lost:
-        sys.exit(f'{lost} frames came too fast')
-
-
-if __name__ == '__main__':
-    record(*sys.argv[1:])

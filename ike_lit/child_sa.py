@@ -68,7 +68,7 @@ def traffic_payloads(ike: IKE, asked: Wish) -> tuple[Payload, ...]:
     "Return the payloads that come last in a request."
     return TSi(asked.local_ts), TSr(asked.remote_ts), *transport_mode(ike)
 
-# %% ../nbs/16_child_sa.ipynb #c777230d
+# %% ../nbs/16_child_sa.ipynb #7eb6fd08
 @dataclass(frozen=True, repr=False)
 class Fresh:
     "What the keys of a Child SA are made from (RFC 7296 §2.17). It may hold a secret; no repr."
@@ -84,7 +84,8 @@ def make_child(ike: IKE, suite: Proposal, spi_in: bytes, local_ts: tuple[Traffic
 
     Raise `NoProposalChosen` for one that could not work."""
     if int.from_bytes(suite.spi, 'big') < RESERVED_SPIS:
-        raise NoProposalChosen(f'the peer wants to receive under the reserved SPI {suite.spi.hex()}')
+        raise NoProposalChosen('the peer wants to receive under the reserved SPI '
+                               f'{suite.spi.hex()}')
     if suite.spi in {child.outbound.spi for child in ike.children.values()}:
         raise NoProposalChosen(f'the peer receives under the SPI {suite.spi.hex()} already')
     if ike.nat.found and ike.config.mode == 'transport':

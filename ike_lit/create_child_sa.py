@@ -204,7 +204,7 @@ def fresh_ike_sa(ike: IKE, a: Agreement, *, initiator: bool) -> IKE:
     heir.become(State.ESTABLISHED)
     return heir
 
-# %% ../nbs/19_create_child_sa.ipynb #17ff2fac
+# %% ../nbs/19_create_child_sa.ipynb #382919ce
 def respond_rekey_ike_sa(ike: IKE, request: Packet, sa: SA, ni: bytes) -> Packet:
     "Grant a new IKE SA (RFC 7296 §1.3.2, §2.8.2, §2.25.2)."
     if ike.doing not in (None, Doing.REKEY_IKE): raise TemporaryFailure(f'we are {ike.doing}')
@@ -213,7 +213,8 @@ def respond_rekey_ike_sa(ike: IKE, request: Packet, sa: SA, ni: bytes) -> Packet
     if not any(suite.spi): raise NoProposalChosen('an IKE SA with the SPI zero')
     if ke.group != group:
         raise InvalidKePayload(f'KE of group {ke.group}, we want {group}', group.to_bytes(2, 'big'))
-    dh, nr, spi_r = DiffieHellman(group, ike.random), ike.random(NONCE_SIZE), new_ike_spi(ike.random)
+    dh, nr = DiffieHellman(group, ike.random), ike.random(NONCE_SIZE)
+    spi_r = new_ike_spi(ike.random)
     agreement = Agreement(suite.spi, spi_r, suite, dh.derive(ke.public), ni, nr)
     heir = fresh_ike_sa(ike, agreement, initiator=False)
     if ike.doing == Doing.REKEY_IKE:

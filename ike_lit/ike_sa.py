@@ -117,11 +117,12 @@ def fragmentation(config: Config) -> tuple[Notify, ...]:
     "Return the notification that we know about fragments, if we are to use them (RFC 7383 §2.3)."
     return (Notify(MessageType.IKEV2_FRAGMENTATION_SUPPORTED),) if config.datagram else ()
 
-# %% ../nbs/17_ike_sa.ipynb #817c4294
+# %% ../nbs/17_ike_sa.ipynb #7ecbd72c
 def repeated_cookie(wanted: Notify, before: tuple[Notify, ...], tries: int) -> tuple[Notify]:
     """Return the cookie to send back (RFC 7296 §2.6).
 
-    Raise `InvalidSyntax` unless it has 1 to 64 octets, is news, and the detours are not too many."""
+    Raise `InvalidSyntax` unless it has 1 to 64 octets, is news,
+    and the detours are not too many."""
     if not 1 <= len(wanted.data) <= 64:
         raise InvalidSyntax(f'a cookie of {len(wanted.data)} octets')
     if before and before[0].data == wanted.data: raise InvalidSyntax('the same cookie again')
@@ -140,7 +141,8 @@ def wanted_group(wanted: Notify, offer: SA, current: Group, tries: int = 1) -> G
     if group == current or group not in GROUPS or not offered:
         raise InvalidKePayload(f'the peer asks for group {group}, '
                                'which is not in our offer or was just used')
-    if tries > DETOURS: raise InvalidKePayload(f'the peer asks for {group}, after {DETOURS} detours')
+    if tries > DETOURS:
+        raise InvalidKePayload(f'the peer asks for {group}, after {DETOURS} detours')
     return group
 
 # %% ../nbs/17_ike_sa.ipynb #6ec128ed

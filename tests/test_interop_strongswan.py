@@ -65,7 +65,7 @@ def established(lab: Lab, keys: Path, *options: str,
         rest, errors = session.communicate(timeout=20)
         assert session.returncode == 0 and not errors
         last = [json.loads(line)['event'] for line in rest.splitlines()]
-        assert last == ['Message', 'Message', 'Closed']  # Delete, its answer
+        assert last == ['Message', 'Message', 'ChildClosed', 'Closed']  # Delete, its answer
         assert 'ESTABLISHED' not in lab.sas()
 
 

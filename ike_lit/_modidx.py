@@ -223,6 +223,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                               'ike_lit.host.drop': ('host.html#drop', 'ike_lit/host.py'),
                               'ike_lit.host.enter': ('host.html#enter', 'ike_lit/host.py'),
                               'ike_lit.host.established': ('host.html#established', 'ike_lit/host.py'),
+                              'ike_lit.host.expire_child': ('host.html#expire_child', 'ike_lit/host.py'),
                               'ike_lit.host.find': ('host.html#find', 'ike_lit/host.py'),
                               'ike_lit.host.forget': ('host.html#forget', 'ike_lit/host.py'),
                               'ike_lit.host.fraction': ('host.html#fraction', 'ike_lit/host.py'),

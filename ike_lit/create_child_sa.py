@@ -50,12 +50,13 @@ def ask(ike: IKE, sa: SA, before: tuple[Payload, ...] = (), after: tuple[Payload
     if not response.notify(MessageType.TEMPORARY_FAILURE): ike.refused_since = None
     return response, ni.data, dh
 
-# %% ../nbs/19_create_child_sa.ipynb #d58bb535
+# %% ../nbs/19_create_child_sa.ipynb #b73f9c69
 def create_child(ike: IKE) -> Conversation:
     "Ask for another Child SA (RFC 7296 §1.3.1)."
     if moved(ike, create_child): return
     asked = wish(ike)
-    if any(carries(child, asked) for child in ike.children.values()): return
+    if any(carries(child, asked) for spi, child in ike.children.items()
+           if spi not in ike.replaced): return
     ike.doing = Doing.CREATE_CHILD
     response, ni, dh = yield from ask(ike, SA(asked.proposals), after=traffic_payloads(ike, asked))
     try: install(ike, granted(ike, asked, response, ni, dh))
@@ -123,11 +124,13 @@ def rekey_child(ike: IKE, spi: bytes) -> Conversation:
     if rival and rival.child: expect_delete(ike, rival.child.inbound.spi)
     yield from delete_child(ike, spi)
 
-# %% ../nbs/19_create_child_sa.ipynb #eaec5033
+# %% ../nbs/19_create_child_sa.ipynb #fe594865
 def respond_create_child_sa(ike: IKE, request: Packet) -> Packet:
     "CREATE_CHILD_SA as the one who is asked (RFC 7296 §1.3, §2.25)."
     # RFC 7296 §2.25.2, for an IKE SA that is being rekeyed or closed
     if ike.successor or ike.doing == Doing.CLOSE: raise TemporaryFailure('this IKE SA is closing')
+    # one of two new IKE SAs, and we don't know yet which of them stays
+    if 'redundant' in ike.alarms: raise TemporaryFailure('this IKE SA is not settled')
     sa, ni = request.one(SA), request.one(Nonce).data
     if sa.proposals[0].protocol == ProtocolID.IKE: return respond_rekey_ike_sa(ike, request, sa, ni)
     if ike.doing == Doing.REKEY_IKE: raise TemporaryFailure('we are rekeying the IKE SA')
@@ -148,6 +151,8 @@ def child_to_rekey(ike: IKE, which: Notify) -> ChildSA:
 
     Raise `ChildSaNotFound` or `TemporaryFailure`."""
     found = [c for c in ike.children.values() if c.outbound.spi == which.spi]
+    if not found and ike.doing in (Doing.CREATE_CHILD, Doing.REKEY_CHILD):
+        raise TemporaryFailure('that Child SA may be the one that we are waiting for')
     if not found or which.protocol != ProtocolID.ESP:
         raise ChildSaNotFound(f'no Child SA with the SPI {which.spi.hex()}', which.spi)
     if ike.doing == Doing.DELETE_CHILD and ike.target == found[0].inbound.spi:

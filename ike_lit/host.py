@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['COOKIE_SECONDS', 'REPLIES', 'PASSING_LIMIT', 'PASSING_SECONDS', 'COOKIE_THRESHOLD', 'renew_ike_sa', 'renew_child',
-           'watch', 'Cookies', 'Host', 'find', 'stranger', 'complain', 'settle', 'enter', 'fraction', 'react',
-           'established', 'release', 'passes', 'forget', 'drop']
+           'expire_child', 'watch', 'Cookies', 'Host', 'find', 'stranger', 'complain', 'settle', 'enter', 'fraction',
+           'react', 'established', 'release', 'passes', 'forget', 'drop']
 
 # %% ../nbs/20_host.ipynb #309b1b81
 import hashlib
@@ -22,7 +22,7 @@ from .header import Header, Reader
 from .ike_sa import ike_sa_init
 from .informational import delete_child, delete_ike_sa, liveness
 from .interface import (
-    ChildEstablished, Closed, Config, Datagram, Dropped, Established, Event, State, Timing)
+    ChildEstablished, Closed, Config, Datagram, Doing, Dropped, Established, Event, State, Timing)
 from .nat import Endpoint
 from .nonce import Nonce, Random
 from .payload import Notify, Packet
@@ -47,8 +47,15 @@ def renew_child(ike: IKE, spi: bytes, fraction: float) -> None:
     if life.soft:
         ike.alarm(('rekey', spi), life.jittered(fraction),
                   lambda a: a.start(rekey_child(a, spi), a.now))
-    if life.hard:
-        ike.alarm(('expire', spi), life.hard, lambda a: a.start(delete_child(a, spi), a.now))
+    if life.hard: ike.alarm(('expire', spi), life.hard, lambda a: expire_child(a, spi))
+
+
+def expire_child(ike: IKE, spi: bytes) -> None:
+    "End a Child SA whose time is up, and the IKE SA if it should have been replaced by now."
+    if spi in ike.replaced or (ike.doing, ike.target) == (Doing.DELETE_CHILD, spi): ike.forget(spi)
+    elif not ike.timing.child.soft: ike.start(delete_child(ike, spi), ike.now)
+    # RFC 7296 §2.8: if an SA has expired and rekeying it fails, close the IKE SA too
+    else: fail(ike, IkeError('the Child SA was not replaced in time'))
 
 
 def watch(ike: IKE) -> None:
@@ -94,7 +101,7 @@ class Cookies:
 # %% ../nbs/20_host.ipynb #a2e92867
 REPLIES = 10  # of both kinds, in a second
 
-# %% ../nbs/20_host.ipynb #84ae6e5d
+# %% ../nbs/20_host.ipynb #ec943979
 PASSING_LIMIT = 100  # SAs that are half open or closed
 PASSING_SECONDS = 30.0
 COOKIE_THRESHOLD = 10  # half-open SAs from which on strangers need a cookie
@@ -163,7 +170,8 @@ class Host:
             at, _, ike = self._timers[0]
             due = ike.next_timer()
             if due is not None and due <= at: return at
-            heappop(self._timers)  # it was set to another time, or is not needed any longer
+            heappop(self._timers)  # it is not needed any longer, or was set to another time
+            if due is not None: heappush(self._timers, (due, next(self._serial), ike))
         return None
 
     def handle_timer(self, now: float) -> None:

@@ -6,6 +6,7 @@ the keys are in keys/, and "random" octets come from a list.
 """
 from collections import Counter
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 from ike_lit.auth import Identity, load_private_key, load_public_key
@@ -19,6 +20,9 @@ from ike_lit.ts import TrafficSelector
 
 KEYS = Path(__file__).resolve().parent.parent / 'keys'
 ALICE, BOB = Endpoint('192.0.2.1', 500), Endpoint('192.0.2.2', 500)
+
+
+private_key, public_key = cache(load_private_key), cache(load_public_key)  # 45 ms each
 
 
 def counting(first: int, size: int) -> bytes:
@@ -49,11 +53,11 @@ def configs(ike: str = 'camellia256-sha256-modp2048', esp: str = 'camellia256-sh
     right = (TrafficSelector.from_text('10.2.0.0/24'),)
     common = {'ike': parse_proposals(ike, ProtocolID.IKE),
               'esp': parse_proposals(esp, ProtocolID.ESP), **changes}
-    return (Config(alice, bob, load_private_key(KEYS / 'initiator.key'),
-                   load_public_key(KEYS / 'responder.pub'),
+    return (Config(alice, bob, private_key(KEYS / 'initiator.key'),
+                   public_key(KEYS / 'responder.pub'),
                    local_ts=left, remote_ts=right, **common),
-            Config(bob, alice, load_private_key(KEYS / 'responder.key'),
-                   load_public_key(KEYS / 'initiator.pub'),
+            Config(bob, alice, private_key(KEYS / 'responder.key'),
+                   public_key(KEYS / 'initiator.pub'),
                    local_ts=right, remote_ts=left, **common))
 
 

@@ -460,6 +460,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                   'ike_lit.protocol.IKE.receive_datagram': ('protocol.html#ike.receive_datagram', 'ike_lit/protocol.py'),
                                   'ike_lit.protocol.IKE.start': ('protocol.html#ike.start', 'ike_lit/protocol.py'),
                                   'ike_lit.protocol.IKE.tell': ('protocol.html#ike.tell', 'ike_lit/protocol.py'),
+                                  'ike_lit.protocol.IKE.timing': ('protocol.html#ike.timing', 'ike_lit/protocol.py'),
                                   'ike_lit.protocol.Pending': ('protocol.html#pending', 'ike_lit/protocol.py'),
                                   'ike_lit.protocol.Rival': ('protocol.html#rival', 'ike_lit/protocol.py'),
                                   'ike_lit.protocol.advance': ('protocol.html#advance', 'ike_lit/protocol.py'),

@@ -22,7 +22,7 @@ from .header import Header, Reader
 from .ike_sa import ike_sa_init
 from .informational import delete_child, delete_ike_sa, liveness
 from .interface import (
-    ChildEstablished, Closed, Config, Datagram, Doing, Dropped, Established, Event, State, Timing)
+    ChildEstablished, Closed, Config, Datagram, Doing, Dropped, Established, Event, State)
 from .nat import Endpoint
 from .nonce import Nonce, Random
 from .payload import Notify, Packet
@@ -111,8 +111,8 @@ class Host:
     "All IKE SAs of one end, without input or output."
 
     def __init__(self, configs: tuple[Config, ...] = (), *, random: Random = os.urandom,
-                 timing: Timing | None = None, cookie_threshold: int = COOKIE_THRESHOLD):
-        self.configs, self.random, self.timing = configs, random, timing or Timing()
+                 cookie_threshold: int = COOKIE_THRESHOLD):
+        self.configs, self.random = configs, random
         self.cookies, self.cookie_threshold = Cookies(random), cookie_threshold
         self.sas: dict[bytes, list[IKE]] = {}  # by the SPI that we have given
         self.first: dict[bytes, IKE] = {}  # by the first message that was answered
@@ -134,7 +134,7 @@ class Host:
                 natt: tuple[Endpoint, Endpoint] | None = None) -> IKE:
         "Begin an IKE SA with a peer; return the attempt."
         ike = IKE(config, local, remote, initiator=True, responders=RESPONDERS,
-                  random=self.random, timing=self.timing)
+                  random=self.random)
         ike.natt = natt
         self.sas[ike.spi_i] = [ike]
         self.start(ike, ike_sa_init(ike), now)
@@ -223,7 +223,7 @@ def stranger(host: Host, data: bytes, addr: Endpoint, now: float, here: Endpoint
             host._outbox.append(Datagram(answer, here, addr))
             raise Discard('a stranger is asked for a cookie')
     return IKE(host.configs[0], here, addr, initiator=False, responders=RESPONDERS,
-               random=host.random, timing=host.timing, configs=host.configs)
+               random=host.random, configs=host.configs)
 
 
 def complain(host: Host, data: bytes, addr: Endpoint, here: Endpoint, now: float,

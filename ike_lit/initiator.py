@@ -30,7 +30,7 @@ from .interface import (
     ChildClosed, ChildEstablished, ChildFailed, Closed, Datagram, Established, Event, Rekeyed)
 from .nat import Endpoint, unwrap
 from .options import (
-    add_options, config_from, connection_words, timing_from, write_keylog)
+    add_options, config_from, connection_words, write_keylog)
 from .protocol import IKE
 from .report import as_json, keylog_row, report, script_lines
 
@@ -308,7 +308,7 @@ def connect(args: argparse.Namespace) -> int:
     try:
         heres = [endpoint(sock, natt) for sock, natt in zip(sockets, (False, True), strict=True)]
         config_from(args, heres[0].host, there)  # a mistake is told before anything is sent
-        session = Session(Host(timing=timing_from(args)), args, sys.stdout)
+        session = Session(Host(), args, sys.stdout)
         return asyncio.run(session.run(dict(zip(heres, sockets, strict=True))))
     finally:
         for sock in sockets: sock.close()

@@ -161,7 +161,8 @@ def config_from(args: argparse.Namespace, here: str, there: str) -> Config:
         packet=selectors(args.packet) if args.packet else None,  # type: ignore[arg-type]
         single_pair=args.single_pair, childless='force' if args.childless else 'allow',
         datagram=args.datagram, request=request, pool=pool_from(args),
-        require_request=args.require_request, initial_contact=args.initial_contact)
+        require_request=args.require_request, initial_contact=args.initial_contact,
+        timing=timing_from(args))
 
 
 def pool_from(args: argparse.Namespace) -> Pool | None:

@@ -61,12 +61,11 @@ class IKE:
 
     def __init__(self, config: Config, local: Endpoint, remote: Endpoint, *, initiator: bool,
                  responders: Mapping[ExchangeType, Responder], random: Random = os.urandom,
-                 timing: Timing | None = None, spi_i: bytes = b'',
-                 configs: tuple[Config, ...] = ()):
+                 spi_i: bytes = b'', configs: tuple[Config, ...] = ()):
         self.config, self.local, self.remote, self.initiator = config, local, remote, initiator
         self.configs = configs or (config,)  # of all who may be calling
         self.natt: tuple[Endpoint, Endpoint] | None = None  # ours and the peer's for port 4500
-        self.responders, self.random, self.timing = responders, random, timing or Timing()
+        self.responders, self.random = responders, random
         self.state = State.INITIAL
         self.spi_i = spi_i or (new_ike_spi(random) if initiator else bytes(8))
         self.spi_r = bytes(8)
@@ -174,6 +173,11 @@ class IKE:
         self.tell(Closed(error))
 
     @property
+    def timing(self) -> Timing:
+        "How patient we are with this peer."
+        return self.config.timing
+
+    @property
     def busy(self) -> bool:
         "True while a conversation is under way."
         return bool(self._conversations)
@@ -204,7 +208,7 @@ class IKE:
 def beget(ike: IKE, *, initiator: bool, spi_i: bytes) -> IKE:
     "Return an IKE SA with the same peer; it is added to the heirs of this one."
     heir = IKE(ike.config, ike.local, ike.remote, initiator=initiator, responders=ike.responders,
-               random=ike.random, timing=ike.timing, spi_i=spi_i)
+               random=ike.random, spi_i=spi_i)
     for name in 'natt', 'nat', 'peer_hashes', 'fragments', 'proof', 'leased', 'now', 'heard':
         setattr(heir, name, getattr(ike, name))
     ike.heirs.append(heir)

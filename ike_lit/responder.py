@@ -16,7 +16,7 @@ from ipaddress import ip_address
 from .host import COOKIE_THRESHOLD, Host
 from .initiator import Program, endpoint
 from .interface import Config
-from .options import add_options, config_from, connection_words, timing_from
+from .options import add_options, config_from, connection_words
 
 # %% ../nbs/24_responder.ipynb #51cb405a
 def configs_from(args: argparse.Namespace, argv: list[str],
@@ -76,8 +76,7 @@ def main(argv: list[str] | None = None) -> int:
         if ip_address(args.listen).is_unspecified:
             raise ValueError(f'--listen {args.listen}: name one address of this machine; '
                              'NAT detection must know it')
-        host = Host(configs_from(args, argv, parser), timing=timing_from(args),
-                    cookie_threshold=args.cookie_threshold)
+        host = Host(configs_from(args, argv, parser), cookie_threshold=args.cookie_threshold)
         for port in args.port, args.nat_port:
             sockets.append(socket.socket(family, socket.SOCK_DGRAM))
             try: sockets[-1].bind((args.listen, port))

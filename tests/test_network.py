@@ -19,9 +19,9 @@ NEVER = Lifetime()
 
 
 def two_hosts(seed: int, timing: Timing, **bad: float) -> tuple[Network, Host, Host]:
-    left, right = configs()
+    left, right = configs(timing=timing)
     random = Random(seed).randbytes  # noqa: S311  # the same in every run is the point
-    alice, bob = Host(random=random, timing=timing), Host((right,), random=random, timing=timing)
+    alice, bob = Host(random=random), Host((right,), random=random)
     network = Network({ALICE: alice, BOB: bob}, seed=seed, **bad)
     alice.connect(left, ALICE, BOB, now=0)
     return network, alice, bob

@@ -322,7 +322,7 @@ def complain(what: object) -> int:
 
 def main(argv: list[str] | None = None) -> int:
     "Run the command line."
-    parser, argv = build_parser(), sys.argv[1:] if argv is None else argv
+    parser, argv, where = build_parser(), sys.argv[1:] if argv is None else argv, ''
     args = parser.parse_args(argv)
     if bool(args.connection) != bool(args.config):
         parser.error('--config and --connection go together')
@@ -332,11 +332,12 @@ def main(argv: list[str] | None = None) -> int:
         if args.connection not in words:
             names = ', '.join(words)
             return complain(f'{args.config}: no connection {args.connection!r}, but {names}')
+        where = f'{args.config}: connection {args.connection}: '
         args = parser.parse_args([*words[args.connection], *argv])
     if bool(args.peer) == args.demo: parser.error('name a peer, or --demo')
     if 0 in (args.port, args.nat_port): parser.error('--port, --nat-port: from 1 to 65535')
     try: return demo(args) if args.demo else connect(args)
-    except ValueError as error: return complain(error)
+    except ValueError as error: return complain(f'{where}{error}')
     except KeyboardInterrupt: return 130
     except BrokenPipeError:  # nobody reads us any longer
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

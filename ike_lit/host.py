@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['COOKIE_SECONDS', 'REPLIES', 'PASSING_LIMIT', 'PASSING_SECONDS', 'COOKIE_THRESHOLD', 'renew_ike_sa', 'renew_child',
-           'expire_child', 'watch', 'Cookies', 'Host', 'find', 'stranger', 'complain', 'settle', 'enter', 'fraction',
-           'react', 'established', 'release', 'passes', 'forget', 'drop']
+           'expire_child', 'watch', 'Cookies', 'Host', 'find', 'stranger', 'complain', 'settle', 'schedule', 'enter',
+           'fraction', 'react', 'established', 'release', 'passes', 'forget', 'drop']
 
 # %% ../nbs/20_host.ipynb #309b1b81
 import hashlib
@@ -26,14 +26,14 @@ from .interface import (
 from .nat import Endpoint
 from .nonce import Nonce, Random
 from .payload import Notify, Packet
-from .protocol import IKE, Conversation, fail, keep_alive
+from .protocol import IKE, Begin, fail, keep_alive, later
 
 # %% ../nbs/20_host.ipynb #f3722a6a
 def renew_ike_sa(ike: IKE, fraction: float) -> None:
     "Set the alarms of an IKE SA that has just been established."
     life, timing = ike.timing.ike, ike.timing
     if life.soft:
-        ike.alarm('rekey', life.jittered(fraction), lambda a: a.start(rekey_ike_sa(a), a.now))
+        later(ike, 'rekey', life.jittered(fraction), rekey_ike_sa)
     if life.hard:
         ike.alarm('expire', life.hard,
                   lambda a: fail(a, IkeError('the IKE SA was not replaced in time')))
@@ -45,15 +45,14 @@ def renew_child(ike: IKE, spi: bytes, fraction: float) -> None:
     "Set the alarms of a Child SA that has just been established."
     life = ike.timing.child
     if life.soft:
-        ike.alarm(('rekey', spi), life.jittered(fraction),
-                  lambda a: a.start(rekey_child(a, spi), a.now))
+        later(ike, ('rekey', spi), life.jittered(fraction), rekey_child, spi)
     if life.hard: ike.alarm(('expire', spi), life.hard, lambda a: expire_child(a, spi))
 
 
 def expire_child(ike: IKE, spi: bytes) -> None:
     "End a Child SA whose time is up, and the IKE SA if it should have been replaced by now."
     if spi in ike.replaced or (ike.doing, ike.target) == (Doing.DELETE_CHILD, spi): ike.forget(spi)
-    elif not ike.timing.child.soft: ike.start(delete_child(ike, spi), ike.now)
+    elif not ike.timing.child.soft: ike.start(delete_child, spi, now=ike.now)
     # RFC 7296 §2.8: if an SA has expired and rekeying it fails, close the IKE SA too
     else: fail(ike, IkeError('the Child SA was not replaced in time'))
 
@@ -61,7 +60,7 @@ def expire_child(ike: IKE, spi: bytes) -> None:
 def watch(ike: IKE) -> None:
     "Ask for a sign of life if there was none for a while (RFC 7296 §2.4)."
     if ike.now >= ike.heard + ike.timing.liveness:
-        if not ike.busy: ike.start(liveness(ike), ike.now)
+        if not ike.busy: ike.start(liveness, now=ike.now)
         ike.alarm('liveness', ike.timing.liveness, watch)
     else: ike.alarms['liveness'] = ike.heard + ike.timing.liveness, watch
 
@@ -121,7 +120,8 @@ class Host:
         self.replies = deque[float](maxlen=REPLIES)  # when they were sent
         self._outbox: list[Datagram] = []
         self._events: deque[tuple[IKE | None, Event]] = deque()
-        self._timers: list[tuple[float, int, IKE]] = []  # a heap
+        self._timers: list[tuple[float, int, IKE]] = []  # a heap: when to wake which SA
+        self._due: dict[IKE, float] = {}  # and which of its entries still count
         self._serial = count()
 
     @property
@@ -137,17 +137,18 @@ class Host:
                   random=self.random)
         ike.natt = natt
         self.sas[ike.spi_i] = [ike]
-        self.start(ike, ike_sa_init(ike), now)
+        self.start(ike, ike_sa_init, now=now)
         return ike
 
-    def start(self, ike: IKE, conversation: Conversation, now: float) -> None:
-        "Begin a conversation of one of our SAs."
-        ike.start(conversation, now)
+    def start(self, ike: IKE, conversation: Begin, *args: object, now: float) -> None:
+        "Begin a conversation of one of our SAs, or of the one that has replaced it."
+        while ike.successor: ike = ike.successor
+        ike.start(conversation, *args, now=now)
         settle(self, ike)
 
     def leave(self, now: float) -> None:
         "Close all IKE SAs."
-        for ike in self.established: self.start(ike, delete_ike_sa(ike), now)
+        for ike in self.established: self.start(ike, delete_ike_sa, now=now)
 
     def receive_datagram(self, data: bytes, addr: Endpoint, now: float, here: Endpoint) -> None:
         "Take an IKE message that came from `addr` to `here`. Never raises."
@@ -168,16 +169,15 @@ class Host:
         "Return the time at which `handle_timer` wants to be called, None if it does not."
         while self._timers:
             at, _, ike = self._timers[0]
-            due = ike.next_timer()
-            if due is not None and due <= at: return at
-            heappop(self._timers)  # it is not needed any longer, or was set to another time
-            if due is not None: heappush(self._timers, (due, next(self._serial), ike))
+            if self._due.get(ike) == at: return at
+            heappop(self._timers)  # the SA has been given another time, or is gone
         return None
 
     def handle_timer(self, now: float) -> None:
         "Wake the SAs that want to be woken."
         while (at := self.next_timer()) is not None and at <= now:
             ike = heappop(self._timers)[2]
+            del self._due[ike]
             ike.handle_timer(now)
             settle(self, ike)
 
@@ -246,7 +246,17 @@ def settle(host: Host, ike: IKE) -> None:
     if ike.state == State.ESTABLISHED: ike.heirs.clear()  # they stand on their own
     if ike.state == State.CONNECTING and not ike.initiator and ike not in host.passing:
         enter(host, None, ike)
-    if (at := ike.next_timer()) is not None:
+    schedule(host, ike)
+    if ike.successor: settle(host, ike.successor)
+
+
+def schedule(host: Host, ike: IKE) -> None:
+    "See to it that an SA is woken when it wants to be."
+    at = ike.next_timer()
+    if at == host._due.get(ike): return
+    host._due.pop(ike, None)
+    if at is not None:
+        host._due[ike] = at
         heappush(host._timers, (at, next(host._serial), ike))
 
 
@@ -339,4 +349,5 @@ def drop(host: Host, ike: IKE) -> None:
     if not host.sas[ours]: del host.sas[ours]
     if host.first.get(ike.first_messages[1]) is ike: del host.first[ike.first_messages[1]]
     host.attempts.pop(ike, None)
+    host._due.pop(ike, None)
     if ike.state != State.CLOSED: ike.close()

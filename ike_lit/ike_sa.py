@@ -181,7 +181,7 @@ def add_candidate(ike: IKE, agreement: Agreement, sent: bytes, response: Packet)
     candidate = beget(ike, initiator=True, spi_i=ike.spi_i)
     agree(candidate, agreement, sent, response)
     candidate._next_id = 1  # RFC 7296 §2.2: after IKE_SA_INIT, which was 0
-    candidate.start(ike_auth(candidate), ike.now)
+    candidate.start(ike_auth, now=ike.now)
 
 # %% ../nbs/17_ike_sa.ipynb #43387cec
 def respond_ike_sa_init(ike: IKE, request: Packet) -> Packet:

@@ -10,7 +10,7 @@ __all__ = ['FATAL', 'EARLY_LIMIT', 'liveness', 'delete_ike_sa', 'delete_child', 
 from .const import ExchangeType, MessageType, ProtocolID, error_for
 from .interface import Doing, Rekeyed
 from .payload import Delete, Packet
-from .protocol import IKE, Conversation, farewell
+from .protocol import IKE, Conversation, farewell, later
 
 # %% ../nbs/18_informational.ipynb #2e3b4fc0
 def liveness(ike: IKE) -> Conversation:
@@ -75,6 +75,9 @@ def inherit(ike: IKE, heir: IKE) -> None:
     heir.alarms.pop('redundant', None)
     expect_end(ike)
     ike.successor = heir
+    while ike._queue:  # what is still to be done, the heir does
+        begin, args = ike._queue.popleft()
+        heir.start(begin, *args, now=ike.now)
     if heir.suite: ike.tell(Rekeyed(heir.spi_i, heir.spi_r, heir.suite))
 
 # %% ../nbs/18_informational.ipynb #4d7f7788
@@ -82,11 +85,9 @@ def expect_delete(ike: IKE, spi: bytes) -> None:
     "Wait for the peer's Delete of a Child SA that has been replaced, but not for ever."
     if spi not in ike.children: return
     ike.replaced.add(spi)
-    ike.alarm(('replaced', spi), ike.timing.timeout,
-              lambda owner: owner.start(delete_child(owner, spi), owner.now))
+    later(ike, ('replaced', spi), ike.timing.timeout, delete_child, spi)
 
 
 def expect_end(ike: IKE) -> None:
     "Wait for the peer's Delete of an IKE SA that is not needed, but not for ever."
-    ike.alarm('redundant', ike.timing.timeout,
-              lambda owner: owner.start(delete_ike_sa(owner), owner.now))
+    later(ike, 'redundant', ike.timing.timeout, delete_ike_sa)

@@ -210,7 +210,7 @@ class Session(Program):
         "Decide what an event means for the session."
         match event:
             case Established() if self.args.childless:
-                self.host.start(ike, create_child(ike), self.loop.time())
+                self.host.start(ike, create_child, now=self.loop.time())
                 self.loop.call_soon(self.pump)
             case ChildEstablished() if self.args.once: self.leave()
             case ChildFailed(error):

@@ -95,7 +95,7 @@ def handshake(alice: IKE, bob: IKE, now: float = 0) -> tuple[IKE, IKE]:
     """Run the initial exchanges and return both ends.
 
     Alice's is the candidate that came of her attempt; the attempt itself if none did."""
-    alice.start(ike_sa_init(alice), now)
+    alice.start(ike_sa_init, now=now)
     talk(alice, bob, now)
     return family(alice)[-1], bob
 

@@ -195,7 +195,7 @@ def test_a_nat_moves_both_to_port_4500() -> None:
     alice, bob = two_ends(RESPONDERS)
     alice.natt = Endpoint(ALICE.host, 4500, natt=True), Endpoint(BOB.host, 4500, natt=True)
     seen: list[Endpoint] = []
-    alice.start(ike_sa_init(alice), now=0)
+    alice.start(ike_sa_init, now=0)
     for _ in range(2):
         alice = family(alice)[-1]
         sent, = alice.datagrams_to_send(0)
@@ -229,7 +229,7 @@ def forged(alice: IKE, *payloads: Notify) -> bytes:
 
 def test_endless_cookies_are_not_followed_for_ever() -> None:
     alice, _ = two_ends(RESPONDERS)
-    alice.start(ike_sa_init(alice), now=0)
+    alice.start(ike_sa_init, now=0)
     sent = len(alice.datagrams_to_send(0))
     for n in range(100):
         alice.receive_datagram(forged(alice, Notify(MessageType.COOKIE, bytes([n]))), BOB, 0)
@@ -241,7 +241,7 @@ def test_endless_cookies_are_not_followed_for_ever() -> None:
 def test_detours_that_lead_nowhere_are_not_taken(data: bytes) -> None:
     kind = MessageType.COOKIE if len(data) in (0, 65) else MessageType.INVALID_KE_PAYLOAD
     alice, bob = two_ends(RESPONDERS)
-    alice.start(ike_sa_init(alice), now=0)
+    alice.start(ike_sa_init, now=0)
     deliver(alice, bob)
     alice.receive_datagram(forged(alice, Notify(kind, data)), BOB, 0)
     assert alice.datagrams_to_send(0) == [] and alice.state == State.INITIAL
@@ -251,7 +251,7 @@ def test_detours_that_lead_nowhere_are_not_taken(data: bytes) -> None:
 
 def test_what_came_back_is_told_at_the_end() -> None:
     alice, _ = two_ends(RESPONDERS)
-    alice.start(ike_sa_init(alice), now=0)
+    alice.start(ike_sa_init, now=0)
     refusal = Notify(MessageType.NO_PROPOSAL_CHOSEN)
     for _ in range(1000): alice.receive_datagram(forged(alice, refusal), BOB, 0)
     while (at := alice.next_timer()) is not None: alice.handle_timer(at)
@@ -260,7 +260,7 @@ def test_what_came_back_is_told_at_the_end() -> None:
     assert ('sent 5 times in 30 s; unauthenticated answers: the peer answers NO_PROPOSAL_CHOSEN'
             in str(error))
     silent, _ = two_ends(RESPONDERS)
-    silent.start(ike_sa_init(silent), now=0)
+    silent.start(ike_sa_init, now=0)
     while (at := silent.next_timer()) is not None: silent.handle_timer(at)
     assert type(found(silent, Closed)[0].error) is NoAnswer
 
@@ -268,7 +268,7 @@ def test_what_came_back_is_told_at_the_end() -> None:
 @pytest.mark.parametrize('lost', range(1, 5))
 def test_each_message_may_be_lost_twice(lost: int) -> None:
     alice, bob = two_ends(RESPONDERS)
-    alice.start(ike_sa_init(alice), now=0)
+    alice.start(ike_sa_init, now=0)
     counts, now = {}, 0.0
     for _ in range(40):
         moved = False
@@ -308,7 +308,7 @@ def test_an_unknown_error_in_the_response_means_failure() -> None:
 
 def test_payload_order_of_the_requests_is_the_rfcs() -> None:
     alice, bob = two_ends(RESPONDERS)
-    alice.start(ike_sa_init(alice), now=0)
+    alice.start(ike_sa_init, now=0)
     first = Packet.parse(Reader(deliver(alice, bob)[0]))
     assert [p.kind for p in first.payloads] == [
         Type.SA, Type.KE, Type.Nonce, *[Type.Notify] * 4]
@@ -322,7 +322,7 @@ def test_goodbye_from_either_side() -> None:
     for leaver in 0, 1:
         ends = shake(*two_ends(RESPONDERS))
         one, other = ends[leaver], ends[1 - leaver]
-        one.start(delete_ike_sa(one), now=1)
+        one.start(delete_ike_sa, now=1)
         talk(one, other, now=1)
         assert one.state == other.state == State.CLOSED and found(other, Closed)[0].error is None
     assert not found(one, ChildEstablished)[1:]
@@ -351,7 +351,7 @@ def test_no_sha1_for_a_peer_that_has_announced_hashes(monkeypatch: pytest.Monkey
 
 def test_a_forged_answer_without_hashes_does_not_end_the_attempt() -> None:
     alice, bob = two_ends(RESPONDERS)
-    alice.start(ike_sa_init(alice), now=0)
+    alice.start(ike_sa_init, now=0)
     deliver(alice, bob)
     true, = bob.datagrams_to_send(0)
     packet = Packet.parse(Reader(true.data))
@@ -371,7 +371,7 @@ def test_a_refused_proof_closes_the_sa_of_the_refused() -> None:
     def reject(ike):  # noqa: ANN001, ANN202
         refusal = Notify(MessageType.AUTHENTICATION_FAILED)
         yield Packet(ExchangeType.INFORMATIONAL, (refusal,))
-    alice.start(reject(alice), now=1)
+    alice.start(reject, now=1)
     talk(alice, bob, now=1)
     assert bob.state == State.CLOSED
     assert isinstance(found(bob, Closed)[0].error, AuthenticationFailed)
@@ -387,7 +387,7 @@ def test_a_lost_refusal_is_repeated() -> None:
     bob = Host((right,))
     stranger = replace(left, private_key=generate_private_key(65537, 2048))
     alice = IKE(stranger, ALICE, BOB, initiator=True, responders=RESPONDERS)
-    alice.start(ike_sa_init(alice), now=0)
+    alice.start(ike_sa_init, now=0)
     first, = alice.datagrams_to_send(0)
     alice.receive_datagram(answer(bob, first.data, 0), BOB, 0)
     alice, = alice.heirs
@@ -439,7 +439,7 @@ def test_a_tunnel_where_the_peer_would_have_liked_transport() -> None:
 def test_a_request_from_elsewhere_is_answered_there_and_moves_nothing() -> None:
     alice, bob = shake(*two_ends(RESPONDERS))
     elsewhere = Endpoint('203.0.113.66', 500)
-    alice.start(liveness(alice), now=1)
+    alice.start(liveness, now=1)
     asked, = alice.datagrams_to_send(1)
     bob.receive_datagram(asked.data, elsewhere, 1, BOB)
     answer, = bob.datagrams_to_send(1)
@@ -451,7 +451,7 @@ def test_a_recorded_request_is_not_executed_again() -> None:
     alice, bob = shake(*two_ends(RESPONDERS))
     recorded = []
     for now in 1, 2:
-        alice.start(liveness(alice), now=now)
+        alice.start(liveness, now=now)
         recorded += deliver(alice, bob, now)
         deliver(bob, alice, now)
     events(bob)

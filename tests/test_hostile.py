@@ -28,14 +28,14 @@ from ike_lit.protocol import IKE
 
 def waiting_for_init() -> tuple[IKE, bytes]:
     alice, bob = two_ends(RESPONDERS)
-    alice.start(ike_sa_init(alice), now=0)
+    alice.start(ike_sa_init, now=0)
     deliver(alice, bob)
     return alice, bob.datagrams_to_send(0)[0].data
 
 
 def waiting_for_auth() -> tuple[IKE, bytes]:
     alice, bob = two_ends(RESPONDERS)
-    alice.start(ike_sa_init(alice), now=0)
+    alice.start(ike_sa_init, now=0)
     deliver(alice, bob)
     deliver(bob, alice)
     deliver(alice, bob)
@@ -45,7 +45,7 @@ def waiting_for_auth() -> tuple[IKE, bytes]:
 def waiting_for_liveness() -> tuple[IKE, bytes]:
     alice, bob = two_ends(RESPONDERS)
     alice, bob = handshake(alice, bob)
-    alice.start(liveness(alice), now=0)
+    alice.start(liveness, now=0)
     deliver(alice, bob)
     return alice, bob.datagrams_to_send(0)[0].data
 
@@ -53,7 +53,7 @@ def waiting_for_liveness() -> tuple[IKE, bytes]:
 def waiting_responder() -> tuple[IKE, bytes]:
     "Bob, half open, waits for IKE_AUTH."
     alice, bob = two_ends(RESPONDERS)
-    alice.start(ike_sa_init(alice), now=0)
+    alice.start(ike_sa_init, now=0)
     deliver(alice, bob)
     deliver(bob, alice)
     return bob, alice.heirs[0].datagrams_to_send(0)[0].data
@@ -198,7 +198,7 @@ def test_a_malformed_request_inside_the_box_is_answered_and_fatal() -> None:
         delete = Opaque(Type.Delete, b'\x03\x04\x00\x09')
         answer = yield Packet(ExchangeType.INFORMATIONAL, (delete,))
         assert answer.notify(MessageType.INVALID_SYNTAX)
-    alice.start(nonsense(alice), now=1)
+    alice.start(nonsense, now=1)
     talk(alice, bob, now=1)
     assert bob.state == State.CLOSED
 
@@ -240,7 +240,7 @@ def test_the_responder_answers_no_noise(data: bytes) -> None:
 
 def test_the_responder_survives_mutations_of_a_first_message() -> None:
     alice, _ = two_ends(RESPONDERS)
-    alice.start(ike_sa_init(alice), now=0)
+    alice.start(ike_sa_init, now=0)
     good, bob = alice.datagrams_to_send(0)[0].data, Host((configs()[1],))
     rng = random.Random(7296)  # noqa: S311  # the same mutations each time, no secrets
     for n in range(3000):

@@ -29,7 +29,7 @@ def two_hosts(seed: int, timing: Timing, **bad: float) -> tuple[Network, Host, H
 
 def start(network: Network, host: Host, make: object) -> None:
     "Begin a conversation of the only SA of a host, if it has one."
-    for ike in host.established: host.start(ike, make(ike), network.now)
+    for ike in host.established: host.start(ike, make, now=network.now)
 
 
 def rekey_its_child(ike: IKE):  # noqa: ANN201

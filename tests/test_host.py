@@ -1,0 +1,123 @@
+"""All the SAs of one end: what happens to plans when an SA is replaced, and what is kept for how long."""
+from random import Random
+
+import pytest
+from canonical import ALICE, BOB, configs
+from ike_lit.const import ExchangeType, NoAdditionalSas
+from ike_lit.create_child_sa import RESPONDERS, create_child, rekey_child, rekey_ike_sa
+from ike_lit.host import Host
+from ike_lit.informational import delete_child, delete_ike_sa, liveness
+from ike_lit.interface import ChildEstablished, Closed, Lifetime, Timing
+from ike_lit.payload import Packet
+from ike_lit.protocol import IKE
+from network import Network
+
+NEVER = Timing(child=Lifetime(), ike=Lifetime(), liveness=0)
+
+
+def two_hosts(timing: Timing = NEVER, **changes: object) -> tuple[Network, Host, Host]:
+    "Return two hosts with an IKE SA and a Child SA between them, and their network."
+    (left, right), random = configs(timing=timing, **changes), Random(7296).randbytes  # noqa: S311
+    alice, bob = Host(random=random), Host((right,), random=random)
+    network = Network({ALICE: alice, BOB: bob}, delay=0.1)
+    alice.connect(left, ALICE, BOB, now=0)
+    network.run(until=1)
+    assert len(alice.established) == len(bob.established) == 1
+    return network, alice, bob
+
+
+def only(host: Host) -> IKE:
+    ike, = host.established
+    return ike
+
+
+# Plans outlive the IKE SA on which they were made
+
+@pytest.mark.parametrize('rekeys_itself', [True, False])
+def test_leaving_during_a_rekey_of_the_ike_sa(rekeys_itself: bool) -> None:
+    network, alice, bob = two_hosts()
+    who = alice if rekeys_itself else bob
+    who.start(only(who), rekey_ike_sa, now=1)
+    if not rekeys_itself: alice.start(only(alice), liveness, now=1)  # keeps the goodbye waiting
+    alice.leave(now=1)
+    network.run(until=60)
+    assert not alice.established and not bob.established
+    assert not [e for _, e in network.events(alice) if isinstance(e, Closed) and e.error]
+
+
+def test_what_waits_for_a_rekey_is_done_by_the_heir() -> None:
+    network, alice, bob = two_hosts()
+    ike = only(alice)
+    alice.start(ike, rekey_ike_sa, now=1)
+    alice.start(ike, delete_child, *ike.children, now=1)
+    alice.start(ike, create_child, now=1)
+    network.run(until=60)
+    assert only(alice) is not ike and only(alice) is ike.successor
+    made = [e.child for _, e in network.events(alice) if isinstance(e, ChildEstablished)]
+    assert len(made) == 2 and only(alice).children == {made[1].inbound.spi: made[1]}
+    assert only(bob).child.inbound == made[1].outbound
+
+
+def test_a_conversation_with_a_replaced_sa_is_one_with_its_successor() -> None:
+    network, alice, bob = two_hosts()
+    old = only(alice)
+    alice.start(old, rekey_ike_sa, now=1)
+    network.run(until=10)
+    alice.start(old, rekey_child, only(alice).child.inbound.spi, now=10)
+    network.run(until=20)
+    assert only(bob).child.inbound == only(alice).child.outbound
+    alice.start(old, delete_ike_sa, now=20)
+    network.run(until=30)
+    assert not alice.established and not bob.established
+
+
+def test_renewals_do_not_queue() -> None:
+    "A Child SA is due while the IKE SA is being replaced: it waits, and is replaced once."
+    timing = Timing(child=Lifetime(10, 100), ike=Lifetime(10, 100), liveness=0)
+    network, alice, bob = two_hosts(timing)
+    network.run(until=600)
+    events = [e for _, e in network.events(alice)]
+    made = sum(isinstance(e, ChildEstablished) for e in events)
+    assert not [e for e in events if isinstance(e, Closed) and e.error]
+    assert 60 <= made <= 140  # each end has a clock of its own, and Child SAs live 9 to 10 s
+    assert len(only(alice).children) == 1
+
+
+# What could not be replaced
+
+def test_a_child_sa_that_is_never_replaced_ends_the_ike_sa() -> None:
+    "RFC 7296 §2.8, with a peer that refuses: 'MUST close the IKE SA and any associated Child SAs'."
+    network, alice, bob = two_hosts(Timing(child=Lifetime(20, 60), ike=Lifetime(), liveness=0))
+    def refuse(ike: IKE, request: Packet) -> Packet:
+        raise NoAdditionalSas('no more of them')
+    only(bob).responders = {**RESPONDERS, ExchangeType.CREATE_CHILD_SA: refuse}
+    only(bob).alarms.clear()
+    network.run(until=59)
+    assert alice.established
+    network.run(until=70)
+    assert not alice.established and not bob.established
+    closed = [e for _, e in network.events(alice) if isinstance(e, Closed) and e.error]
+    assert len(closed) == 1
+
+
+def test_without_renewal_a_child_sa_just_ends() -> None:
+    network, alice, bob = two_hosts(Timing(child=Lifetime(0, 60), ike=Lifetime(), liveness=0))
+    network.run(until=100)
+    assert only(alice).children == only(bob).children == {}
+
+
+# What is kept
+
+def test_a_long_life_leaves_nothing_behind() -> None:
+    "An hour with a renewal every few seconds: tables and timers are as small as at the beginning."
+    timing = Timing(child=Lifetime(10, 60), ike=Lifetime(45, 90), liveness=5)
+    network, alice, bob = two_hosts(timing)
+    sizes = []
+    for minute in range(1, 61):
+        network.run(until=60 * minute)
+        network.events(alice), network.events(bob)
+        sizes.append([(len(h.sas), len(h.first), len(h.passing), len(h.attempts), len(h._timers),
+                       len(h._due), len(only(h).alarms), len(only(h).children))
+                      for h in (alice, bob)])
+    for host in 0, 1:
+        for n in range(8): assert max(s[host][n] for s in sizes[30:]) <= max(10, sizes[2][host][n])

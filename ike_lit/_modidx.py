@@ -258,6 +258,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                 'ike_lit.ike_sa.use': ('ike_sa.html#use', 'ike_lit/ike_sa.py'),
                                 'ike_lit.ike_sa.wanted_group': ('ike_sa.html#wanted_group', 'ike_lit/ike_sa.py')},
             'ike_lit.informational': { 'ike_lit.informational.close_child': ('informational.html#close_child', 'ike_lit/informational.py'),
+                                       'ike_lit.informational.decide': ('informational.html#decide', 'ike_lit/informational.py'),
                                        'ike_lit.informational.delete_child': ( 'informational.html#delete_child',
                                                                                'ike_lit/informational.py'),
                                        'ike_lit.informational.delete_ike_sa': ( 'informational.html#delete_ike_sa',

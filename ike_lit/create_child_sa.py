@@ -19,7 +19,7 @@ from .const import (
     NoAdditionalSas, NoProposalChosen, Prf, ProtocolID, TemporaryFailure, TransformType, error_for)
 from .ike_sa import INITIAL_EXCHANGES, Agreement, use, wanted_group
 from .informational import (
-    delete_child, delete_ike_sa, expect_delete, expect_end, inherit, respond_informational)
+    decide, delete_child, delete_ike_sa, expect_delete, expect_end, inherit, respond_informational)
 from .interface import ChildFailed, Doing, State
 from .ke import KE, DiffieHellman
 from .keys import skeyseed
@@ -121,8 +121,7 @@ def respond_create_child_sa(ike: IKE, request: Packet) -> Packet:
     "CREATE_CHILD_SA as the one who is asked (RFC 7296 §1.3, §2.25)."
     # RFC 7296 §2.25.2, for an IKE SA that is being rekeyed or closed
     if ike.successor or ike.doing == Doing.CLOSE: raise TemporaryFailure('this IKE SA is closing')
-    # one of two new IKE SAs, and we don't know yet which of them stays
-    if 'redundant' in ike.alarms: raise TemporaryFailure('this IKE SA is not settled')
+    decide(ike)
     sa, ni = request.one(SA), request.one(Nonce).data
     if sa.proposals[0].protocol == ProtocolID.IKE: return respond_rekey_ike_sa(ike, request, sa, ni)
     if ike.doing == Doing.REKEY_IKE: raise TemporaryFailure('we are rekeying the IKE SA')
@@ -163,16 +162,17 @@ def rekey_ike_sa(ike: IKE) -> Conversation:
     rival = ike.rival
     if error := response.error():
         failed = error_for(error.message_type, error.data)
-        if rival and rival.heir: inherit(ike, rival.heir)
+        if rival and rival.heir: decide(rival.heir)
         elif isinstance(failed, TemporaryFailure): postpone(ike, 'rekey', rekey_ike_sa)
         else:
             ike.tell(ChildFailed(failed))
             later(ike, 'rekey', ike.timing.retry, rekey_ike_sa)
         return
     heir = accepted_ike_sa(ike, offer, response, ni, dh)
-    if rival and rival.heir and min(ni, response.one(Nonce).data) < rival.nonce:
+    theirs = rival.heir if rival and rival.heir and rival.heir.state == State.ESTABLISHED else None
+    if ike.successor or (rival and theirs and min(ni, response.one(Nonce).data) < rival.nonce):
         heir.start(delete_ike_sa, now=ike.now)  # ours is redundant
-        inherit(ike, rival.heir)
+        if theirs: decide(theirs)
         return
     inherit(ike, heir)
     yield from delete_ike_sa(ike)
@@ -215,7 +215,7 @@ def respond_rekey_ike_sa(ike: IKE, request: Packet, sa: SA, ni: bytes) -> Packet
     agreement = Agreement(suite.spi, spi_r, suite, dh.derive(ke.public), ni, nr)
     heir = fresh_ike_sa(ike, agreement, initiator=False)
     if ike.doing == Doing.REKEY_IKE:
-        ike.rival = Rival(min(ni, nr), heir=heir)
+        ike.rival, heir.undecided = Rival(min(ni, nr), heir=heir), ike
         expect_end(heir)
     else: inherit(ike, heir)
     return Packet(ExchangeType.CREATE_CHILD_SA,

@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['FATAL', 'EARLY_LIMIT', 'liveness', 'delete_ike_sa', 'delete_child', 'respond_informational', 'close_child', 'inherit',
-           'expect_delete', 'expect_end']
+           'decide', 'expect_delete', 'expect_end']
 
 # %% ../nbs/18_informational.ipynb #beb5d3da
 from .const import ExchangeType, MessageType, ProtocolID, error_for
-from .interface import Doing, Rekeyed
+from .interface import Doing, Rekeyed, State
 from .payload import Delete, Packet
 from .protocol import IKE, Conversation, farewell, later
 
@@ -38,8 +38,9 @@ def respond_informational(ike: IKE, request: Packet) -> Packet:
     "INFORMATIONAL as the one who is asked (RFC 7296 §1.4)."
     refused = next((e for e in map(request.notify, FATAL) if e), None)
     deletes = request.all(Delete)
+    if not any(d.protocol == ProtocolID.IKE for d in deletes): decide(ike)
     if refused or any(d.protocol == ProtocolID.IKE for d in deletes):
-        if ike.rival and ike.rival.heir: inherit(ike, ike.rival.heir)
+        if ike.rival and ike.rival.heir: decide(ike.rival.heir)
         ike.closing = True
         ike.reason = error_for(refused.message_type, refused.data) if refused else None
         return Packet(ExchangeType.INFORMATIONAL, ())
@@ -74,11 +75,17 @@ def inherit(ike: IKE, heir: IKE) -> None:
     ike.alarms.clear()
     heir.alarms.pop('redundant', None)
     expect_end(ike)
-    ike.successor = heir
+    ike.successor, heir.undecided = heir, None
     while ike._queue:  # what is still to be done, the heir does
         begin, args = ike._queue.popleft()
         heir.start(begin, *args, now=ike.now)
     if heir.suite: ike.tell(Rekeyed(heir.spi_i, heir.spi_r, heir.suite))
+
+
+def decide(heir: IKE) -> None:
+    "Let an heir take over, if that was still open."
+    old = heir.undecided
+    if old and old.state == heir.state == State.ESTABLISHED: inherit(old, heir)
 
 # %% ../nbs/18_informational.ipynb #4d7f7788
 def expect_delete(ike: IKE, spi: bytes) -> None:

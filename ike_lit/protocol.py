@@ -95,6 +95,7 @@ class IKE:
         # IKE SAs that come out of this one, and the one that took over
         self.heirs: list[IKE] = []
         self.successor: IKE | None = None
+        self.undecided: IKE | None = None  # the one that this might replace, or else another
         # the machine's own
         self.closing = False  # close once the response is on its way
         self.reason: IkeError | None = None  # why, if not because either end wished it

@@ -7,19 +7,19 @@ from ike_lit.const import ExchangeType, NoAdditionalSas
 from ike_lit.create_child_sa import RESPONDERS, create_child, rekey_child, rekey_ike_sa
 from ike_lit.host import Host
 from ike_lit.informational import delete_child, delete_ike_sa, liveness
-from ike_lit.interface import ChildEstablished, Closed, Lifetime, Timing
+from ike_lit.interface import ChildEstablished, Closed, Datagram, Lifetime, Rekeyed, Timing
 from ike_lit.payload import Packet
-from ike_lit.protocol import IKE
+from ike_lit.protocol import IKE, later
 from network import Network
 
 NEVER = Timing(child=Lifetime(), ike=Lifetime(), liveness=0)
 
 
-def two_hosts(timing: Timing = NEVER, **changes: object) -> tuple[Network, Host, Host]:
+def two_hosts(timing: Timing = NEVER, seed: int = 0, **changes: object) -> tuple[Network, Host, Host]:
     "Return two hosts with an IKE SA and a Child SA between them, and their network."
     (left, right), random = configs(timing=timing, **changes), Random(7296).randbytes  # noqa: S311
     alice, bob = Host(random=random), Host((right,), random=random)
-    network = Network({ALICE: alice, BOB: bob}, delay=0.1)
+    network = Network({ALICE: alice, BOB: bob}, seed=seed, delay=0.1)
     alice.connect(left, ALICE, BOB, now=0)
     network.run(until=1)
     assert len(alice.established) == len(bob.established) == 1
@@ -83,6 +83,31 @@ def test_renewals_do_not_queue() -> None:
     assert len(only(alice).children) == 1
 
 
+def test_a_renewal_that_the_peer_has_made_is_not_made_again() -> None:
+    "Our time to replace the IKE SA comes while we wait for an answer, and the peer is quicker."
+    for seed in range(10):
+        network, alice, bob = two_hosts(seed=seed)
+        ike = only(alice)
+        later(ike, 'rekey', 1.01 - ike.now, rekey_ike_sa)
+        alice.start(ike, liveness, now=1)
+        bob.start(only(bob), rekey_ike_sa, now=1)
+        network.run(until=60)
+        assert sum(isinstance(e, Rekeyed) for _, e in network.events(alice)) == 1
+
+
+@pytest.mark.parametrize('planner', [0, 1])
+def test_plans_of_the_loser_of_a_collision(planner: int) -> None:
+    "Both replace the IKE SA; one of them has more to do; it is done at once on the SA that stays."
+    network, alice, bob = two_hosts()
+    hosts = alice, bob
+    for host in hosts: host.start(only(host), rekey_ike_sa, now=1)
+    ike = only(hosts[planner])
+    hosts[planner].start(ike, delete_child, *ike.children, now=1)
+    network.run(until=3)
+    assert only(alice).children == only(bob).children == {}
+    assert (only(alice).spi_i, only(alice).spi_r) == (only(bob).spi_i, only(bob).spi_r)
+
+
 # What could not be replaced
 
 def test_a_child_sa_that_is_never_replaced_ends_the_ike_sa() -> None:
@@ -121,3 +146,14 @@ def test_a_long_life_leaves_nothing_behind() -> None:
                       for h in (alice, bob)])
     for host in 0, 1:
         for n in range(8): assert max(s[host][n] for s in sizes[30:]) <= max(10, sizes[2][host][n])
+
+
+def test_datagrams_leave_no_timers_behind() -> None:
+    network, alice, bob = two_hosts(Timing(liveness=60))
+    seen: list[Datagram] = []
+    network.tap = seen.append
+    alice.start(only(alice), liveness, now=1)
+    network.run(until=2)
+    before = len(bob._timers)
+    for _ in range(500): bob.receive_datagram(seen[0].data, ALICE, 3, BOB)
+    assert len(bob._timers) == before and len(bob.datagrams_to_send()) == 500

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['COOKIE_SECONDS', 'REPLIES', 'PASSING_LIMIT', 'PASSING_SECONDS', 'COOKIE_THRESHOLD', 'renew_ike_sa', 'renew_child',
            'expire_child', 'watch', 'Cookies', 'Host', 'find', 'stranger', 'complain', 'settle', 'schedule', 'enter',
-           'fraction', 'react', 'established', 'release', 'passes', 'forget', 'drop']
+           'react', 'established', 'release', 'passes', 'forget', 'drop']
 
 # %% ../nbs/20_host.ipynb #309b1b81
 import hashlib
@@ -24,16 +24,16 @@ from .informational import delete_child, delete_ike_sa, liveness
 from .interface import (
     ChildEstablished, Closed, Config, Datagram, Doing, Dropped, Established, Event, State)
 from .nat import Endpoint
-from .nonce import Nonce, Random
+from .nonce import Nonce, Random, fraction
 from .payload import Notify, Packet
 from .protocol import IKE, Begin, fail, keep_alive, later
 
 # %% ../nbs/20_host.ipynb #f3722a6a
-def renew_ike_sa(ike: IKE, fraction: float) -> None:
+def renew_ike_sa(ike: IKE) -> None:
     "Set the alarms of an IKE SA that has just been established."
     life, timing = ike.timing.ike, ike.timing
     if life.soft:
-        later(ike, 'rekey', life.jittered(fraction), rekey_ike_sa)
+        later(ike, 'rekey', life.jittered(fraction(ike.random)), rekey_ike_sa)
     if life.hard:
         ike.alarm('expire', life.hard,
                   lambda a: fail(a, IkeError('the IKE SA was not replaced in time')))
@@ -41,11 +41,11 @@ def renew_ike_sa(ike: IKE, fraction: float) -> None:
     if ike.nat.here: ike.alarm('keepalive', timing.keepalive, keep_alive)
 
 
-def renew_child(ike: IKE, spi: bytes, fraction: float) -> None:
+def renew_child(ike: IKE, spi: bytes) -> None:
     "Set the alarms of a Child SA that has just been established."
     life = ike.timing.child
     if life.soft:
-        later(ike, ('rekey', spi), life.jittered(fraction), rekey_child, spi)
+        later(ike, ('rekey', spi), life.jittered(fraction(ike.random)), rekey_child, spi)
     if life.hard: ike.alarm(('expire', spi), life.hard, lambda a: expire_child(a, spi))
 
 
@@ -268,14 +268,10 @@ def enter(host: Host, parent: IKE | None, ike: IKE) -> None:
     if parent is None:  # a stranger's
         host.first[ike.first_messages[1]] = ike
         passes(host, ike)
-    elif ike.state == State.ESTABLISHED: renew_ike_sa(ike, fraction(host))
+    elif ike.state == State.ESTABLISHED: renew_ike_sa(ike)
     else: host.attempts[ike] = parent
     settle(host, ike)
 
-
-def fraction(host: Host) -> float:
-    "Return a random number from 0 to 1, by which to jitter."
-    return int.from_bytes(host.random(2), 'big') / 0xffff
 
 # %% ../nbs/20_host.ipynb #d13a0d88
 def react(host: Host, ike: IKE, event: Event) -> bool:
@@ -284,7 +280,7 @@ def react(host: Host, ike: IKE, event: Event) -> bool:
         case Established(): established(host, ike, event)
         case ChildEstablished(child):
             owner = ike.successor or ike
-            renew_child(owner, child.inbound.spi, fraction(host))
+            renew_child(owner, child.inbound.spi)
         case Closed(error):
             attempt = host.attempts.pop(ike, None)
             if ike in host.attempts.values() and error is None: return False  # it has succeeded
@@ -305,7 +301,7 @@ def react(host: Host, ike: IKE, event: Event) -> bool:
 def established(host: Host, ike: IKE, event: Established) -> None:
     "An SA is up: set its alarms, and close what it makes superfluous."
     host.passing.pop(ike, None)
-    renew_ike_sa(ike, fraction(host))
+    renew_ike_sa(ike)
     rivals: list[IKE] = []
     if attempt := host.attempts.pop(ike, None):
         rivals = [other for other, of in host.attempts.items() if of is attempt]

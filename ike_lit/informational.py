@@ -76,9 +76,6 @@ def inherit(ike: IKE, heir: IKE) -> None:
     heir.alarms.pop('redundant', None)
     expect_end(ike)
     ike.successor, heir.undecided = heir, None
-    while ike._queue:  # what is still to be done, the heir does
-        begin, args = ike._queue.popleft()
-        heir.start(begin, *args, now=ike.now)
     if heir.suite: ike.tell(Rekeyed(heir.spi_i, heir.spi_r, heir.suite))
 
 

@@ -43,7 +43,7 @@ class Timing:
     timeout: float = 30.0  # from the first sending until we give up
     goodbye: float = 4.0  # the same for the last request of an SA
     grace: float = 2.0  # for a better answer, when the one that we had proved nothing
-    retry: float = 10.0  # after TEMPORARY_FAILURE
+    retry: float = 10.0  # after TEMPORARY_FAILURE, half as much more or less
     out_of_step: float = 180.0  # of nothing but TEMPORARY_FAILURE: close the IKE SA
     liveness: float = 60.0  # of silence until we ask whether the peer lives; 0: never
     keepalive: float = 20.0  # between two keepalives, if we are behind a NAT

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['Conversation', 'Begin', 'Responder', 'LAST_ID', 'REFUSALS', 'INITIAL_ONLY', 'Pending', 'Rival', 'IKE', 'beget',
-           'advance', 'post', 'send', 'encode', 'retransmit', 'gave_up', 'fail', 'farewell', 'later', 'postpone',
-           'receive', 'opened', 'receive_response', 'receive_request', 'respond', 'refusal_notify', 'follow', 'refuse',
-           'keep_alive']
+           'advance', 'begin_next', 'post', 'send', 'encode', 'retransmit', 'gave_up', 'fail', 'farewell', 'later',
+           'postpone', 'receive', 'opened', 'receive_response', 'receive_request', 'respond', 'refusal_notify',
+           'follow', 'refuse', 'keep_alive']
 
 # %% ../nbs/15_protocol.ipynb #aaa5f565
 import os
@@ -24,7 +24,7 @@ from .interface import (
     Postponed, State, Timing)
 from .keys import Keys
 from .nat import KEEPALIVE, Endpoint, Nat
-from .nonce import Random, new_ike_spi
+from .nonce import Random, fraction, new_ike_spi
 from .payload import Delete, Notify, Packet, Payload
 from .proposal import Proposal
 from .setkey import ChildSA
@@ -120,8 +120,10 @@ class IKE:
         only one request waits at a time (RFC 7296 §2.3)."""
         self.now = now
         if self.state == State.CLOSED: return
-        self._queue.append((conversation, args))
-        if not self._conversation: advance(self, None)
+        if self.busy: self._queue.append((conversation, args))
+        else:
+            self._conversation = conversation(self, *args)
+            advance(self, None)
 
     def receive_datagram(self, data: bytes, addr: Endpoint, now: float,
                          local: Endpoint | None = None) -> None:
@@ -173,6 +175,7 @@ class IKE:
         self.become(State.CLOSED)
         self.keys = self.outgoing = self.incoming = self._pending = self.doing = self.rival = None
         self._conversation = None
+        if self.successor: begin_next(self)
         self._queue.clear()
         self.alarms.clear()
         self.tell(Closed(error))
@@ -222,21 +225,28 @@ def beget(ike: IKE, *, initiator: bool, spi_i: bytes) -> IKE:
 # %% ../nbs/15_protocol.ipynb #d52cdba4
 def advance(ike: IKE, response: Packet | None) -> None:
     "Run the current conversation up to its next request, then the next conversation."
-    while ike._conversation or ike._queue:
-        if ike._conversation is None:
-            begin, args = ike._queue.popleft()
-            ike._conversation = begin(ike, *args)
-        conversation = ike._conversation
+    while conversation := ike._conversation:
         try: request = next(conversation) if response is None else conversation.send(response)
         except StopIteration:
             ike._conversation = ike._pending = response = None
             ike.doing, ike.target, ike.rival = None, b'', None
             ike.early.clear()
+            begin_next(ike)
         except IkeError as error:
             fail(ike, error)
             return
         else:
             if not ike._pending or request is not ike._pending.packet: post(ike, request)
+            return
+
+
+def begin_next(ike: IKE) -> None:
+    "Begin what has waited longest; if there is a successor, all of it there."
+    while ike._queue:
+        begin, args = ike._queue.popleft()
+        if ike.successor: ike.successor.start(begin, *args, now=ike.now)
+        else:
+            ike._conversation = begin(ike, *args)
             return
 
 # %% ../nbs/15_protocol.ipynb #d25c51d3
@@ -345,8 +355,9 @@ def postpone(ike: IKE, name: Hashable, conversation: Begin, *args: object) -> No
     if ike.now - ike.refused_since > ike.timing.out_of_step:
         raise TemporaryFailure(f'the peer has answered nothing but TEMPORARY_FAILURE for '
                                f'{ike.timing.out_of_step:g} s')
-    if ike.doing: ike.tell(Postponed(ike.doing, ike.timing.retry))
-    later(ike, name, ike.timing.retry, conversation, *args)
+    seconds = ike.timing.retry * (0.5 + fraction(ike.random))  # or both ends collide for ever
+    if ike.doing: ike.tell(Postponed(ike.doing, seconds))
+    later(ike, name, seconds, conversation, *args)
 
 # %% ../nbs/15_protocol.ipynb #d5847529
 def receive(ike: IKE, data: bytes, addr: Endpoint, local: Endpoint) -> None:

@@ -292,6 +292,11 @@ class IkeError(Exception):
         super().__init__(reason)
         self.data = data  # Notification Data
 
+    def bare(self) -> 'IkeError':
+        "Return the error without the places that it came through, which hold on to secrets."
+        self.__traceback__ = self.__context__ = None
+        return self
+
 # %% ../nbs/00_const.ipynb #2805aca5
 class InvalidSyntax(IkeError):
     "A length, a count or a value that can't be (RFC 7296 §2.21)."

@@ -16,15 +16,15 @@ from heapq import heappop, heappush
 from itertools import count
 
 from .const import (
-    Discard, ExchangeType, IkeError, InvalidMajorVersion, MessageType, NoAnswer)
+    Discard, ExchangeType, IkeError, InvalidMajorVersion, MessageType, NoAnswer, Type)
 from .create_child_sa import RESPONDERS, rekey_child, rekey_ike_sa
 from .header import Header, Reader
 from .ike_sa import ike_sa_init
-from .informational import delete_child, delete_ike_sa, liveness
+from .informational import delete_ike_sa, disown, liveness
 from .interface import (
     ChildEstablished, Closed, Config, Datagram, Doing, Dropped, Established, Event, State)
 from .nat import Endpoint
-from .nonce import Nonce, Random, fraction
+from .nonce import Nonce, Random, fraction, new_ike_spi
 from .payload import Notify, Packet
 from .protocol import IKE, Begin, fail, keep_alive, later
 
@@ -51,8 +51,10 @@ def renew_child(ike: IKE, spi: bytes) -> None:
 
 def expire_child(ike: IKE, spi: bytes) -> None:
     "End a Child SA whose time is up, and the IKE SA if it should have been replaced by now."
-    if spi in ike.replaced or (ike.doing, ike.target) == (Doing.DELETE_CHILD, spi): ike.forget(spi)
-    elif not ike.timing.child.soft: ike.start(delete_child, spi, now=ike.now)
+    replaced, going = spi in ike.replaced, (ike.doing, ike.target) == (Doing.DELETE_CHILD, spi)
+    ike.forget(spi)
+    if going: return
+    if replaced or not ike.timing.child.soft: ike.start(disown, spi, now=ike.now)
     # RFC 7296 §2.8: if an SA has expired and rekeying it fails, close the IKE SA too
     else: fail(ike, IkeError('the Child SA was not replaced in time'))
 
@@ -133,10 +135,11 @@ class Host:
     def connect(self, config: Config, local: Endpoint, remote: Endpoint, now: float,
                 natt: tuple[Endpoint, Endpoint] | None = None) -> IKE:
         "Begin an IKE SA with a peer; return the attempt."
+        while (spi := new_ike_spi(self.random)) in self.sas: continue
         ike = IKE(config, local, remote, initiator=True, responders=RESPONDERS,
-                  random=self.random)
+                  random=self.random, spi_i=spi)
         ike.natt = natt
-        self.sas[ike.spi_i] = [ike]
+        self.sas[spi] = [ike]
         self.start(ike, ike_sa_init, now=now)
         return ike
 
@@ -204,7 +207,8 @@ def find(host: Host, data: bytes, addr: Endpoint, now: float, here: Endpoint) ->
     if begins and header.response and named: return named[0]  # an answer to an attempt
     if begins and header.initiator and not header.response and not any(header.spi_r):
         return stranger(host, data, addr, now, here)
-    if not header.response and any(header.spi_r):
+    # RFC 7296 §1.5: an unprotected notification is not answered
+    if not header.response and header.next_payload in (Type.SK, Type.SKF):
         complain(host, data, addr, here, now, Notify(MessageType.INVALID_IKE_SPI))
     raise Discard('no SA has this SPI')
 
@@ -290,8 +294,8 @@ def react(host: Host, ike: IKE, event: Event) -> bool:
                 return True
             if attempt.state == State.CLOSED: return False
             failed = error or NoAnswer('the peer has closed the IKE SA')
-            attempt.remarks.append(failed)
-            if ike.reason or not any(h.state != State.CLOSED for h in attempt.heirs):
+            attempt.remark(failed)
+            if not any(h.state != State.CLOSED for h in attempt.heirs):
                 attempt.alarm('grace', attempt.timing.grace, lambda a: a.close(failed))
                 settle(host, attempt)
             return False

@@ -110,7 +110,7 @@ def ike_sa_init(ike: IKE) -> Conversation:
             # RFC 7296 §2.6.1: the cookie stays in front in all later repetitions
             request = Packet(ExchangeType.IKE_SA_INIT,
                              (*cookie, offer, KE(dh.group, dh.public), ni, *extras))
-        except IkeError as error: ike.remarks.append(error)
+        except IkeError as error: ike.remark(error)
 
 
 def fragmentation(config: Config) -> tuple[Notify, ...]:

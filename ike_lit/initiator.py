@@ -204,7 +204,7 @@ class Session(Program):
         self.attempt = self.host.connect(config, here, there[0], self.loop.time(), (natt, there[1]))
 
     def failed(self, error: OSError) -> None:
-        self.attempt.remarks.append(IkeError(f'ICMP or the system: {error.strerror or error}'))
+        self.attempt.remark(IkeError(f'ICMP or the system: {error.strerror or error}'))
 
     def follow(self, ike: IKE, event: Event) -> None:
         "Decide what an event means for the session."

@@ -47,8 +47,8 @@ def new_ike_spi(random: Random) -> bytes:
 
 
 def fraction(random: Random) -> float:
-    "Return a number from 0 to 1, by which to jitter a time."
-    return int.from_bytes(random(2), 'big') / 0xffff
+    "Return a number from 0 to less than 1, by which to jitter a time."
+    return int.from_bytes(random(2), 'big') / 0x10000
 
 
 RESERVED_SPIS = 256  # RFC 4303 §2.1: 0 to 255 name no SA

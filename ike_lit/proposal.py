@@ -121,16 +121,15 @@ def parse_transform(r: Reader, nth: int = 1) -> tuple[Transform, bool]:
 # %% ../nbs/03_proposal.ipynb #031765c1
 def parse_attributes(r: Reader, size: int, title: str) -> int:
     "Take the attributes of a transform and return its key length."
-    outer, key_length = r.enter(size, title or 'Transform Attributes'), 0
+    outer, lengths = r.enter(size, title or 'Transform Attributes'), list[int]()
     while r.at < r.end:
         short, attribute, value = r.fields(ATTRIBUTE)
         if not short: r.octets(value, 'Attribute Value')
-        if attribute == KEY_LENGTH and short:
-            if key_length > 0: raise InvalidSyntax('two Key Length attributes in one transform')
-            key_length = key_length or value
-        else: key_length = NOT_UNDERSTOOD
+        lengths.append(value if attribute == KEY_LENGTH and short and value else NOT_UNDERSTOOD)
     r.leave(outer)
-    return key_length
+    if len(lengths) - lengths.count(NOT_UNDERSTOOD) > 1:
+        raise InvalidSyntax('two Key Length attributes in one transform')
+    return min(lengths)
 
 # %% ../nbs/03_proposal.ipynb #9a6cdfbb
 PROPOSAL = Layout(

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 
 from .const import (
     AuthenticationFailed, ChildSaNotFound, Discard, ExchangeType, IkeError, InvalidKePayload,
-    InvalidSyntax, MessageType, NoAnswer, NoProposalChosen, ProtocolID, TemporaryFailure, Type)
+    InvalidSyntax, MessageType, NoAnswer, NoProposalChosen, ProtocolID, TemporaryFailure, Type, error_for)
 from .fragment import Reassembly, room, split
 from .header import Header, Reader
 from .interface import (
@@ -102,7 +102,7 @@ class IKE:
         self.sent = b''  # our last request, as it was sent
         self.now = self.heard = 0.0  # the time, and when the peer last proved that it lives
         self.refused_since: float | None = None  # nothing but TEMPORARY_FAILURE from then on
-        self.remarks: deque[IkeError] = deque(maxlen=16)  # what came back and could not be believed
+        self._remarks: deque[IkeError] = deque(maxlen=16)
         self.alarms: dict[Hashable, tuple[float, Callable[[IKE], None]]] = {}
         self._conversation: Conversation | None = None  # under way
         self._queue: deque[tuple[Begin, tuple[object, ...]]] = deque()  # what begins after it
@@ -160,7 +160,17 @@ class IKE:
 
     def tell(self, event: Event) -> None:
         "Add an event."
+        if error := getattr(event, 'error', None): error.bare()
         self._events.append(event)
+
+    def remark(self, error: IkeError) -> None:
+        "Note what came back and could not be believed."
+        self._remarks.append(error.bare())
+
+    @property
+    def remarks(self) -> list[IkeError]:
+        "What came back and could not be believed, the latest of it."
+        return list(self._remarks)
 
     def become(self, state: State) -> None:
         "Enter a state that the table allows."
@@ -233,6 +243,7 @@ def advance(ike: IKE, response: Packet | None) -> None:
             ike.early.clear()
             begin_next(ike)
         except IkeError as error:
+            ike._conversation = ike._pending = None
             fail(ike, error)
             return
         else:
@@ -326,17 +337,16 @@ def fail(ike: IKE, error: IkeError) -> None:
     if ike.outgoing is None or not ike.sent or ike.doing == Doing.CLOSE:
         ike.close(error)
         return
-    ike._conversation = ike._pending = None
+    for spi in list(ike.children): ike.forget(spi)
     ike._queue.clear()
     news: Payload = Delete(ProtocolID.IKE)
     if ike.state != State.ESTABLISHED: news = Notify(MessageType.AUTHENTICATION_FAILED)
-    ike.reason = error
-    ike.start(farewell, news, now=ike.now)
+    ike.start(farewell, news, error, now=ike.now)
 
 
-def farewell(ike: IKE, news: Payload) -> Conversation:
+def farewell(ike: IKE, news: Payload, reason: IkeError | None = None) -> Conversation:
     "Tell the peer that the IKE SA is over, and close it."
-    ike.doing = Doing.CLOSE
+    ike.doing, ike.reason = Doing.CLOSE, reason
     yield Packet(ExchangeType.INFORMATIONAL, (news,))
     ike.close(ike.reason)
 
@@ -405,13 +415,17 @@ def receive_response(ike: IKE, header: Header, data: bytes, addr: Endpoint,
     except Discard: raise
     except IkeError as error:
         if ike.incoming is None: raise
+        ike._conversation = ike._pending = None
         fail(ike, error)  # the true peer talks nonsense (RFC 7296 §2.21.3)
         return
     if packet is None: return
     if ike.incoming: follow(ike, addr, local)
     ike.tell(Message(False, packet, True, header.message_id, len(data), addr,
                      seconds=ike.now - pending.sent_at))
-    advance(ike, packet)
+    nonsense = packet.notify(MessageType.INVALID_SYNTAX) if ike.incoming else None
+    # RFC 7296 §2.21.3: it is "considered fatal in both peers"
+    if nonsense: ike.close(error_for(nonsense.message_type, nonsense.data))
+    else: advance(ike, packet)
 
 # %% ../nbs/15_protocol.ipynb #248b13ba
 INITIAL_ONLY = {ExchangeType.IKE_SA_INIT, ExchangeType.IKE_AUTH}

@@ -141,10 +141,11 @@ class SK:
     def decrypted(self, data: bytes, sealed: Encrypted) -> bytes:
         "Verify a message and return the chain inside it. Raise `Discard` if it is not authentic."
         try: iv, ciphertext, icv = self.parse(Reader(sealed.data))
-        except InvalidSyntax: iv = ciphertext = icv = b''
+        except InvalidSyntax: iv = ciphertext = icv = b''  # too short to be authentic
         expected = checksum(Integrity(self.integ.id), self.sk_a, data[:-self.icv_size])
-        if not hmac.compare_digest(icv, expected) or not ciphertext or len(ciphertext) % BLOCK_SIZE:
-            raise Discard('the message is not authentic')
+        if not hmac.compare_digest(icv, expected): raise Discard('the message is not authentic')
+        if not ciphertext or len(ciphertext) % BLOCK_SIZE:
+            raise InvalidSyntax(f'{len(ciphertext)} octets of ciphertext are no whole blocks')
         return unpad(decrypt(Encryption(self.encr.id), self.sk_e, iv, ciphertext))
 
     def open(self, data: bytes) -> Packet:

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['COOKIE_SECONDS', 'REPLIES', 'PASSING_LIMIT', 'PASSING_SECONDS', 'COOKIE_THRESHOLD', 'renew_ike_sa', 'renew_child',
-           'expire_child', 'watch', 'Cookies', 'Host', 'find', 'stranger', 'complain', 'settle', 'schedule', 'enter',
-           'react', 'established', 'release', 'passes', 'forget', 'drop']
+           'expire_child', 'watch', 'keep_alive', 'Cookies', 'Host', 'find', 'stranger', 'complain', 'settle',
+           'schedule', 'enter', 'react', 'established', 'release', 'passes', 'forget', 'drop']
 
 # %% ../nbs/20_host.ipynb #309b1b81
 import hashlib
@@ -23,10 +23,10 @@ from .ike_sa import ike_sa_init
 from .informational import delete_ike_sa, disown, liveness
 from .interface import (
     ChildEstablished, Closed, Config, Datagram, Doing, Dropped, Established, Event, State)
-from .nat import Endpoint
+from .nat import KEEPALIVE, Endpoint
 from .nonce import Nonce, Random, fraction, new_ike_spi
 from .payload import Notify, Packet
-from .protocol import IKE, Begin, fail, keep_alive, later
+from .protocol import IKE, Begin, fail, later, send
 
 # %% ../nbs/20_host.ipynb #f3722a6a
 def renew_ike_sa(ike: IKE) -> None:
@@ -65,6 +65,12 @@ def watch(ike: IKE) -> None:
         if not ike.busy: ike.start(liveness, now=ike.now)
         ike.alarm('liveness', ike.timing.liveness, watch)
     else: ike.alarms['liveness'] = ike.heard + ike.timing.liveness, watch
+
+
+def keep_alive(ike: IKE) -> None:
+    "Send a keepalive, and again after a while (RFC 7296 §2.23, RFC 3948 §2.3)."
+    send(ike, (KEEPALIVE,), ike.local, ike.remote)
+    ike.alarm('keepalive', ike.timing.keepalive, keep_alive)
 
 # %% ../nbs/20_host.ipynb #0b962d01
 COOKIE_SECONDS = 60.0

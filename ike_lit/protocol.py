@@ -6,7 +6,7 @@
 __all__ = ['Conversation', 'Begin', 'Responder', 'LAST_ID', 'REFUSALS', 'INITIAL_ONLY', 'Pending', 'Rival', 'IKE', 'beget',
            'advance', 'begin_next', 'post', 'send', 'encode', 'retransmit', 'gave_up', 'fail', 'farewell', 'later',
            'postpone', 'receive', 'opened', 'receive_response', 'receive_request', 'respond', 'refusal_notify',
-           'follow', 'refuse', 'keep_alive']
+           'follow', 'refuse']
 
 # %% ../nbs/15_protocol.ipynb #aaa5f565
 import os
@@ -14,16 +14,17 @@ from collections import deque
 from collections.abc import Callable, Generator, Hashable, Mapping
 from dataclasses import dataclass, replace
 
-from .const import (
+from ike_lit.const import (
     AuthenticationFailed, ChildSaNotFound, Discard, ExchangeType, IkeError, InvalidKePayload,
-    InvalidSyntax, MessageType, NoAnswer, NoProposalChosen, ProtocolID, TemporaryFailure, Type, error_for)
+    InvalidSyntax, MessageType, NoAnswer, NoProposalChosen, ProtocolID, TemporaryFailure, Type,
+    error_for)
 from .fragment import Reassembly, room, split
 from .header import Header, Reader
 from .interface import (
     TRANSITIONS, ChildClosed, Closed, Config, Datagram, Doing, Dropped, Event, Message, Moved,
     Postponed, State, Timing)
 from .keys import Keys
-from .nat import KEEPALIVE, Endpoint, Nat
+from .nat import Endpoint, Nat
 from .nonce import Random, fraction, new_ike_spi
 from .payload import Delete, Notify, Packet, Payload
 from .proposal import Proposal
@@ -102,15 +103,14 @@ class IKE:
         self.sent = b''  # our last request, as it was sent
         self.now = self.heard = 0.0  # the time, and when the peer last proved that it lives
         self.refused_since: float | None = None  # nothing but TEMPORARY_FAILURE from then on
-        self._remarks: deque[IkeError] = deque(maxlen=16)
+        self.remarks: deque[IkeError] = deque(maxlen=16)  # what came back and was not believed
         self.alarms: dict[Hashable, tuple[float, Callable[[IKE], None]]] = {}
         self._conversation: Conversation | None = None  # under way
         self._queue: deque[tuple[Begin, tuple[object, ...]]] = deque()  # what begins after it
         self._pending: Pending | None = None
         self._next_id = 0  # of our requests
         self._expected_id = 0  # of the peer's
-        # the peer's last request (its first fragment), and our response
-        self._answered: tuple[bytes, tuple[bytes, ...]] = b'', ()
+        self._answered: tuple[bytes, tuple[bytes, ...]] = b'', ()  # the last request, our response
         self._pieces = Reassembly(), Reassembly()  # of the peer's requests, of its responses
         self._outbox: deque[Datagram] = deque()
         self._events: deque[Event] = deque()
@@ -164,13 +164,8 @@ class IKE:
         self._events.append(event)
 
     def remark(self, error: IkeError) -> None:
-        "Note what came back and could not be believed."
-        self._remarks.append(error.bare())
-
-    @property
-    def remarks(self) -> list[IkeError]:
-        "What came back and could not be believed, the latest of it."
-        return list(self._remarks)
+        "Note something that was not believed."
+        self.remarks.append(error.bare())
 
     def become(self, state: State) -> None:
         "Enter a state that the table allows."
@@ -503,9 +498,3 @@ def refuse(header: Header, response: Packet) -> bytes:
     "Return a refusal of IKE_SA_INIT: no SA has come of it, so the responder's SPI stays zero."
     return response.encode(header.spi_i, bytes(8), response=True, initiator=False,
                            message_id=header.message_id)
-
-# %% ../nbs/15_protocol.ipynb #b9f791d4
-def keep_alive(ike: IKE) -> None:
-    "Send a keepalive, and again after a while (RFC 7296 §2.23, RFC 3948 §2.3)."
-    send(ike, (KEEPALIVE,), ike.local, ike.remote)
-    ike.alarm('keepalive', ike.timing.keepalive, keep_alive)

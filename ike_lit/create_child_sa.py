@@ -19,7 +19,8 @@ from .const import (
     NoAdditionalSas, NoProposalChosen, Prf, ProtocolID, TemporaryFailure, TransformType, error_for)
 from .ike_sa import INITIAL_EXCHANGES, Agreement, use, wanted_group
 from .informational import (
-    decide, delete_child, delete_ike_sa, disown, expect_delete, expect_end, inherit, respond_informational)
+    decide, delete_child, delete_ike_sa, disown, expect_delete, expect_end, inherit,
+    respond_informational)
 from .interface import ChildFailed, Doing, State
 from .ke import KE, DiffieHellman
 from .keys import skeyseed

@@ -14,10 +14,10 @@ from collections import deque
 from collections.abc import Callable, Generator, Hashable, Mapping
 from dataclasses import dataclass, replace
 
-from ike_lit.const import (
+from .const import (
     AuthenticationFailed, ChildSaNotFound, Discard, ExchangeType, IkeError, InvalidKePayload,
-    InvalidSyntax, MessageType, NoAnswer, NoProposalChosen, ProtocolID, TemporaryFailure, Type,
-    error_for)
+    InvalidSyntax, MessageType, NoAnswer, NoProposalChosen, ProtocolID, TemporaryFailure,
+    Type, error_for)
 from .fragment import Reassembly, room, split
 from .header import Header, Reader
 from .interface import (

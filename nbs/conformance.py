@@ -26,7 +26,7 @@ class Requirement(NamedTuple):
     def state(self) -> str:
         if self.tests and self.chapter: return 'shown'
         if self.note.startswith('not yet'): return 'not yet'
-        return 'does not apply' if self.note else 'missing'
+        return 'not applicable' if self.note else 'missing'
 
 
 def requirements() -> list[Requirement]:
@@ -39,7 +39,7 @@ def requirements() -> list[Requirement]:
 def counts() -> str:
     "Say how many requirements are in which state."
     states = [row.state for row in requirements()]
-    names = 'shown', 'does not apply', 'not yet', 'missing'
+    names = 'shown', 'not applicable', 'not yet', 'missing'
     return ', '.join(f'{states.count(name)} {name}' for name in names)
 
 

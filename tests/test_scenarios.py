@@ -37,7 +37,8 @@ def reported(end: End, kind: type) -> list[str]:
 def settled(ike: IKE) -> bool:
     "True if nothing is under way and nothing is expected."
     return ike.state == State.CLOSED or not (
-        ike.successor or ike.busy or ike.doing or ike.rival or ike.early or ike.replaced)
+        ike.successor or ike.undecided or ike.busy or ike.doing or ike.rival or ike.early
+        or ike.replaced)
 
 
 def at_rest(a: End, expected: str, failed: bool = False) -> None:

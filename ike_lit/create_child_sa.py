@@ -85,7 +85,6 @@ def stillborn(ike: IKE, child: ChildSA) -> IkeError | None:
     if child.outbound.spi not in ike.early: return None
     return ChildSaNotFound('the peer has deleted the new Child SA already')
 
-
 # %% ../nbs/19_create_child_sa.ipynb #fde57877
 def rekey_child(ike: IKE, spi: bytes) -> Conversation:
     "Replace the Child SA that receives under an SPI of ours (RFC 7296 §1.3.3, §2.8)."

@@ -99,7 +99,8 @@ def joined(pieces: list[Fragment]) -> Packet:
     "Return the message of which these are all the fragments, in order."
     opening = pieces[0]
     inside = parse_inside(opening.first, b''.join(piece.content for piece in pieces))
-    return Packet(opening.header.exchange_type, inside, opening.header, opening.data)
+    sizes = tuple(piece.header.length for piece in pieces)
+    return Packet(opening.header.exchange_type, inside, opening.header, opening.data, sizes)
 
 # %% ../nbs/12_fragment.ipynb #77db4e8d
 REASSEMBLY_SECONDS = 30.0

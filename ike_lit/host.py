@@ -55,7 +55,7 @@ def expire_child(ike: IKE, spi: bytes) -> None:
     ike.forget(spi)
     if going: return
     if replaced or not ike.timing.child.soft: ike.start(disown, spi, now=ike.now)
-    # RFC 7296 §2.8: if an SA has expired and rekeying it fails, close the IKE SA too
+    # RFC 7296 §2.8: rekeying it has failed, so the IKE SA "MUST" be closed as well
     else: fail(ike, IkeError('the Child SA was not replaced in time'))
 
 

@@ -44,8 +44,9 @@ def respond_informational(ike: IKE, request: Packet) -> Packet:
     "INFORMATIONAL as the one who is asked (RFC 7296 §1.4)."
     refused = next((e for e in map(request.notify, FATAL) if e), None)
     deletes = request.all(Delete)
-    if not any(d.protocol == ProtocolID.IKE for d in deletes): decide(ike)
-    if refused or any(d.protocol == ProtocolID.IKE for d in deletes):
+    leaves = any(d.protocol == ProtocolID.IKE for d in deletes)
+    if not leaves: decide(ike)
+    if refused or leaves:
         if ike.rival and ike.rival.heir: decide(ike.rival.heir)
         ike.closing = True
         ike.reason = error_for(refused.message_type, refused.data) if refused else None

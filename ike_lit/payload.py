@@ -200,7 +200,8 @@ class Packet:
     exchange_type: ExchangeType
     payloads: tuple[Payload, ...]
     header: Header | None = None
-    data: bytes = b''  # its octets, if it was received
+    data: bytes = b''  # its octets, if it was received; of the first fragment, if in several
+    sizes: tuple[int, ...] = ()  # octets of its fragments, if it came in several
 
     @classmethod
     def parse(cls, r: Reader) -> 'Packet':

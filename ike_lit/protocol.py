@@ -22,7 +22,7 @@ from .fragment import Reassembly, room, split
 from .header import Header, Reader
 from .interface import (
     TRANSITIONS, ChildClosed, Closed, Config, Datagram, Doing, Dropped, Event, Message, Moved,
-    Postponed, State, Timing)
+    Postponed, State, Timing, received)
 from .keys import Keys
 from .nat import Endpoint, Nat
 from .nonce import Random, fraction, new_ike_spi
@@ -415,8 +415,7 @@ def receive_response(ike: IKE, header: Header, data: bytes, addr: Endpoint,
         return
     if packet is None: return
     if ike.incoming: follow(ike, addr, local)
-    ike.tell(Message(False, packet, True, header.message_id, len(data), addr,
-                     seconds=ike.now - pending.sent_at))
+    ike.tell(received(packet, header, addr, ike.now - pending.sent_at))
     nonsense = packet.notify(MessageType.INVALID_SYNTAX) if ike.incoming else None
     # RFC 7296 §2.21.3: it is "considered fatal in both peers"
     if nonsense: ike.close(error_for(nonsense.message_type, nonsense.data))
@@ -460,7 +459,7 @@ def respond(ike: IKE, header: Header, data: bytes, addr: Endpoint,
         first = packet.data
         if ike.state == State.INITIAL: ike.local, ike.remote = local, addr
         else: follow(ike, addr, local)
-        ike.tell(Message(False, packet, False, header.message_id, len(data), addr))
+        ike.tell(received(packet, header, addr))
         if header.exchange_type not in ike.responders:
             raise InvalidSyntax(f'{header.exchange_type} requests are not served')
         return first, ike.responders[header.exchange_type](ike, packet), None

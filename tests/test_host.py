@@ -1,14 +1,18 @@
 """All the SAs of one end: what happens to plans when an SA is replaced, and what is kept for how long."""
+from collections.abc import Callable
+from dataclasses import replace
 from random import Random
 
 import pytest
 from canonical import ALICE, BOB, configs
 from ike_lit.const import ExchangeType, NoAdditionalSas
-from ike_lit.create_child_sa import RESPONDERS, create_child, rekey_child, rekey_ike_sa
+from ike_lit.create_child_sa import (
+    RESPONDERS, create_child, rekey_child, rekey_ike_sa, respond_create_child_sa)
 from ike_lit.host import Host
 from ike_lit.informational import delete_child, delete_ike_sa, liveness
 from ike_lit.interface import ChildEstablished, Closed, Datagram, Lifetime, Rekeyed, Timing
 from ike_lit.payload import Packet
+from ike_lit.proposal import SA
 from ike_lit.protocol import IKE, later
 from network import Network
 
@@ -123,6 +127,38 @@ def test_a_child_sa_that_is_never_replaced_ends_the_ike_sa() -> None:
     assert not alice.established and not bob.established
     closed = [e for _, e in network.events(alice) if isinstance(e, Closed) and e.error]
     assert len(closed) == 1
+
+
+@pytest.mark.parametrize('begin, spi, reason', [
+    (rekey_child, bytes(4), 'reserved SPI 00000000'), (rekey_child, 'old', 'already'),
+    (rekey_child, bytes(8), 'an SPI of 8 octets'),
+    (rekey_ike_sa, bytes(8), 'can not have the SPI 0000'), (rekey_ike_sa, 'old', 'can not have'),
+    (rekey_ike_sa, b'1234', 'an SPI of 4 octets'), (rekey_child, None, 'no answer'),
+    (rekey_ike_sa, None, 'no answer')])
+@pytest.mark.parametrize('first', [0, 1])
+def test_a_false_answer_to_a_rekey_or_none_closes_with_a_reason(
+        begin: Callable, spi: bytes | str | None, reason: str, first: int) -> None:
+    "Never in a hang, nor in two live pairs."
+    network, *hosts = two_hosts()
+    who, liar = hosts[first], hosts[1 - first]
+    ike, old = only(who), only(liar)
+
+    def lie(ike: IKE, request: Packet) -> Packet:
+        used = {4: old.child.inbound.spi, 8: old.spi_r}
+        response = respond_create_child_sa(ike, request)
+        sa = response.one(SA).proposals[0]
+        false = used[len(sa.spi)] if spi == 'old' else spi
+        return replace(response, payloads=tuple(
+            SA((replace(sa, spi=false),)) if isinstance(p, SA) else p for p in response.payloads))
+    old.responders = {**RESPONDERS, ExchangeType.CREATE_CHILD_SA: lie}
+    if spi is None: network.hosts = {address: h for address, h in network.hosts.items() if h is who}
+    who.start(ike, begin, *([ike.child.inbound.spi] if begin is rekey_child else []), now=1)
+    network.run(until=120)
+    closed, = [e for _, e in network.events(who) if isinstance(e, Closed)]
+    assert closed.error and reason in str(closed.error)
+    assert not who.established and not who.next_timer()
+    # a liar that has made itself an IKE SA of its own will find out by asking whether we live
+    if spi is not None and begin is rekey_child: assert not liar.established
 
 
 def test_without_renewal_a_child_sa_just_ends() -> None:

@@ -120,7 +120,7 @@ class Integrity(Registry):
 
 # %% ../nbs/00_const.ipynb #a218a815
 class Group(Registry):
-    "Transform type 4, Diffie-Hellman groups (RFC 7296 §3.3.2, RFC 3526, RFC 5903, RFC 8031)."
+    "Transform type 4, Diffie-Hellman groups (RFC 7296 §3.3.2, RFC 3526, 5114, 5903, 6954, 8031)."
     NONE = 0
     MODP_768 = 1
     MODP_1024 = 2
@@ -133,6 +133,15 @@ class Group(Registry):
     ECP_256 = 19
     ECP_384 = 20
     ECP_521 = 21
+    MODP_1024_160 = 22
+    MODP_2048_224 = 23
+    MODP_2048_256 = 24
+    ECP_192 = 25
+    ECP_224 = 26
+    BRAINPOOL_224 = 27
+    BRAINPOOL_256 = 28
+    BRAINPOOL_384 = 29
+    BRAINPOOL_512 = 30
     CURVE_25519 = 31
     CURVE_448 = 32
 

@@ -26,7 +26,7 @@ from ike_lit.ike_sa import ike_sa_init
 from ike_lit.informational import delete_child, delete_ike_sa, liveness
 from ike_lit.interface import (
     AddressAssigned, ChildFailed, Closed, Dropped, Established, Lifetime, State, Timing)
-from ike_lit.ke import GROUPS, KE, DiffieHellman
+from ike_lit.ke import GROUPS, KE, DiffieHellman, Modp
 from ike_lit.keys import prfplus
 from ike_lit.nat import KEEPALIVE, Endpoint, Nat, detect, fingerprint, nat_detection, unwrap, wrap
 from ike_lit.nonce import Nonce
@@ -146,9 +146,13 @@ def recorded(ike: IKE) -> list[bytes]:
     return drawn
 
 
+MODP_2048 = GROUPS[Group.MODP_2048]
+assert isinstance(MODP_2048, Modp)
+
+
 def secret_of(drawn: list[bytes], ours: bytes, theirs: bytes) -> bytes:
     "g^ir of a public value of an end, and of one of its peer's."
-    prime = GROUPS[Group.MODP_2048].prime
+    prime = MODP_2048.prime
     for octets in drawn:
         exponent = int.from_bytes(octets, 'big') | 1 << 255
         if len(octets) == 32 and pow(2, exponent, prime).to_bytes(256, 'big') == ours:

@@ -23,7 +23,7 @@ from cryptography.hazmat.primitives.hashes import SHA256  # noqa: E402
 from ike_lit.const import Encryption, Group  # noqa: E402
 from ike_lit.header import Reader  # noqa: E402
 from ike_lit.ike_sa import INITIAL_EXCHANGES, ike_sa_init  # noqa: E402
-from ike_lit.ke import GROUPS  # noqa: E402
+from ike_lit.ke import GENERATOR, GROUPS, Modp  # noqa: E402
 from ike_lit.payload import Packet  # noqa: E402
 from ike_lit.interface import State  # noqa: E402
 from ike_lit.protocol import IKE  # noqa: E402
@@ -72,8 +72,9 @@ def bare_primitives() -> Callable[[], None]:
     """
     left, right = configs()
     group = GROUPS[Group.MODP_2048]
-    numbers = dh.DHParameterNumbers(group.prime, group.generator)
-    two = dh.DHPublicNumbers(group.generator, numbers)
+    assert isinstance(group, Modp)
+    numbers = dh.DHParameterNumbers(group.prime, GENERATOR)
+    two = dh.DHPublicNumbers(GENERATOR, numbers)
     octets, key, plain = bytes(510), bytes(32), bytes(448)
 
     def power(base: int, exponent: int) -> bytes:

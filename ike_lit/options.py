@@ -21,7 +21,7 @@ from .auth import Identity, is_demo_key, load_private_key, load_public_key
 from .configuration import Pool
 from .const import ProtocolID
 from .interface import Config, Lifetime, Timing
-from .proposal import parse_proposals
+from .proposal import DEFAULT_ESP, DEFAULT_IKE, parse_proposals
 from .ts import MAX_SELECTORS, TrafficSelector
 
 # %% ../nbs/22_options.ipynb #5e2ac61f
@@ -34,9 +34,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add('--remote-id', metavar='ID', help='who the peer is; default: its address')
     add('--private-key', metavar='PEM', help='file with our RSA private key')
     add('--peer-key', metavar='PEM', help="file with the peer's RSA public key")
-    add('--ike', metavar='PROPOSALS', default='camellia256-sha256-modp2048,aes256-sha256-modp2048',
+    add('--ike', metavar='PROPOSALS', default=DEFAULT_IKE,
         help='for the IKE SA, best first; default: %(default)s')
-    add('--esp', metavar='PROPOSALS', default='camellia256-sha256,aes256-sha256',
+    add('--esp', metavar='PROPOSALS', default=DEFAULT_ESP,
         help='for the Child SA; with a group such as modp2048, rekeying has forward secrecy; '
              'default: %(default)s')
     add('--local-ts', metavar='CIDR[,..]', help='traffic on our side; default: our address')

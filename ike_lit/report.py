@@ -11,8 +11,9 @@ from collections.abc import Iterator
 from typing import Any, Literal
 
 from .const import (
-    AuthenticationFailed, FailedCpRequired, IkeError, InternalAddressFailure, InvalidKePayload,
-    NoAnswer, NoProposalChosen, SinglePairRequired, TransformType, TsUnacceptable)
+    AuthenticationFailed, Encryption, FailedCpRequired, IkeError, Integrity,
+    InternalAddressFailure, InvalidKePayload, NoAnswer, NoProposalChosen, SinglePairRequired,
+    TransformType, TsUnacceptable)
 from .interface import (
     AddressAssigned, ChildClosed, ChildEstablished, ChildFailed, Closed, Config, Dropped,
     Established, Event, Message, Moved, Postponed, Rekeyed)
@@ -60,7 +61,7 @@ ADVICE: dict[type[IkeError], str] = {
 def offered(config: Config, error: IkeError) -> str:
     "Return what we had offered, for the paragraph that explains a failure."
     if isinstance(error, NoProposalChosen):
-        return f'We offered {", ".join(map(str, (*config.ike, *config.esp)))}. '
+        return f'We offered {", ".join(p.words for p in (*config.ike, *config.esp))}. '
     if isinstance(error, TsUnacceptable):
         here, there = ', '.join(map(str, config.local_ts)), ', '.join(map(str, config.remote_ts))
         return f'We offered {here} here and {there} there. '
@@ -113,8 +114,8 @@ def nat_text(ike: IKE) -> str:
 def child_lines(child: ChildSA) -> Iterator[str]:
     "Describe a Child SA."
     ours, theirs = ', '.join(map(str, child.local_ts)), ', '.join(map(str, child.remote_ts))
-    algorithms = f'{child.outbound.encr.name}/{child.outbound.integ.name}'
-    yield f'Child SA  ESP {algorithms}, {child.mode} mode' + ', in UDP' * bool(child.encap)
+    udp = ', in UDP' * bool(child.encap)
+    yield f'Child SA  ESP {child.outbound.algorithms}, {child.mode} mode{udp}'
     yield f'  out     SPI {child.outbound.spi.hex()}  {ours} -> {theirs}'
     yield f'  in      SPI {child.inbound.spi.hex()}  {theirs} -> {ours}'
 
@@ -140,7 +141,8 @@ def as_json(ike: IKE | None, event: Event) -> dict[str, Any]:
                     'local': str(ike.local), 'remote': str(ike.remote)}
         case ChildEstablished(child) | ChildClosed(child):
             return {'event': name, 'mode': child.mode,
-                    'encr': child.outbound.encr.name, 'integ': child.outbound.integ.name,
+                    'encr': child.outbound.encr.name,
+                    'integ': None if child.outbound.encr.aead else child.outbound.integ.name,
                     'spi_in': child.inbound.spi.hex(), 'spi_out': child.outbound.spi.hex(),
                     'encap': child.encap, 'local_ts': list(map(str, child.local_ts)),
                     'remote_ts': list(map(str, child.remote_ts))}
@@ -179,9 +181,17 @@ def script_lines(
     yield script
 
 # %% ../nbs/21_report.ipynb #997ec05f
-WIRESHARK_ENCR = {'AES_CBC_128': 'AES-CBC-128 [RFC3602]', 'AES_CBC_192': 'AES-CBC-192 [RFC3602]',
-                  'AES_CBC_256': 'AES-CBC-256 [RFC3602]'}
-WIRESHARK_INTEG = {'HMAC_SHA2_256_128': 'HMAC_SHA2_256_128 [RFC4868]'}
+WIRESHARK_ENCR: dict[int, str] = {
+    Encryption.AES_CBC: 'AES-CBC-{} [RFC3602]', Encryption.AES_CTR: 'AES-CTR-{} [RFC5930]',
+    Encryption.TRIPLE_DES: '3DES [RFC2451]', **{
+        Encryption[f'AES_{mode}_{icv}']: f'AES-{mode}-{{}} with {icv} octet ICV [RFC5282]'
+        for mode in ('GCM', 'CCM') for icv in (8, 12, 16)}}
+WIRESHARK_INTEG: dict[int, str] = {
+    Integrity.NONE: 'NONE [RFC4306]', Integrity.HMAC_SHA1_96: 'HMAC_SHA1_96 [RFC2404]', **{
+        Integrity[name]: f'{name} [RFC4868]'
+        for name in ('HMAC_SHA2_256_128', 'HMAC_SHA2_384_192', 'HMAC_SHA2_512_256')},
+    **dict.fromkeys((Integrity.AES_XCBC_96, Integrity.AES_CMAC_96),
+                    'ANY 96-bits of Authentication [No Checking]')}
 
 
 def keylog_row(ike: IKE) -> str:
@@ -189,9 +199,10 @@ def keylog_row(ike: IKE) -> str:
     a comment if Wireshark lacks the cipher."""
     if ike.keys is None or ike.suite is None: return ''
     k, suite = ike.keys, ike.suite
-    encr, integ = suite.the(TransformType.ENCR).name, suite.the(TransformType.INTEG).name
+    encr, integ = suite.the(TransformType.ENCR), suite.the(TransformType.INTEG)
+    encr_name = WIRESHARK_ENCR.get(encr.id, encr.name).format(encr.key_length)
+    integ_name = WIRESHARK_INTEG.get(integ.id, integ.name)
     row = (f'{ike.spi_i.hex()},{ike.spi_r.hex()},{k.sk_ei.hex()},{k.sk_er.hex()},'
-           f'"{WIRESHARK_ENCR.get(encr, encr)}",'
-           f'{k.sk_ai.hex()},{k.sk_ar.hex()},"{WIRESHARK_INTEG.get(integ, integ)}"')
-    known = encr in WIRESHARK_ENCR and integ in WIRESHARK_INTEG
+           f'"{encr_name}",{k.sk_ai.hex()},{k.sk_ar.hex()},"{integ_name}"')
+    known = encr.id in WIRESHARK_ENCR and integ.id in WIRESHARK_INTEG
     return ('' if known else '# not known to Wireshark: ') + row + '\n'

@@ -35,13 +35,18 @@ def start(lab: Lab, keys: Path, **more: object) -> None:
               right_pub=keys / 'right.pub', **more)
 
 
+# strongSwan's side of the lab has Camellia, unless a test wants something else
+SUITES = ['--ike', 'camellia256-sha256-modp2048,aes256-sha256-modp2048',
+          '--esp', 'camellia256-sha256,aes256-sha256']
+
+
 def command(keys: Path, *options: str, module: str = 'initiator', peer: str = RIGHT,
             selectors: list[str] = TS) -> list[str]:
     "The command line of our initiator, or of our responder: then the peer is a --listen address."
     where = [peer] if module == 'initiator' else ['--listen', peer]
     return [sys.executable, '-m', f'ike_lit.{module}', *where, '--local-id', 'alice.example.org',
             '--remote-id', 'bob.example.org', '--json', '--private-key', str(keys / 'left.key'),
-            '--peer-key', str(keys / 'right.pub'), *selectors, *options]
+            '--peer-key', str(keys / 'right.pub'), *selectors, *SUITES, *options]
 
 
 class Program:

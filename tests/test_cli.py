@@ -59,19 +59,21 @@ def test_demo() -> None:
         '-> IKE_SA_INIT request 0', '<- IKE_SA_INIT response 0',
         '-> IKE_AUTH request 1', '<- IKE_AUTH response 1',
         '-> INFORMATIONAL request 2', '<- INFORMATIONAL response 2']
-    for expected in ('CAMELLIA_CBC_256/HMAC_SHA2_256_128/PRF_HMAC_SHA2_256/MODP_2048',
+    for expected in ('AES_GCM_16_256/PRF_HMAC_SHA2_256/CURVE_25519', 'ESP AES_GCM_16_256, tunnel mode',
                      'FQDN bob.example.org, proven by method 14, RSA with SHA2-256',
-                     '10.1.0.0/24 -> 10.2.0.0/24', 'xfrm state add', '<32 octets>',
+                     '10.1.0.0/24 -> 10.2.0.0/24', 'xfrm state add', '<36 octets>',
                      'the IKE SA is closed'):
         assert expected in done.stdout
     assert '0x' + 8 * '0' not in done.stdout
 
 
-@pytest.mark.parametrize('script', ['xfrm', 'setkey'])
-def test_dry_run_shows_the_keys(script: str) -> None:
-    done = run('--demo', '--dry-run', '--script', script)
-    assert done.returncode == 0 and '<32 octets>' not in done.stdout
-    assert {'xfrm': 'enc cbc(camellia) 0x', 'setkey': '-E camellia-cbc 0x'}[script] in done.stdout
+@pytest.mark.parametrize('esp, script, words', [
+    ('camellia256-sha256', 'xfrm', 'enc cbc(camellia) 0x'),
+    ('camellia256-sha256', 'setkey', '-E camellia-cbc 0x'),
+    ('aes256gcm16', 'xfrm', 'aead rfc4106(gcm(aes)) 0x')])
+def test_dry_run_shows_the_keys(esp: str, script: str, words: str) -> None:
+    done = run('--demo', '--dry-run', '--script', script, '--esp', esp)
+    assert done.returncode == 0 and 'octets>' not in done.stdout and words in done.stdout
 
 
 def test_json_is_one_object_a_line_and_has_no_secrets() -> None:
@@ -141,7 +143,8 @@ def test_keylog_is_private_and_rows_are_wiresharks(
 
 
 def test_no_secret_is_shown_even_verbosely(peer: tuple[str, ...], tmp_path: Path) -> None:
-    done = run(*peer, *NAMES, *DEMO_KEYS, '--once', '-v', '--keylog', str(tmp_path))
+    done = run(*peer, *NAMES, *DEMO_KEYS, '--once', '-v', '--keylog', str(tmp_path),
+               '--ike', 'camellia256-sha256-modp2048')
     row = (tmp_path / 'ikev2_decryption_table').read_text()
     assert row.startswith('# not known to Wireshark: ')
     for secret in row.split(','):
@@ -152,9 +155,9 @@ def test_no_secret_is_shown_even_verbosely(peer: tuple[str, ...], tmp_path: Path
 # Failure: the reason in one paragraph, the right exit status
 
 @pytest.mark.parametrize('options, status, words', [
-    (['--ike', 'aes128-sha256-modp2048', '--timeout', '1.5'], 4,
-     ['NO_PROPOSAL_CHOSEN', 'We offered IKE:AES_CBC_128', 'Compare --ike']),
-    (['--esp', 'aes128-sha256'], 4, ['no Child SA', 'NO_PROPOSAL_CHOSEN', '--esp']),
+    (['--ike', 'aes256ctr-sha256-modp2048', '--timeout', '1.5'], 4,
+     ['NO_PROPOSAL_CHOSEN', 'We offered aes256ctr-sha256', 'Compare --ike']),
+    (['--esp', 'aes256ctr-sha256'], 4, ['no Child SA', 'NO_PROPOSAL_CHOSEN', '--esp']),
     (['--remote-id', 'carol.example.org'], 5,
      ['AUTHENTICATION_FAILED', 'expect FQDN carol.example.org']),
     (['--local-id', 'mallory.example.org'], 5,

@@ -94,7 +94,7 @@ def one(events: list[dict], kind: str) -> dict:
 def test_each_peer_has_its_own_configuration(bob: list[str]) -> None:
     status, events = call(bob, 'as-alice', '--once')
     child = one(events, 'ChildEstablished')
-    assert status == 0 and child['encr'] == 'CAMELLIA_CBC_256'
+    assert status == 0 and child['encr'] == 'AES_GCM_16_256'
     assert child['remote_ts'] == ['10.2.0.0/24']
     status, events = call(bob, 'as-carol', '--once')
     child = one(events, 'ChildEstablished')

@@ -1447,7 +1447,7 @@ def test_nothing_is_left_from_which_the_keys_could_be_had(
 
     def derive(dh: DiffieHellman, public: bytes) -> bytes:
         secret = real(dh, public)
-        secrets.update((secret, dh._exponent))
+        secrets.update((secret, dh._secret))
         return secret
     monkeypatch.setattr(DiffieHellman, 'derive', derive)
     (left, right), random = configs(timing=NEVER, esp=PFS), Random(7296).randbytes  # noqa: S311

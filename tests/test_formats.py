@@ -561,7 +561,7 @@ def test_an_authentic_request_that_is_no_whole_blocks_is_answered(size: int) -> 
     "§2.21.3: authentic, so it is among \"all requests having errors\"."
     alice, bob = shaken()
     key = alice.outgoing
-    length = HEADER.size + 4 + BLOCK_SIZE + size + key.icv_size
+    length = HEADER.size + 4 + BLOCK_SIZE + size + key.lock.icv_size
     header = Header(alice.spi_i, alice.spi_r, Type.SK, LATER, False, True, 2, length)
     covered = bytes(header) + bytes([0, 0]) + (length - HEADER.size).to_bytes(2, 'big') + bytes(
         BLOCK_SIZE + size)
@@ -1312,7 +1312,7 @@ def test_what_is_in_no_box_or_in_two_is_refused(who: int) -> None:
 
     def resealed(first: int, octets: bytes) -> bytes:
         "With a checksum that is right for it."
-        size = HEADER.size + len(octets) + one.outgoing.icv_size
+        size = HEADER.size + len(octets) + one.outgoing.lock.icv_size
         header = Header(one.spi_i, one.spi_r, Type(first), LATER, False, one.initiator, message_id,
                         size)
         covered = bytes(header) + octets
@@ -1439,14 +1439,14 @@ def test_weak_algorithms_are_refused_for_esp(weak: Transform) -> None:
 
 
 def test_no_word_means_a_weak_algorithm() -> None:
-    ours = {(a.transform.type, int(a.transform.id)) for a in ALGORITHMS.values()}
+    ours = {(a.transform.type, int(a.transform.id)) for a in ALGORITHMS.values() if not a.weak}
     weak = {(t.type, int(t.id)) for t in FORBIDDEN + DISCOURAGED}
     assert ours & weak == {(DH, 0)}  # modpnone, which has no place in an IKE proposal
     words = 'aes128-sha256-modp2048,aes256-sha256-modp2048'  # what RFC 8247 says MUST be known
     for proposal in parse_proposals(words, ProtocolID.IKE):
         assert [int(t.id) for t in proposal.transforms] == [12, 12, 5, 14]
     for word in 'des', '3des', 'null', 'md5', 'modp768', 'modp1024', 'modp1536', 'none', 'sha1':
-        with pytest.raises(ValueError, match='is no algorithm'):
+        with pytest.raises(ValueError, match='is no algorithm|too weak'):
             parse_proposals(f'aes256-sha256-modp2048-{word}', ProtocolID.IKE)
 
 

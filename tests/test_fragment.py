@@ -299,7 +299,7 @@ def test_a_chain_that_makes_no_sense(first: Type, chain: bytes, what: str) -> No
 
 def test_padding_that_makes_no_sense(monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patched:
-        patched.setattr('ike_lit.sk.pad', lambda content: bytes(15) + b'\x10')
+        patched.setattr('ike_lit.sk.pad', lambda content, block_size: bytes(15) + b'\x10')
         bad = made(2, 3)
     pieces = Reassembly()
     pieces.add(OURS, made(1, 3), 0)

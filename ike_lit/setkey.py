@@ -46,7 +46,7 @@ class ChildSA:
     local_ts: tuple[TrafficSelector, ...]
     remote_ts: tuple[TrafficSelector, ...]
     mode: Literal['tunnel', 'transport'] = 'tunnel'
-    # UDP ports, ours and the peer's, when a NAT is between us (chapter 11)
+    # UDP ports, ours and the peer's, when a NAT is between us (chapter 13)
     encap: tuple[int, int] | None = None
 
     @property

@@ -54,7 +54,7 @@ def test_floors_look_down() -> None:
 
 
 def test_no_io_below_the_programs() -> None:
-    "Sockets, clocks and processes belong to chapters 23 and 24; only keys are read from files below."
+    "Sockets, clocks and processes belong to chapters 26 and 27; only keys are read from files below."
     forbidden = {'socket', 'asyncio', 'time', 'subprocess', 'select', 'threading', 'secrets',
                  'random', 'logging'}
     for name in MODULES[:-2]:

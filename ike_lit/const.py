@@ -198,8 +198,12 @@ class HashAlgorithm(Registry):
 
 class CertEncoding(Registry):
     "What a CERT payload holds (RFC 7296 §3.6, RFC 7670)."
+    PKCS7_X509 = 1
     X509_SIGNATURE = 4
+    CRL = 7
     RAW_RSA_KEY = 11
+    HASH_AND_URL_OF_X509 = 12
+    HASH_AND_URL_OF_BUNDLE = 13
     RAW_PUBLIC_KEY = 15
 
 # %% ../nbs/00_const.ipynb #ff3a0ea1

@@ -5,21 +5,25 @@
 # %% auto #0
 __all__ = ['DETOURS', 'CANDIDATES', 'CHILD_ONLY', 'INITIAL_EXCHANGES', 'Agreement', 'agree', 'use', 'announced_hashes',
            'ike_sa_init', 'fragmentation', 'repeated_cookie', 'wanted_group', 'accepted', 'answered', 'add_candidate',
-           'respond_ike_sa_init', 'prove', 'check_proof', 'ike_auth', 'no_proof', 'accepted_address',
-           'respond_ike_auth', 'find_config', 'respond_first_child', 'respond_address']
+           'respond_ike_sa_init', 'prove', 'way_to_sign', 'certificates', 'certificate_requests', 'asked_in_init',
+           'check_proof', 'ike_auth', 'no_proof', 'accepted_address', 'respond_ike_auth', 'find_config',
+           'respond_first_child', 'respond_address']
 
 # %% ../nbs/19_ike_sa.ipynb #db5bc0e4
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from .auth import (
-    AUTH, IDi, IDr, choose_scheme, hash_algorithms, sign, signed_octets, verify)
+    AUTH, IDi, IDr, SharedKey, Way, choose_scheme, hash_algorithms, sign, signed_octets, verify)
+from .certificate import CERT, CERTREQ, Authorities, Signer, dn, shown
 from .child_sa import (
     accepted_child, install, respond_child, traffic_payloads, wish)
 from .configuration import CP, assigned, cfg_request, selectors_for
 from .const import (
-    AuthenticationFailed, CfgType, ExchangeType, FailedCpRequired, Group, IkeError,
+    AuthenticationFailed, AuthenticationType, CfgType, ExchangeType, FailedCpRequired, Group, IkeError,
     InternalAddressFailure, InvalidKePayload, InvalidSyntax, MessageType, NoProposalChosen, Prf,
     ProtocolID, SinglePairRequired, TransformType, TsUnacceptable, Type, error_for)
+from .header import Reader
 from .interface import AddressAssigned, ChildFailed, Config, Established, State
 from .ke import GROUPS, KE, DiffieHellman
 from .keys import ike_keys, skeyseed
@@ -160,7 +164,7 @@ def accepted(ike: IKE, offer: SA, dh: DiffieHellman, ni: Nonce, response: Packet
         raise InvalidSyntax('an answer that we have already')
     if len(ike.heirs) >= CANDIDATES:
         raise InvalidSyntax(f'more than {CANDIDATES} acceptable answers')
-    choose_scheme(announced_hashes(response), ike.config.allow_sha1)  # could we prove ourselves?
+    way_to_sign(ike.config, announced_hashes(response))  # could we prove ourselves?
     secret = dh.derive(ke.public)
     return Agreement(ike.spi_i, response.header.spi_r, suite, secret, ni.data, nr.data)
 
@@ -200,7 +204,7 @@ def respond_ike_sa_init(ike: IKE, request: Packet) -> Packet:
     response = Packet(ExchangeType.IKE_SA_INIT, (
         SA((suite,)), KE(group, dh.public), nr,
         *nat_detection(spi_i, spi_r, ike.local, ike.remote), hash_algorithms(),
-        *fragmentation(ike.config), *childless))
+        *fragmentation(ike.config), *childless, *certificate_requests(ike.configs)))
     mine = response.encode(spi_i, spi_r, response=True, initiator=False, message_id=0)
     agree(ike, Agreement(spi_i, spi_r, suite, secret, ni.data, nr.data), mine, request)
     return replace(response, data=mine)  # what is signed is what is sent
@@ -208,22 +212,59 @@ def respond_ike_sa_init(ike: IKE, request: Packet) -> Packet:
 # %% ../nbs/19_ike_sa.ipynb #57b65323
 def prove(ike: IKE, config: Config, identity: IDi) -> AUTH:
     "Return our proof. Raise `AuthenticationFailed` if we have none that the peer would take."
-    identifier = choose_scheme(ike.peer_hashes, config.allow_sha1)
     mine, nonce = ike.first_messages[0], ike.nonces[1]
-    octets = signed_octets(mine, nonce, *_sk_p(ike, ike.initiator), identity.body)
-    return sign(config.private_key, octets, identifier)
+    kind, sk_p = _sk_p(ike, ike.initiator)
+    octets = signed_octets(mine, nonce, kind, sk_p, identity.body)
+    if isinstance(config.credential, SharedKey): return config.credential.prove(kind, octets)
+    return sign(config.credential.key, octets, way_to_sign(config, ike.peer_hashes))
+
+
+def way_to_sign(config: Config, accepted: tuple[int, ...]) -> Way:
+    """Return how we would sign for a peer that accepts these hashes.
+
+    Raise `AuthenticationFailed` if we can't; who has a shared key need not."""
+    ours = config.credential
+    if isinstance(ours, SharedKey): return AuthenticationType.SHARED_KEY, b''
+    return choose_scheme(ours.key.public_key(), accepted, config.allow_sha1, ours.pss)
+
+# %% ../nbs/19_ike_sa.ipynb #1f907614
+def certificates(config: Config, asked: Iterable[CERTREQ]) -> tuple[CERT, ...]:
+    "Return the certificates that belong to our signature."
+    return config.credential.payloads(asked) if isinstance(config.credential, Signer) else ()
+
+
+def certificate_requests(configs: Iterable[Config]) -> tuple[CERTREQ, ...]:
+    "Return the wish for certificates of authorities that we believe (RFC 7296 §3.7)."
+    believed = (c.trust for c in configs if isinstance(c.trust, Authorities))
+    return tuple(dict.fromkeys(authorities.request() for authorities in believed))
+
+
+def asked_in_init(ike: IKE) -> Iterator[CERTREQ]:
+    "Yield what the responder has asked for, if it comes to that."
+    yield from Packet.parse(Reader(ike.first_messages[1])).all(CERTREQ)
 
 # %% ../nbs/19_ike_sa.ipynb #286590dc
-def check_proof(ike: IKE, config: Config, identity: IDi, auth: AUTH) -> str:
-    """Check the peer's name and proof; return how it was proven.
+def check_proof(ike: IKE, config: Config, identity: IDi, message: Packet) -> str:
+    """Check the peer's name and the proof in its IKE_AUTH message; return how it was proven.
 
     Raise `AuthenticationFailed`."""
-    if identity.identity != config.remote_id:
+    if not identity.identity.matches(config.remote_id):
         raise AuthenticationFailed(
             f'the peer is {identity.identity!r}, we expect {config.remote_id!r}')
     theirs, nonce = ike.first_messages[1], ike.nonces[0]
-    octets = signed_octets(theirs, nonce, *_sk_p(ike, not ike.initiator), identity.body)
-    return verify(config.peer_key, octets, auth, config.allow_sha1)
+    kind, sk_p = _sk_p(ike, not ike.initiator)
+    octets = signed_octets(theirs, nonce, kind, sk_p, identity.body)
+    auth, seen = message.one(AUTH), message.all(CERT)
+    if isinstance(config.trust, SharedKey): return config.trust.verify(kind, octets, auth)
+    if auth.method == AuthenticationType.SHARED_KEY:
+        raise AuthenticationFailed('the peer proves itself by a shared key, we want a signature')
+    if isinstance(config.trust, Authorities):
+        leaf = config.trust.certified(seen, identity.identity)
+        how = verify(leaf.public_key(), octets, auth, config.allow_sha1)  # type: ignore[arg-type]
+        return f'{how}, certified by {dn(leaf.issuer)}'
+    try: return verify(config.trust, octets, auth, config.allow_sha1)
+    except AuthenticationFailed as error:
+        raise AuthenticationFailed(f'{error}; the peer has shown {shown(seen)}') from None
 
 
 def _sk_p(ike: IKE, initiators: bool) -> tuple[Prf, bytes]:
@@ -244,14 +285,15 @@ def ike_auth(ike: IKE) -> Conversation:
         raise NoProposalChosen('the peer does not know IKE_AUTH without a Child SA (RFC 6023)')
     contact = (Notify(MessageType.INITIAL_CONTACT),) * config.initial_contact
     response = yield Packet(ExchangeType.IKE_AUTH, (
-        idi, IDr.of(config.remote_id), prove(ike, config, idi), *payloads, *contact))
+        idi, *certificates(config, asked_in_init(ike)), *certificate_requests([config]),
+        IDr.of(config.remote_id), prove(ike, config, idi), *payloads, *contact))
     if not response.all(AUTH):
         if error := response.error():  # the responder has closed the SA
             ike.close(error_for(error.message_type, error.data))
             return
         raise no_proof(response)
     identity = response.one(IDr)
-    ike.proof = check_proof(ike, config, identity, response.one(AUTH))
+    ike.proof = check_proof(ike, config, identity, response)
     ike.become(State.ESTABLISHED)
     ike.tell(Established(identity.identity, ike.proof))
     if not payloads: return
@@ -273,7 +315,8 @@ def no_proof(response: Packet) -> IkeError:
     "Return the error that a response with neither AUTH nor an error stands for."
     if any(payload.kind == Type.EAP for payload in response.payloads):
         return AuthenticationFailed('the peer wants a password by EAP; '
-                                    'it must be configured to accept a public key instead')
+                                    'it must be configured for a certificate, a public key or '
+                                    'a shared key instead')
     return AuthenticationFailed('the peer sends no proof of who it is')
 
 
@@ -294,9 +337,10 @@ def respond_ike_auth(ike: IKE, request: Packet) -> Packet:
         raise AuthenticationFailed('the peer wants to authenticate by EAP, which we do not offer')
     identity = request.one(IDi)
     config = find_config(ike, identity, request.all(IDr))
-    proof = check_proof(ike, config, identity, request.one(AUTH))
+    proof = check_proof(ike, config, identity, request)
     if ike.suite: choose(SA((ike.suite,)), config.ike)
     idr = IDr.of(config.local_id)
+    shown = certificates(config, request.all(CERTREQ))
     auth, childless = prove(ike, config, idr), not request.all(SA)
     if childless and config.childless == 'never':
         raise InvalidSyntax('IKE_AUTH without a Child SA')
@@ -308,14 +352,15 @@ def respond_ike_auth(ike: IKE, request: Packet) -> Packet:
     contact = request.notify(MessageType.INITIAL_CONTACT) is not None
     ike.tell(Established(identity.identity, proof, contact))
     child = () if childless else respond_first_child(ike, request)
-    return Packet(ExchangeType.IKE_AUTH, (idr, auth, *child))
+    return Packet(ExchangeType.IKE_AUTH, (idr, *shown, auth, *child))
 
 
 def find_config(ike: IKE, identity: IDi, wanted: list[IDr]) -> Config:
     "Return the configuration for a caller. Raise `AuthenticationFailed` if there is none."
-    known = [c for c in ike.configs if c.remote_id == identity.identity] or list(ike.configs[:1])
+    known = [c for c in ike.configs if c.remote_id.matches(identity.identity)]
+    known = known or list(ike.configs[:1])
     for config in known:
-        if not wanted or wanted[0].identity == config.local_id: return config
+        if not wanted or wanted[0].identity.matches(config.local_id): return config
     raise AuthenticationFailed(f'the peer wants to talk to {wanted[0].identity!r}, '
                                f'we are {known[0].local_id!r}')
 

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['EXIT', 'Port', 'open_socket', 'endpoint', 'resolve', 'Program', 'show', 'exit_status', 'Session', 'demo', 'demo_peer',
-           'build_parser', 'connect', 'complain', 'main']
+           'build_parser', 'connect', 'warn', 'complain', 'main']
 
 # %% ../nbs/26_initiator.ipynb #af6e2348
 import argparse
@@ -27,10 +27,11 @@ from .const import (
 from .create_child_sa import create_child
 from .host import Host
 from .interface import (
-    ChildClosed, ChildEstablished, ChildFailed, Closed, Datagram, Established, Event, Rekeyed)
+    ChildClosed, ChildEstablished, ChildFailed, Closed, Config, Datagram,
+    Established, Event, Rekeyed)
 from .nat import Endpoint, unwrap
 from .options import (
-    add_options, config_from, connection_words, write_keylog)
+    add_options, config_from, connection_words, warnings, write_keylog)
 from .protocol import IKE
 from .report import as_json, keylog_row, report, script_lines
 
@@ -196,12 +197,15 @@ class Session(Program):
     attempt: IKE
     status, leaving = 0, False
 
+    def __init__(self, config: Config, args: argparse.Namespace, out: TextIO):
+        super().__init__(Host(), args, out)
+        self.config = config
+
     def begin(self) -> None:
         "Begin the IKE SA."
         (here, natt), args = self.ports, self.args
-        config = config_from(args, here.host, args.peer)
         there = Endpoint(args.peer, args.port), Endpoint(args.peer, args.nat_port, natt=True)
-        self.attempt = self.host.connect(config, here, there[0], self.loop.time(), (natt, there[1]))
+        self.attempt = self.host.connect(self.config, here, there[0], self.loop.time(), (natt, there[1]))
 
     def failed(self, error: OSError) -> None:
         self.attempt.remark(IkeError(f'ICMP or the system: {error.strerror or error}'))
@@ -247,6 +251,7 @@ def demo(args: argparse.Namespace) -> int:
         for name in 'initiator', 'responder':
             key = generate_private_key(65537, 2048)
             pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+            Path(folder, f'{name}.key').touch(mode=0o600)
             Path(folder, f'{name}.key').write_bytes(pem)
             public = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
             Path(folder, f'{name}.pub').write_bytes(public)
@@ -283,7 +288,7 @@ def build_parser() -> argparse.ArgumentParser:
     "Return the command line of the initiator."
     parser = argparse.ArgumentParser(
         'ike-lit', description='Establish an IKEv2 SA and an ESP Child SA with a peer (RFC 7296), '
-                               'by raw RSA keys.',
+                               'by public keys, certificates or a shared key.',
         epilog='Exit status: 0 established, 1 refused otherwise, 2 usage or unreadable key, '
                '3 no answer, 4 no proposal in common, 5 authentication, 6 traffic selectors, '
                '130 interrupted.')
@@ -307,13 +312,19 @@ def connect(args: argparse.Namespace) -> int:
     except OSError as error: raise ValueError(f'{there}: {error.strerror}') from None
     try:
         heres = [endpoint(sock, natt) for sock, natt in zip(sockets, (False, True), strict=True)]
-        config_from(args, heres[0].host, there)  # a mistake is told before anything is sent
-        session = Session(Host(), args, sys.stdout)
+        config = config_from(args, heres[0].host, there)  # a mistake is told before anything is sent
+        for warning in warnings(config, args): warn(warning)
+        session = Session(config, args, sys.stdout)
         return asyncio.run(session.run(dict(zip(heres, sockets, strict=True))))
     finally:
         for sock in sockets: sock.close()
 
 # %% ../nbs/26_initiator.ipynb #2bad40ff
+def warn(what: str) -> None:
+    "Say what is not wrong, but worth knowing."
+    print(f'ike-lit: warning: {what}', file=sys.stderr)
+
+
 def complain(what: object) -> int:
     "Say what is wrong with the options; return the exit status for that."
     print(f'ike-lit: {what}', file=sys.stderr)

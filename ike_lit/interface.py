@@ -12,9 +12,8 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Literal
 
-from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, RSAPublicKey
-
-from .auth import Identity
+from .auth import Identity, PublicKey, SharedKey
+from .certificate import Authorities, Signer
 from .configuration import Assigned, Pool
 from .const import IkeError
 from .header import Header
@@ -57,8 +56,8 @@ class Config:
     "What the operator has decided for one peer."
     local_id: Identity
     remote_id: Identity
-    private_key: RSAPrivateKey = field(repr=False)
-    peer_key: RSAPublicKey = field(repr=False)
+    credential: SharedKey | Signer = field(repr=False)  # by which we prove who we are
+    trust: SharedKey | PublicKey | Authorities = field(repr=False)  # which proves who the peer is
     ike: tuple[Proposal, ...]
     esp: tuple[Proposal, ...]
     local_ts: tuple[TrafficSelector, ...]

@@ -14,9 +14,9 @@ import sys
 from ipaddress import ip_address
 
 from .host import COOKIE_THRESHOLD, Host
-from .initiator import Program, endpoint
+from .initiator import Program, endpoint, warn
 from .interface import Config
-from .options import add_options, config_from, connection_words
+from .options import add_options, config_from, connection_words, warnings
 
 # %% ../nbs/27_responder.ipynb #51cb405a
 def configs_from(args: argparse.Namespace, argv: list[str],
@@ -35,6 +35,7 @@ def configs_from(args: argparse.Namespace, argv: list[str],
         key = config.remote_id, config.local_id
         if key in found: raise ValueError(f'{where}{config.remote_id!r} is there already')
         found[key] = config
+        for warning in warnings(config, one): warn(f'{where}{warning}')
     return tuple(found.values())
 
 # %% ../nbs/27_responder.ipynb #bc93fe24

@@ -9,8 +9,10 @@ from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
-from ike_lit.auth import Identity, load_private_key, load_public_key
+from ike_lit.auth import Identity
+from ike_lit.certificate import Signer
 from ike_lit.const import ProtocolID
+from ike_lit.credential import load_private_key, load_public_key
 from ike_lit.ike_sa import ike_sa_init
 from ike_lit.interface import Config, Event
 from ike_lit.nat import Endpoint
@@ -55,10 +57,10 @@ def configs(ike: str = 'camellia256-sha256-modp2048', esp: str = 'camellia256-sh
     right = (TrafficSelector.from_text('10.2.0.0/24'),)
     common = {'ike': parse_proposals(ike, ProtocolID.IKE),
               'esp': parse_proposals(esp, ProtocolID.ESP), **changes}
-    return (Config(alice, bob, private_key(KEYS / 'initiator.key'),
+    return (Config(alice, bob, Signer(private_key(KEYS / 'initiator.key')),
                    public_key(KEYS / 'responder.pub'),
                    local_ts=left, remote_ts=right, **common),
-            Config(bob, alice, private_key(KEYS / 'responder.key'),
+            Config(bob, alice, Signer(private_key(KEYS / 'responder.key')),
                    public_key(KEYS / 'initiator.pub'),
                    local_ts=right, remote_ts=left, **common))
 

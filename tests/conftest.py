@@ -21,6 +21,7 @@ def keys(tmp_path_factory: pytest.TempPathFactory) -> Path:
         key = generate_private_key(65537, 2048)
         private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
         public = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+        (folder / f'{name}.key').touch(mode=0o600)
         (folder / f'{name}.key').write_bytes(private)
         (folder / f'{name}.pub').write_bytes(public)
     return folder

@@ -45,6 +45,7 @@ def peer() -> Iterator[tuple[str, ...]]:
 
 
 def pem(path: Path, key: object) -> str:
+    path.touch(mode=0o600)
     path.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
     return str(path)
 
@@ -232,9 +233,9 @@ def test_a_keylog_that_somebody_else_has_prepared_is_refused(tmp_path: Path) -> 
 @pytest.mark.parametrize('options, words', [
     (['--private-key', '/nonexistent'], '/nonexistent: No such file or directory'),
     (['--private-key', str(ROOT)], 'Is a directory'),
-    (['--private-key', str(ROOT / 'LICENSE')], 'no private key in PEM format'),
-    (['--private-key', str(ROOT / 'keys/initiator.pub')], 'no private key in PEM format'),
-    (['--peer-key', str(ROOT / 'keys/initiator.key')], 'no public key in PEM format'),
+    (['--private-key', str(ROOT / 'LICENSE')], 'no private key in PEM or DER'),
+    (['--private-key', str(ROOT / 'keys/initiator.pub')], 'no private key in PEM or DER'),
+    (['--peer-key', str(ROOT / 'keys/initiator.key')], 'no public key in PEM or DER, but a private one'),
     (['--ike', 'aes256-sha265-modp2048'],
      "'sha265' in 'aes256-sha265-modp2048' is no algorithm that I know; did you mean 'sha256'?"),
     (['--ike', 'aes256-sha256'], 'has no DH algorithm'),
@@ -275,7 +276,7 @@ def test_arguments(arguments: list[str], words: str) -> None:
 @pytest.mark.parametrize('key, words', [
     (lambda: rsa.generate_private_key(65537, 1024), "1024 bits; at least 2048"),  # noqa: S505
     (lambda: rsa.generate_private_key(3, 2048), 'public exponent 3'),
-    (lambda: ec.generate_private_key(ec.SECP256R1()), 'not an RSA key')])
+    (lambda: ec.generate_private_key(ec.SECP256K1()), 'a key on the curve secp256k1')])
 def test_weak_and_foreign_keys(tmp_path: Path, key: object, words: str) -> None:
     private = key()
     public = private.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)

@@ -68,6 +68,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, keys: Path) -> Path:
     made = tmp_path_factory.mktemp('connections')
     for name, who in ('alice', 'left'), ('bob', 'right'), ('carol', 'stranger'):
         for kind in 'key', 'pub':
+            (made / f'{name}.{kind}').touch(mode=0o600)
             (made / f'{name}.{kind}').write_bytes((keys / f'{who}.{kind}').read_bytes())
     (made / 'peers.toml').write_text(PEERS)
     (made / 'callers.toml').write_text(CALLERS)

@@ -908,7 +908,7 @@ def test_initial_contact_counts_only_with_a_proof_and_in_ike_auth() -> None:
     network, alice, bob, _ = two_hosts()
     first, (left, _) = only(bob), configs(timing=NEVER)
     put(only(alice), first, Notify(MessageType.INITIAL_CONTACT))
-    liar = replace(left, initial_contact=True, private_key=configs()[1].private_key)
+    liar = replace(left, initial_contact=True, credential=configs()[1].credential)
     alice.connect(liar, ALICE, BOB, now=2)
     network.run(until=10)
     assert only(bob) is first and first.state == State.ESTABLISHED
@@ -972,7 +972,7 @@ def test_a_false_answer_does_not_end_an_attempt_that_the_true_one_may_still_answ
     The true answer to IKE_AUTH comes after nine seconds."""
     left, right = configs()
     alice, bob = Host(), Host((right,))
-    mallory = Host((replace(right, private_key=left.private_key),))
+    mallory = Host((replace(right, credential=left.credential),))
     alice.connect(left, ALICE, BOB, now=0)
     hello, = alice.datagrams_to_send()
     proofs = []

@@ -31,7 +31,7 @@ def seeded(seed: int) -> random.Random: return random.Random(seed)  # noqa: S311
 def big(size: int = 600, seed: int = 1) -> Packet:
     "A message with a chain of `size` octets."
     octets = seeded(seed).randbytes(size - 4 - 8)  # a generic header, a Delete
-    return Packet(ExchangeType.IKE_AUTH, (Opaque(Type.CERT, octets), Delete(ProtocolID.IKE)))
+    return Packet(ExchangeType.IKE_AUTH, (Opaque(Type.EAP, octets), Delete(ProtocolID.IKE)))
 
 
 def cut(packet: Packet, size: int, message_id: int = 1, *, sk: SK = OURS, response: bool = False,

@@ -5,9 +5,14 @@ from dataclasses import replace
 
 import pytest
 from canonical import ALICE, BOB, configs, deliver, events, family, handshake, talk, two_ends
+from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, SECP521R1
+from cryptography.hazmat.primitives.asymmetric.ec import (
+    generate_private_key as generate_ec_key)
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key
 from ike_lit import ike_sa
-from ike_lit.auth import AUTH, SCHEMES, Identity, IDr
+from ike_lit.auth import ED25519, RSA, SCHEMES, Identity, IDr
+from ike_lit.certificate import Signer
 from ike_lit.const import (
     AuthenticationFailed, AuthenticationType, ExchangeType, Group, HashAlgorithm, MessageType,
     NoAnswer, NoProposalChosen, ProtocolID, TransformType, Type)
@@ -75,13 +80,15 @@ def test_fresh_randomness_gives_fresh_keys() -> None:
 def test_every_signature_scheme_of_a_peer_is_accepted(
         monkeypatch: pytest.MonkeyPatch, scheme: tuple) -> None:
     identifier, how = scheme
-
-    def sign(key, octets, _):  # noqa: ANN001, ANN202
-        signature = key.sign(octets, how.padding, how.hash)
-        return AUTH(AuthenticationType.DIGITAL_SIGNATURE,
-                    bytes([len(identifier)]) + identifier + signature)
-    monkeypatch.setattr(ike_sa, 'sign', sign)
-    alice, bob = shake(*two_ends(RESPONDERS))
+    way = AuthenticationType.DIGITAL_SIGNATURE, identifier
+    monkeypatch.setattr(ike_sa, 'way_to_sign', lambda config, accepted: way)
+    left, right = configs()
+    if how.key is not RSA:
+        keys = [Ed25519PrivateKey.generate() if how.key is ED25519
+                else generate_ec_key(curve) for curve in (SECP256R1(), SECP521R1())]
+        left = replace(left, credential=Signer(keys[0]), trust=keys[1].public_key())
+        right = replace(right, credential=Signer(keys[1]), trust=keys[0].public_key())
+    alice, bob = shake(*two_ends(RESPONDERS, left, right))
     assert how.name in alice.proof and how.name in bob.proof
 
 
@@ -110,7 +117,7 @@ def test_method_1_is_refused_by_default(monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_a_stranger_with_a_good_key_is_refused() -> None:
     left, right = configs()
-    stranger = replace(left, private_key=generate_private_key(65537, 2048))
+    stranger = replace(left, credential=Signer(generate_private_key(65537, 2048)))
     alice, bob = shake(*two_ends(RESPONDERS, stranger, right))
     assert alice.state == bob.state == State.CLOSED
     assert alice.child is None and bob.child is None
@@ -129,7 +136,7 @@ def test_the_right_key_under_another_name_is_refused() -> None:
 def test_a_responder_with_another_name_or_key_is_refused() -> None:
     left, right = configs()
     for other in (replace(right, local_id=Identity.from_text('alice.example.org')),
-                  replace(right, private_key=generate_private_key(65537, 2048))):
+                  replace(right, credential=Signer(generate_private_key(65537, 2048)))):
         alice, _ = shake(*two_ends(RESPONDERS, left, other))
         assert alice.state == State.CLOSED
         assert isinstance(found(alice, Closed)[0].error, AuthenticationFailed)
@@ -385,7 +392,7 @@ def answer(host: Host, data: bytes, now: float) -> bytes:
 def test_a_lost_refusal_is_repeated() -> None:
     left, right = configs()
     bob = Host((right,))
-    stranger = replace(left, private_key=generate_private_key(65537, 2048))
+    stranger = replace(left, credential=Signer(generate_private_key(65537, 2048)))
     alice = IKE(stranger, ALICE, BOB, initiator=True, responders=RESPONDERS)
     alice.start(ike_sa_init, now=0)
     first, = alice.datagrams_to_send(0)

@@ -88,8 +88,8 @@ def bare_primitives() -> Callable[[], None]:
             secret = power(public, exponent)
             for _ in range(13): hmac.digest(key, secret, 'sha256')  # SKEYSEED, keys, KEYMAT, names
         for config, peer in (left, right), (right, left):
-            signature = config.private_key.sign(octets, padding.PKCS1v15(), SHA256())
-            peer.peer_key.verify(signature, octets, padding.PKCS1v15(), SHA256())
+            signature = config.credential.key.sign(octets, padding.PKCS1v15(), SHA256())
+            peer.trust.verify(signature, octets, padding.PKCS1v15(), SHA256())
             sealed = encrypt(Encryption.CAMELLIA_CBC, key, bytes(16), plain)
             decrypt(Encryption.CAMELLIA_CBC, key, bytes(16), sealed)
             for _ in range(2): hmac.digest(key, sealed, 'sha256')

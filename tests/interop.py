@@ -148,10 +148,10 @@ def same_keys(lab: Lab, ours: Program) -> None:
     assert len(theirs) == (2 if ' aead ' in script else 4) and theirs == set(keys)
 
 
-def algorithms(sa: dict) -> str:
-    "The algorithms of an SA of charon's, as we name them."
+def algorithms(sa: dict, *more: str) -> str:
+    "The cipher, the integrity and `more` algorithms of an SA of charon's, as we name them."
     encr = '_'.join(sa[k] for k in ('encr-alg', 'encr-keysize') if k in sa)
-    rest = [sa[k] for k in ('integ-alg', 'prf-alg', 'dh-group') if k in sa]
+    rest = [sa[k] for k in ('integ-alg', *more) if k in sa]
     return re.sub(r'\bECP_(\d+)_BP\b', r'BRAINPOOL_\1', '/'.join([encr, *rest]))
 
 
@@ -164,7 +164,7 @@ def both_agree(lab: Lab, ours: dict, child: dict) -> dict:
     net, = theirs['child-sas']
     assert (theirs['initiator-spi'], theirs['responder-spi']) == (ours['spi_i'], ours['spi_r'])
     assert (theirs['local-id'], theirs['remote-id']) == ('bob.example.org', 'alice.example.org')
-    assert ours['suite'] == f'IKE:{algorithms(theirs)}'
+    assert ours['suite'] == f'IKE:{algorithms(theirs, "prf-alg", "dh-group")}'
     assert (net['spi-in'], net['spi-out']) == (child['spi_out'], child['spi_in'])
     assert (net['local-ts'], net['remote-ts']) == (child['remote_ts'], child['local_ts'])
     assert algorithms(net) == '/'.join(filter(None, (child['encr'], child['integ'])))

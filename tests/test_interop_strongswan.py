@@ -40,7 +40,7 @@ def test_in_a_user_namespace(tmp_path: Path, record_property: Callable) -> None:
                f'--basetemp={tmp_path / "inner"}', *(some if INSIDE else others),
                *sorted(Path(__file__).parent.glob('test_interop_*.py'))]
     env = {**os.environ, 'IKE_LIT_INNER': '1', 'CI': ''}
-    done = execute(in_user_namespace(command), timeout=300, env=env)
+    done = execute(in_user_namespace(command), timeout=600, env=env)
     assert done.returncode == 0, done.stdout + done.stderr
     assert 'passed' in done.stdout
     for row in re.findall(r'^.* ms$', done.stdout, re.MULTILINE):

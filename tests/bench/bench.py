@@ -13,7 +13,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from statistics import median
 from typing import Any, NamedTuple
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -66,20 +65,21 @@ def timed(work: Work, calls: int) -> float:
 
 def title(what: str, base: str, aim: str) -> None:
     "Print the head of a table."
-    print(f'\n{what}, aim: {aim}\n{"us, and the spread":36}{"ours":>8}{base:>23}{"ratio":>23}')
+    print(f'\n{what}, aim: {aim}\n{"microseconds, and the spread":38}{"ours":>8}{base:>23}{"ratio":>23}')
 
 
 def side_by_side(name: str, ours: Work, base: Work, rounds: int, calls: int) -> None:
     "Time two things in turns; print the medians of both in microseconds, and of their ratio."
     for work in ours, base: work()
     pairs = [(timed(ours, calls), timed(base, calls)) for _ in range(rounds)]
-    ratios = sorted(a / b for a, b in pairs)
+    ratios = [a / b for a, b in pairs]
 
     def shown(values: list[float], scale: float = 1e6) -> str:
         low, middle, high = (sorted(values)[int(len(values) * at)] * scale for at in (.1, .5, .9))
         places = 0 if middle > 1000 else 1 if scale > 1 else 2
         return f'{middle:8.{places}f} {f"{low:.{places}f}-{high:.{places}f}":14}'
-    print(f'{name:36}{"".join(map(shown, zip(*pairs, strict=True)))}{shown(ratios, 1)}', flush=True)
+    columns = [*map(shown, zip(*pairs, strict=True)), shown(ratios, 1)]
+    print(f'{name:38}{"".join(columns)}'.rstrip(), flush=True)
 
 
 # A whole handshake

@@ -10,6 +10,7 @@ These run by way of test_interop_strongswan.py for those who are not root.
 """
 import re
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -90,7 +91,8 @@ def charon(loaded: Lab) -> Iterator[Lab]:
     "charon, left without SAs for the next suite, whatever happens with this one."
     yield loaded
     for sa in loaded.list_sas():
-        loaded.swanctl('--terminate', '--ike-id', sa['uniqueid'], '--force')
+        with suppress(RuntimeError):  # it may be gone by now
+            loaded.swanctl('--terminate', '--ike-id', sa['uniqueid'], '--force')
 
 
 def agreed(charon: Lab, ours: Program) -> int:
@@ -121,10 +123,9 @@ def cell(suite: str, request: pytest.FixtureRequest, record_property: Callable) 
 @each
 def test_we_call(charon: Lab, keys: Path, suite: str, cell: Callable) -> None:
     "We offer this suite alone; then we delete the SAs."
-    options = ['--ike', suite, '--esp', SUITES[suite], '--dry-run']
+    options = ['--ike', suite, '--esp', SUITES[suite], '--dry-run', '--timeout', '5']
     with calling(charon, keys, *options) as ours:
         took = agreed(charon, ours)
-        assert ours.events[-1]['event'] == 'Script'
     assert charon.list_sas() == []
     cell(f'{took} ms')
 
@@ -133,7 +134,7 @@ def test_we_call(charon: Lab, keys: Path, suite: str, cell: Callable) -> None:
 @each
 def test_it_calls(charon: Lab, listening: Program, suite: str, cell: Callable) -> None:
     "charon offers this suite alone, to a responder that takes all; then it deletes the SAs."
-    charon.swanctl('--initiate', '--ike', suite, '--child', 'net', '--timeout', '20')
+    charon.swanctl('--initiate', '--ike', suite, '--child', 'net', '--timeout', '5')
     took = agreed(charon, listening)
     charon.swanctl('--terminate', '--ike', suite)
     listening.wait('Closed', error=None)

@@ -65,7 +65,8 @@ def timed(work: Work, calls: int) -> float:
 
 def title(what: str, base: str, aim: str) -> None:
     "Print the head of a table."
-    print(f'\n{what}, aim: {aim}\n{"microseconds, and the spread":38}{"ours":>8}{base:>23}{"ratio":>23}')
+    print(f'\n{what}, aim: {aim}')
+    print(f'{"microseconds, and the spread":38}{"ours":>8}{base:>23}{"ratio":>23}')
 
 
 def side_by_side(name: str, ours: Work, base: Work, rounds: int, calls: int) -> None:

@@ -2,8 +2,8 @@
 
 Debian's strongSwan 5.9.8 lacks none of them: its plugin openssl, of libstrongswan-standard-plugins,
 has AES-GCM, the elliptic curves and X448, and what openssl lacks xcbc, cmac and kdf have. Its ESP
-in user space takes every cipher, too. Weak algorithms are not tried, for we never offer them, nor is
-modpnone, which has no place in IKE_AUTH. A table of what was negotiated, and how long that took,
+in user space takes every cipher, too. Weak algorithms are not tried, for we never offer them, nor
+is modpnone, which has no place in IKE_AUTH. A table of what was negotiated, and how long that took,
 is printed at the end of the run.
 
 These run by way of test_interop_strongswan.py for those who are not root.

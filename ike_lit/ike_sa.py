@@ -20,9 +20,10 @@ from .child_sa import (
     accepted_child, install, respond_child, traffic_payloads, wish)
 from .configuration import CP, assigned, cfg_request, selectors_for
 from .const import (
-    AuthenticationFailed, AuthenticationType, CfgType, ExchangeType, FailedCpRequired, Group, IkeError,
-    InternalAddressFailure, InvalidKePayload, InvalidSyntax, MessageType, NoProposalChosen, Prf,
-    ProtocolID, SinglePairRequired, TransformType, TsUnacceptable, Type, error_for)
+    AuthenticationFailed, AuthenticationType, CfgType, ExchangeType, FailedCpRequired, Group,
+    IkeError, InternalAddressFailure, InvalidKePayload, InvalidSyntax, MessageType,
+    NoProposalChosen, Prf, ProtocolID, SinglePairRequired, TransformType, TsUnacceptable,
+    Type, error_for)
 from .header import Reader
 from .interface import AddressAssigned, ChildFailed, Config, Established, State
 from .ke import GROUPS, KE, DiffieHellman

@@ -205,7 +205,8 @@ class Session(Program):
         "Begin the IKE SA."
         (here, natt), args = self.ports, self.args
         there = Endpoint(args.peer, args.port), Endpoint(args.peer, args.nat_port, natt=True)
-        self.attempt = self.host.connect(self.config, here, there[0], self.loop.time(), (natt, there[1]))
+        self.attempt = self.host.connect(
+            self.config, here, there[0], self.loop.time(), (natt, there[1]))
 
     def failed(self, error: OSError) -> None:
         self.attempt.remark(IkeError(f'ICMP or the system: {error.strerror or error}'))

@@ -1,6 +1,7 @@
 """What several files of tests use: the keys and the lab of those with a real strongSwan.
 
 In CI nothing may be skipped: everything that a test needs is there.
+What a test records as 'negotiated' is printed at the end, as a table.
 """
 import os
 from collections.abc import Iterator
@@ -38,3 +39,17 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     if os.environ.get('CI') and reporter and reporter.stats.get('skipped') and not exitstatus:
         reporter.write_line('\nCI is set, and tests were skipped: that is a failure')
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    "Print what tests have recorded as 'negotiated': each time a row, a column, a cell."
+    rows: dict[str, dict[str, str]] = {}
+    for report in (r for kind in ('passed', 'failed') for r in terminalreporter.getreports(kind)):
+        for row, column, cell in (v for name, v in report.user_properties if name == 'negotiated'):
+            rows.setdefault(row, {})[column] = cell
+    if not rows: return
+    columns, width = dict.fromkeys(c for cells in rows.values() for c in cells), max(map(len, rows))
+    terminalreporter.section('negotiated with strongSwan', sep='-')
+    for row, cells in {'': dict(zip(columns, columns, strict=True)), **rows}.items():
+        line = ''.join(f'{cells.get(c, ""):>10}' for c in columns)
+        terminalreporter.write_line(f'{row:{width}}{line}'.rstrip())

@@ -137,12 +137,22 @@ SHOW_KEYS = 'filelog { lab { chd = 4 } }\n'
 
 
 def same_keys(lab: Lab, ours: Program) -> None:
-    "Compare the four keys in the last Script event so far with the last that charon has logged."
+    """Compare the keys in the last Script event so far with the last that charon has logged:
+    four, or two of an AEAD."""
     script = ours.all('Script')[-1]['script']
-    dumps = re.findall(r'(?:encryption|integrity) (?:initiator|responder) key => 32 bytes.*\n'
-                       r'.*?\d+: ((?:[0-9A-F]{2} ){16}).*\n.*?\d+: ((?:[0-9A-F]{2} ){16})', lab.log())
-    theirs = {''.join(dump).replace(' ', '').lower() for dump in dumps[-4:]}
-    assert len(theirs) == 4 and theirs == set(re.findall(r'0x([0-9a-f]{64})\b', script))
+    keys = re.findall(r'0x([0-9a-f]{32,})\b', script)
+    dumps = re.findall(r'(?:encryption|integrity) (?:initiator|responder) key => \d+ bytes.*\n'
+                       r'((?:.*\[CHD\] +\d+: .*\n)+)', lab.log())
+    theirs = {''.join(re.findall(r'\d: ((?:[0-9A-F]{2} )+)', dump)).replace(' ', '').lower()
+              for dump in dumps[-len(keys):]}
+    assert len(theirs) == (2 if ' aead ' in script else 4) and theirs == set(keys)
+
+
+def algorithms(sa: dict, *more: str) -> str:
+    "The cipher, the integrity and `more` algorithms of an SA of charon's, as we name them."
+    encr = '_'.join(sa[k] for k in ('encr-alg', 'encr-keysize') if k in sa)
+    rest = [sa[k] for k in ('integ-alg', *more) if k in sa]
+    return re.sub(r'\bECP_(\d+)_BP\b', r'BRAINPOOL_\1', '/'.join([encr, *rest]))
 
 
 def both_agree(lab: Lab, ours: dict, child: dict) -> dict:
@@ -154,10 +164,9 @@ def both_agree(lab: Lab, ours: dict, child: dict) -> dict:
     net, = theirs['child-sas']
     assert (theirs['initiator-spi'], theirs['responder-spi']) == (ours['spi_i'], ours['spi_r'])
     assert (theirs['local-id'], theirs['remote-id']) == ('bob.example.org', 'alice.example.org')
-    suite = '{encr-alg}_{encr-keysize}/{integ-alg}/{prf-alg}/{dh-group}'.format_map(theirs)
-    assert ours['suite'] == f'IKE:{suite}'
+    assert ours['suite'] == f'IKE:{algorithms(theirs, "prf-alg", "dh-group")}'
     assert (net['spi-in'], net['spi-out']) == (child['spi_out'], child['spi_in'])
     assert (net['local-ts'], net['remote-ts']) == (child['remote_ts'], child['local_ts'])
-    assert '{encr-alg}_{encr-keysize}'.format_map(net) == child['encr']
-    assert (net['integ-alg'], net['mode'].lower()) == (child['integ'], child['mode'])
+    assert algorithms(net) == '/'.join(filter(None, (child['encr'], child['integ'])))
+    assert net['mode'].lower() == child['mode']
     return net

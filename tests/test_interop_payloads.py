@@ -12,16 +12,21 @@ from peers.strongswan import Lab
 
 pytestmark = needs_strongswan
 either_role = pytest.mark.parametrize('session', [calling, called])
+either_lock = pytest.mark.parametrize('ike, esp', [
+    ('camellia256-sha256-modp2048', 'camellia256-sha256'),
+    ('aes256gcm16-prfsha384-ecp384', 'aes256gcm16')])
 
 
 @inside
 @either_role
-def test_small_datagrams(lab: Lab, keys: Path, session: Callable) -> None:
+@either_lock
+def test_small_datagrams(lab: Lab, keys: Path, ike: str, esp: str, session: Callable) -> None:
     "Both ends cut IKE_AUTH to fit into 576 octets, and put together what the other one has cut."
     many = ','.join(f'10.1.{n}.0/24' for n in range(0, 40, 2))  # selectors, or all would fit
-    start(lab, keys, remote_ts=many, extra='fragment_size = 576')
+    start(lab, keys, ike=ike, esp=esp, remote_ts=many, extra='fragment_size = 576')
     ts = ['--local-ts', many, '--remote-ts', '10.2.0.0/24']
-    with session(lab, keys, '--datagram', '576', selectors=ts) as ours:
+    options = ['--ike', ike, '--esp', esp, '--datagram', '576']
+    with session(lab, keys, *options, selectors=ts) as ours:
         both_agree(lab, ours.wait('Established'), ours.wait('ChildEstablished'))
         cut = list(ours.all('Message', exchange='IKE_AUTH'))
     assert sorted((m['sent'], m['fragments'] > 1) for m in cut) == [(False, True), (True, True)]

@@ -11,19 +11,19 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from shutil import which
 
 import pytest
 from ike_lit.auth import AUTH
-from ike_lit.const import ProtocolID
+from ike_lit.const import ProtocolID, TransformType
 from ike_lit.header import Header, Reader
 from ike_lit.payload import Packet
 from ike_lit.proposal import parse_proposals
 from ike_lit.sk import SK
-from interop import INSIDE, command, inside, needs_strongswan, start
+from interop import INSIDE, both_agree, command, inside, needs_strongswan, start
 from peers.strongswan import PACKAGES, Lab, execute, in_user_namespace
 from scapy.layers.inet import UDP
 from scapy.utils import rdpcap
@@ -32,7 +32,7 @@ pytestmark = needs_strongswan
 
 
 @pytest.mark.skipif(bool(os.environ.get('IKE_LIT_INNER')), reason='we are inside')
-def test_in_a_user_namespace(tmp_path: Path) -> None:
+def test_in_a_user_namespace(tmp_path: Path, record_property: Callable) -> None:
     "Anybody's way to run all of this; for root, who needs no such way, one test is enough."
     some = ['-k', 'test_camellia_method_14']
     others = ['--deselect', f'{__file__}::test_in_a_user_namespace']
@@ -40,9 +40,11 @@ def test_in_a_user_namespace(tmp_path: Path) -> None:
                f'--basetemp={tmp_path / "inner"}', *(some if INSIDE else others),
                *sorted(Path(__file__).parent.glob('test_interop_*.py'))]
     env = {**os.environ, 'IKE_LIT_INNER': '1', 'CI': ''}
-    done = execute(in_user_namespace(command), timeout=300, env=env)
+    done = execute(in_user_namespace(command), timeout=600, env=env)
     assert done.returncode == 0, done.stdout + done.stderr
     assert 'passed' in done.stdout
+    for row in re.findall(r'^.*(?: ms|it calls)$', done.stdout, re.MULTILINE):
+        record_property('negotiated', (row, '', ''))
 
 
 @contextmanager
@@ -139,23 +141,28 @@ def test_narrowed_by_the_peer(lab: Lab, keys: Path) -> None:
 
 
 @inside
-def test_aes_and_wireshark(lab: Lab, keys: Path, tmp_path: Path) -> None:
-    """AES-256; then Wireshark, given our keylog, decrypts the capture
+@pytest.mark.parametrize('suite, esp', [
+    ('aes256-sha256-modp2048', 'aes256-sha256'),
+    ('aes256ctr-sha384-prfsha256-ecp384', 'aes256ctr-sha384'),
+    ('aes256gcm16-prfsha384-x25519', 'aes256gcm16'),
+    ('aes128ccm12-prfsha256-ecp256', 'aes128ccm12')])
+def test_aes_and_wireshark(lab: Lab, keys: Path, tmp_path: Path, suite: str, esp: str) -> None:
+    """AES; then Wireshark, given our keylog, decrypts the capture
     and shows the payloads and AUTH data that we saw."""
     if not which('tshark'): pytest.skip(f'no tshark: apt-get install {PACKAGES}')
-    start(lab, keys, ike='aes256-sha256-modp2048', esp='aes256-sha256')
-    options = ('--ike', 'aes256-sha256-modp2048', '--esp', 'aes256-sha256',
-               '--keylog', str(tmp_path))
+    start(lab, keys, ike=suite, esp=esp)
+    options = '--ike', suite, '--esp', esp, '--keylog', str(tmp_path)
     with lab.capture() as pcap, established(lab, keys, *options) as (ours, child, messages, _):
-        the_peer_agrees(lab, ours, child)
+        both_agree(lab, ours, child)
     # tshark decrypts by itself, with the rows of the keylog;
     # we open the same messages with our own code
     row, = (tmp_path / 'ikev2_decryption_table').read_text().splitlines()
     shown = tshark_view(pcap, tmp_path)
+    assert [m['exchange'] for m in messages] == 2 * ['IKE_SA_INIT'] + 2 * ['IKE_AUTH']
     for message, octets, (types, auth) in zip(messages, ike_messages(pcap), shown, strict=False):
         assert types == [NUMBERS.get(name, 41) for name in message['payloads']], message['payloads']
         if message['exchange'] == 'IKE_AUTH':
-            assert auth == opened(octets, row).one(AUTH).data.hex() and len(auth) == 2 * 272
+            assert auth == opened(octets, row, suite).one(AUTH).data.hex() and len(auth) == 2 * 272
     assert row.startswith(f'{ours["spi_i"]},{ours["spi_r"]},')
 
 
@@ -184,10 +191,11 @@ def ike_messages(pcap: Path) -> list[bytes]:
             for udp, data in datagrams]
 
 
-def opened(octets: bytes, row: str) -> Packet:
+def opened(octets: bytes, row: str, suite: str) -> Packet:
     "Open a message with the keys of a row of the keylog."
     _, _, sk_ei, sk_er, _, sk_ai, sk_ar, _ = row.split(',')
-    encr, integ, *_ = parse_proposals('aes256-sha256-modp2048', ProtocolID.IKE)[0].transforms
+    proposal, = parse_proposals(suite, ProtocolID.IKE)
+    encr, integ = proposal.the(TransformType.ENCR), proposal.the(TransformType.INTEG)
     ours = Header.parse(Reader(octets)).initiator
     sk_e, sk_a = (sk_ei, sk_ai) if ours else (sk_er, sk_ar)
     return SK(encr, integ, bytes.fromhex(sk_e), bytes.fromhex(sk_a)).open(octets)

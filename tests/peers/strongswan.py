@@ -26,8 +26,8 @@ from typing import Any, TypeVar
 
 T = TypeVar('T')
 Settings = Mapping[str, Any]  # of a section in strongSwan's files; a value may be a section itself
-PACKAGES = ('iproute2 charon-systemd strongswan-swanctl libcharon-extra-plugins libstrongswan-extra-plugins'
-            ' tshark')
+PACKAGES = ('iproute2 charon-systemd strongswan-swanctl libcharon-extra-plugins'
+            ' libstrongswan-standard-plugins libstrongswan-extra-plugins tshark')
 PATH = os.environ.get('PATH', os.defpath) + ':/usr/sbin:/sbin'  # a user's own may lack the last two
 ENV = {**os.environ, 'PATH': PATH}
 Argv = Sequence[str | Path]
@@ -35,7 +35,7 @@ HERE = Path(__file__).resolve().parent
 LEFT, RIGHT, RELAY = '10.9.0.1', '10.9.0.2', '10.9.0.3'
 LIBIPSEC = Path('/usr/lib/ipsec/plugins/libstrongswan-kernel-libipsec.so')
 # openssl, if it is installed, does what it can, the others do the rest
-CRYPTO = ('openssl gcrypt gmp aes sha1 sha2 mgf1 hmac kdf xcbc ccm gcm chapoly curve25519'
+CRYPTO = ('openssl gcrypt gmp aes sha1 sha2 mgf1 hmac kdf xcbc cmac ccm gcm chapoly curve25519'
           ' random nonce pem pkcs1 pkcs8 pubkey')
 AS_ROOT = ('unshare', '--user', '--map-root-user', '--mount', '--net', '--pid', '--fork', '--mount-proc',
            '--kill-child')

@@ -339,6 +339,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                    'ike_lit.initiator.Program': ('initiator.html#program', 'ike_lit/initiator.py'),
                                    'ike_lit.initiator.Program.__init__': ('initiator.html#program.__init__', 'ike_lit/initiator.py'),
                                    'ike_lit.initiator.Program.begin': ('initiator.html#program.begin', 'ike_lit/initiator.py'),
+                                   'ike_lit.initiator.Program.broken': ('initiator.html#program.broken', 'ike_lit/initiator.py'),
                                    'ike_lit.initiator.Program.end': ('initiator.html#program.end', 'ike_lit/initiator.py'),
                                    'ike_lit.initiator.Program.failed': ('initiator.html#program.failed', 'ike_lit/initiator.py'),
                                    'ike_lit.initiator.Program.follow': ('initiator.html#program.follow', 'ike_lit/initiator.py'),

@@ -110,6 +110,7 @@ class Program:
         import asyncio
         loop = self.loop = asyncio.get_running_loop()
         self.done: asyncio.Future[int] = loop.create_future()
+        loop.set_exception_handler(self.broken)
         try:
             for here, sock in sockets.items():
                 self.ports[here] = Port(here, self.received, self.failed)
@@ -123,6 +124,11 @@ class Program:
             for number in signal.SIGINT, signal.SIGTERM: loop.remove_signal_handler(number)
             for port in self.ports.values():
                 if port.transport: port.transport.close()
+
+    def broken(self, loop: 'asyncio.AbstractEventLoop', context: dict[str, Any]) -> None:
+        "End the program, whose state nobody knows after an error that nobody has foreseen."
+        error = context.get('exception') or RuntimeError(context.get('message'))
+        if not self.done.done(): self.done.set_exception(error)
 
     def received(self, data: bytes, addr: Endpoint, here: Endpoint) -> None:
         self.host.receive_datagram(data, addr, self.loop.time(), here)
@@ -313,7 +319,8 @@ def connect(args: argparse.Namespace) -> int:
     except OSError as error: raise ValueError(f'{there}: {error.strerror}') from None
     try:
         heres = [endpoint(sock, natt) for sock, natt in zip(sockets, (False, True), strict=True)]
-        config = config_from(args, heres[0].host, there)  # a mistake is told before anything is sent
+        # a mistake is told before anything is sent
+        config = config_from(args, heres[0].host, there)
         for warning in warnings(config, args): warn(warning)
         session = Session(config, args, sys.stdout)
         return asyncio.run(session.run(dict(zip(heres, sockets, strict=True))))

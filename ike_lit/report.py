@@ -48,8 +48,8 @@ ADVICE: dict[type[IkeError], str] = {
               'pass the firewalls on the way?',
     NoProposalChosen: 'Compare --ike, --esp and --mode with what the peer is configured for.',
     InvalidKePayload: 'Compare the group in --ike with what the peer is configured for.',
-    AuthenticationFailed: 'Compare --local-id, --remote-id and both public keys with those of '
-                          'the peer; its log says more than it may tell us.',
+    AuthenticationFailed: 'Compare --local-id, --remote-id, and the keys, certificates or shared '
+                          'keys of both sides; the log of the peer says more than it may tell us.',
     TsUnacceptable: 'Compare --local-ts and --remote-ts with what the peer is configured for; '
                     'ours must lie inside its own.',
     SinglePairRequired: 'Name the packet that wants to go with --packet.',

@@ -164,7 +164,7 @@ def test_no_secret_is_shown_even_verbosely(peer: tuple[str, ...], tmp_path: Path
     (['--local-id', 'mallory.example.org'], 5,
      ['AUTHENTICATION_FAILED', 'We are FQDN mallory.example.org']),
     (['--peer-key', str(ROOT / 'keys/initiator.pub')], 5,
-     ['is wrong for this key', 'both public keys']),
+     ['is wrong for this key', 'keys of both sides']),
     (['--remote-ts', '172.16.0.0/12'], 6,
      ['no Child SA', 'TS_UNACCEPTABLE', '172.16.0.0/12 there'])])
 def test_refusals(peer: tuple[str, ...], options: list[str], status: int,

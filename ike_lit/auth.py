@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['EMAIL_OID', 'ID_LAYOUT', 'PrivateKey', 'PublicKey', 'RSA', 'EC', 'ED25519', 'SHA256', 'SHA384', 'SHA512', 'SCHEMES',
-           'HASHES', 'RSA_SHA1', 'METHODS', 'Way', 'CURVES', 'KEY_PAD', 'Identity', 'IDi', 'IDr', 'signed_octets',
-           'AUTH', 'Scheme', 'hash_algorithms', 'choose_scheme', 'sign', 'verify', 'accepted_scheme', 'key_name',
-           'weakness', 'SharedKey']
+           'HASHES', 'RSA_SHA1', 'METHODS', 'Way', 'CURVES', 'KEY_PAD', 'Identity', 'parse_dn', 'IDi', 'IDr',
+           'signed_octets', 'AUTH', 'Scheme', 'hash_algorithms', 'choose_scheme', 'sign', 'verify', 'accepted_scheme',
+           'key_name', 'weakness', 'SharedKey']
 
 # %% ../nbs/08_auth.ipynb #5bb46b92
 import hmac
@@ -14,6 +14,7 @@ import re
 from collections.abc import Container
 from dataclasses import dataclass
 from ipaddress import ip_address
+from typing import TYPE_CHECKING
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
@@ -28,6 +29,8 @@ from .const import (
 from .header import Layout, Reader
 from .keys import prf
 from .payload import Notify, Payload
+
+if TYPE_CHECKING: from cryptography.x509 import Name
 
 # %% ../nbs/08_auth.ipynb #341230f4
 @dataclass(frozen=True, repr=False)
@@ -60,8 +63,7 @@ class Identity:
     def matches(self, other: 'Identity') -> bool:
         "True for the same type and octets, or for two DNs with the same attributes."
         if self == other or not self.type == other.type == IDType.DER_ASN1_DN: return self == other
-        from cryptography.x509 import Name
-        try: return Name.from_bytes(self.data) == Name.from_bytes(other.data)
+        try: return parse_dn(self.data) == parse_dn(other.data)
         except ValueError: return False
 
     def __str__(self) -> str:
@@ -80,6 +82,14 @@ class Identity:
 EMAIL_OID = '1.2.840.113549.1.9.1'  # an attribute that people write as E
 
 
+def parse_dn(data: bytes) -> 'Name':
+    "Return a distinguished name. Raise `ValueError`."
+    from cryptography.x509 import Name
+    try: return Name.from_bytes(data)
+    # the package says TypeError of some strings of bits
+    except TypeError: raise ValueError('no distinguished name') from None
+
+
 def _dn_from_text(text: str) -> bytes:
     from cryptography.x509 import Name, ObjectIdentifier
     try: name = Name.from_rfc4514_string(re.sub(r'(?<!\\), *', ',', text),
@@ -91,9 +101,9 @@ def _dn_from_text(text: str) -> bytes:
 
 
 def _dn_to_text(data: bytes) -> str:
-    from cryptography.x509 import Name, ObjectIdentifier
+    from cryptography.x509 import ObjectIdentifier
     names = {ObjectIdentifier(EMAIL_OID): 'E'}
-    try: return ', '.join(rdn.rfc4514_string(names) for rdn in Name.from_bytes(data).rdns)
+    try: return ', '.join(rdn.rfc4514_string(names) for rdn in parse_dn(data).rdns)
     except ValueError: return ''
 
 # %% ../nbs/08_auth.ipynb #7804442b

@@ -24,7 +24,8 @@ from .header import Layout, Reader
 from .payload import Payload
 
 if TYPE_CHECKING:  # loading X.509 takes 30 ms: only those wait who have certificates
-    from cryptography.x509 import Certificate, CertificateRevocationList, GeneralName
+    from cryptography.x509 import (
+        Certificate, CertificateRevocationList, ExtendedKeyUsage, GeneralName)
 
 # %% ../nbs/11_certificate.ipynb #cert0005
 @dataclass(frozen=True, repr=False)
@@ -134,7 +135,7 @@ def parse_certificate(data: bytes) -> 'Certificate':
         certificate = x509.load_der_x509_certificate(data)
         # these are read only when they are asked for
         _ = certificate.subject, certificate.issuer, certificate.extensions
-    except (ValueError, x509.InvalidVersion, x509.DuplicateExtension,
+    except (ValueError, TypeError, x509.InvalidVersion, x509.DuplicateExtension,
             x509.UnsupportedGeneralNameType):
         raise AuthenticationFailed('a certificate that can not be read') from None
     return certificate
@@ -203,12 +204,13 @@ def find_chain(leaf: 'Certificate', others: list['Certificate'], roots: Sequence
     """Return the certificates from a leaf to a root, both included.
 
     Raise `ValueError` if there is no such chain, or if a certificate in it forbids the next."""
-    from cryptography.x509 import verification
+    from cryptography.x509 import ExtendedKeyUsage, verification
     policy = verification.ExtensionPolicy
+    authority = policy.webpki_defaults_ca().may_be_present(
+        ExtendedKeyUsage, verification.Criticality.AGNOSTIC, _check_usages)
     verifier = verification.PolicyBuilder().store(
         verification.Store(list(roots))).time(now).extension_policies(
-            ca_policy=policy.webpki_defaults_ca(), ee_policy=policy.permit_all(),
-        ).build_client_verifier()
+            ca_policy=authority, ee_policy=policy.permit_all()).build_client_verifier()
     try: return verifier.verify(leaf, others).chain
     except verification.VerificationError as error: reason = str(error)
     if leaf.issuer == leaf.subject:
@@ -217,7 +219,14 @@ def find_chain(leaf: 'Certificate', others: list['Certificate'], roots: Sequence
         ours = ', '.join(dn(root.subject) for root in roots[:5])
         raise ValueError(f'no chain leads from the certificate to our authorities ({ours})')
     what = reason.removeprefix('validation failed: ').removeprefix('candidates exhausted: ')
+    if 'Forbidden public key' in what:
+        what = 'an authority in it has a key that is neither RSA nor on a curve of NIST'
     raise ValueError(f'the chain of the certificate is not valid: {what[:200]}')
+
+
+def _check_usages(policy: object, certificate: object, usages: 'ExtendedKeyUsage | None') -> None:
+    if usages and not any(usage.dotted_string in PURPOSES for usage in usages):
+        raise ValueError('an extended key usage on the way excludes IKE')
 
 # %% ../nbs/11_certificate.ipynb #cert0023
 def check_revocation(chain: list['Certificate'], crls: Sequence['CertificateRevocationList'],

@@ -211,7 +211,8 @@ def passphrase(file: str | None, path: str) -> bytes:
     "Return the passphrase of a key, from a file or the terminal. Raise `ValueError`."
     if file: return read_secret(file)
     if not sys.stdin.isatty(): raise ValueError(f'{path}: it is locked; try --passphrase-file')
-    return getpass(f'Passphrase of {path}: ').encode()
+    try: return getpass(f'Passphrase of {path}: ').encode()
+    except EOFError: raise ValueError(f'{path}: no passphrase') from None
 
 
 def credential_from(args: argparse.Namespace) -> SharedKey | Signer:

@@ -171,8 +171,10 @@ def test_the_rows_that_are_left_out_are_of_groups_that_we_do_not_have() -> None:
     assert set(GROUPS) <= used
 
 
-@pytest.mark.parametrize('number, v', json.loads((VECTORS / 'modp_groups.json').read_text()).items(),
-                         ids=lambda v: v if isinstance(v, str) else '')
+PRIMES = json.loads((VECTORS / 'modp_groups.json').read_text())
+
+
+@pytest.mark.parametrize('number, v', PRIMES.items(), ids=[v['name'] for v in PRIMES.values()])
 def test_primes_and_the_generator(number: str, v: dict) -> None:
     group = Group(int(number))
     kind = OLD_GROUPS.get(v['name'].lower().replace('_', '')) or GROUPS[group]
@@ -214,7 +216,8 @@ SUITES = {  # IKE: transform types, IDs, key lengths; then the same for the two 
 }
 SIZES = {  # octets of g^ir, of the PRF, of SK_e, of SK_a
     'aes128_sha256_modp2048': (256, 32, 16, 32), 'aes128ccm12_prfsha256_ecp256': (32, 32, 19, 0),
-    'aes128gcm8_prfaesxcbc_ecp256': (32, 16, 20, 0), 'aes256gcm16_prfsha384_ecp521': (66, 48, 36, 0)}
+    'aes128gcm8_prfaesxcbc_ecp256': (32, 16, 20, 0),
+    'aes256gcm16_prfsha384_ecp521': (66, 48, 36, 0)}
 
 
 @pytest.fixture(scope='module', params=SESSIONS, ids=lambda path: path.name)

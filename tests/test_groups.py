@@ -153,7 +153,7 @@ def test_exponents_are_long_enough_and_not_longer(group: Group) -> None:
 
 def leading_zero(kind: Modp, base: int) -> int:
     "The first exponent whose power begins with a zero octet."
-    value, exponent = base, 1
+    value, exponent = base * base % kind.prime, 2
     while value >> kind.bits - 8: value, exponent = value * base % kind.prime, exponent + 1
     return exponent
 

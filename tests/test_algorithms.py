@@ -1,5 +1,6 @@
 "Every algorithm of the table, by itself: its word, its octets, its sizes, and what it seals."
 import hmac
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -90,6 +91,10 @@ def protected(sk: SK, content: bytes, random: Random = bytes, fixed: bytes = b''
     header = partial(Header, *SPIS, Type.SKF if fixed else Type.SK, ExchangeType.INFORMATIONAL,
                      False, True, 7)
     return sk.protect(header, Type.Vendor, content, random, fixed)
+
+
+def flipped(octets: bytes, at: int) -> bytes:
+    return octets[:at] + bytes([octets[at] ^ 0x40]) + octets[at + 1:]
 
 
 # The table
@@ -212,11 +217,14 @@ def test_an_authentic_message_may_still_make_no_sense(cipher: str, integ: str) -
     "No Pad Length, one that is longer than everything, half a block: nobody but the peer did it."
     sk = made(cipher, integ)
     vector, block, icv = overhead(cipher, integ)
-    for plaintext in b'', b'\xff' * block, b'\5' * block * (block < 5), bytes([block]) * block:
+    def message(plaintext: bytes) -> bytes:
         size = 4 + vector + len(plaintext) + icv
-        seen = protected(sk, b'')[:24] + (28 + size).to_bytes(4, 'big') + bytes([Type.Vendor, 0])
+        seen = protected(sk, b'')[:24] + (28 + size).to_bytes(4, 'big') + bytes([Type.NONE, 0])
         seen, iv = seen + size.to_bytes(2, 'big'), bytes(vector)
-        with pytest.raises(InvalidSyntax): sk.open(seen + iv + sk.lock.lock(seen, iv, plaintext))
+        return seen + iv + sk.lock.lock(seen, iv, plaintext)
+    assert sk.open(message(bytes([block - 1]) * block)).payloads == ()
+    for plaintext in b'', b'\xff' * block, bytes([block]) * block:
+        with pytest.raises(InvalidSyntax): sk.open(message(plaintext))
     if block == 1: return
     size = 4 + vector + block - 1 + icv
     seen = protected(sk, b'')[:24] + (28 + size).to_bytes(4, 'big') + bytes([Type.Vendor, 0])
@@ -240,11 +248,12 @@ def test_what_precedes_the_vector_is_covered(cipher: str, integ: str) -> None:
     sk, numbers = made(cipher, integ), FRAGMENT.pack(1, 2)
     data = protected(sk, b'piece', fixed=numbers)
     assert data[32:36] == numbers and sk.lock.icv_size == overhead(cipher, integ)[2]
+    def content(data: bytes) -> bytes:
+        _, sealed = closed(data, Type.SKF)
+        return sk.decrypted(data, replace(sealed, data=sealed.data[4:]))
+    assert content(data) == b'piece'
     for at in range(32, 36):
-        wrong = data[:at] + bytes([data[at] ^ 2]) + data[at + 1:]
-        _, sealed = closed(wrong, Type.SKF)
-        with pytest.raises(Discard):
-            sk.decrypted(wrong, type(sealed)(sealed.kind, sealed.first, sealed.data[4:]))
+        with pytest.raises(Discard): content(flipped(data, at))
 
 
 def test_no_key_is_shown() -> None:
@@ -297,10 +306,6 @@ def test_the_two_directions_have_different_keys(word: str) -> None:
 
 PRFS = [word for word, (kind, *_) in TABLE.items() if kind == PRF]
 SHORT = {'prfaesxcbc', 'prfaescmac'}  # their keys have a fixed size (RFC 7296 §2.14)
-
-
-def flipped(octets: bytes, at: int) -> bytes:
-    return octets[:at] + bytes([octets[at] ^ 0x40]) + octets[at + 1:]
 
 
 @pytest.mark.parametrize('word', PRFS)

@@ -247,6 +247,15 @@ def test_the_initiators_check_of_a_classic_answer(lie: tuple) -> None:
         check_choice((AEAD_OFFER, CLASSIC_OFFER), SA((offer(*lie, number=2),)))
 
 
+def test_only_an_aead_does_without_a_checksum() -> None:
+    bare = offer(CBC, *REST)
+    assert bare.choices(INTEG) == () and offer(GCM, *REST).choices(INTEG) == (NO_INTEG,)
+    with pytest.raises(NoProposalChosen, match='0 transforms of type INTEG'): bare.the(INTEG)
+    none = offer(CBC, NO_INTEG, *REST)
+    for one, other in (bare, none), (none, bare): assert common(one, other) is None
+    with pytest.raises(NoProposalChosen): check_choice((bare,), SA((none,)))
+
+
 @pytest.mark.parametrize('offered, chosen', [
     ('aes256gcm16', 'aes256gcm16'), ('aes256gcm16-modpnone', 'aes256gcm16-modpnone'),
     ('aes256gcm16-x25519', None), ('aes256-sha256', 'aes256-sha256'), ('aes128gcm16', None)])

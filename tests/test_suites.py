@@ -1,16 +1,22 @@
 "Whole lives with every algorithm: handshake, rekeying, fragments; and nothing changed is believed."
+import os
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 from random import Random
 
 import pytest
 from canonical import ALICE, BOB, configs, deliver, events, family, handshake, talk, two_ends
-from ike_lit.const import ExchangeType, InvalidSyntax, TransformType, Type
+from ike_lit import create_child_sa
+from ike_lit.const import ExchangeType, InvalidSyntax, Prf, TransformType, Type
 from ike_lit.create_child_sa import RESPONDERS, rekey_child, rekey_ike_sa
 from ike_lit.header import Header, Reader
 from ike_lit.host import Host
 from ike_lit.ike_sa import ike_sa_init
 from ike_lit.informational import liveness
 from ike_lit.interface import Dropped, Established, Message, State
+from ike_lit.keys import skeyseed
 from ike_lit.payload import Packet
 from ike_lit.proposal import ALGORITHMS, DEFAULT_ESP, DEFAULT_IKE, key_size
 from ike_lit.protocol import IKE
@@ -87,6 +93,61 @@ def test_a_whole_life(ike: str, esp: str) -> None:
     new_alice.start(liveness, now=3)
     talk(new_alice, new_bob, now=3)
     assert not new_alice.busy and new_alice.heard == new_bob.heard == 3
+
+
+@pytest.mark.parametrize('before, after', [
+    (AEAD, CLASSIC), (CLASSIC, AEAD), ('aes128ccm8-prfaesxcbc-x25519', 'aes128-sha512-x448'),
+    ('aes128-sha256-x25519', 'chacha20poly1305-prfaescmac-ecp521')])
+def test_an_ike_sa_is_replaced_by_one_of_another_suite(
+        monkeypatch: pytest.MonkeyPatch, before: str, after: str) -> None:
+    """RFC 7296 §2.18: "Because the rekeying exchange belongs to the old IKE SA,
+    it is the old IKE SA's PRF that is used to generate SKEYSEED\""""
+    alice, bob = handshake(*two_ends(RESPONDERS, *configs(before, 'aes128gcm16')))
+    for end, config in zip((alice, bob), configs(after, 'aes128gcm16'), strict=True):
+        end.config = config
+    kinds = []
+
+    def noted(kind: Prf, ni: bytes, nr: bytes, secret: bytes, sk_d: bytes) -> bytes:
+        kinds.append(kind)
+        assert sk_d == alice.keys.sk_d
+        return skeyseed(kind, ni, nr, secret, sk_d)
+    monkeypatch.setattr(create_child_sa, 'skeyseed', noted)
+    old = alice.suite.the(TransformType.PRF).id
+    alice.start(rekey_ike_sa, now=1)
+    talk(alice, bob, now=1)
+    assert kinds == [old, old] and old != alice.successor.suite.the(TransformType.PRF).id
+    mirrored(alice.successor, bob.successor)
+    alice.successor.start(liveness, now=2)
+    talk(alice.successor, bob.successor, now=2)
+    assert bob.successor.heard == alice.successor.heard == 2
+
+
+WITHOUT = """
+import sys
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+Cipher(algorithms.AES(bytes(16)), modes.CBC(bytes(16))).encryptor()  # looks for the old ones too
+sys.modules['cryptography.hazmat.decrepit.ciphers.algorithms'] = None
+from canonical import configs, handshake, two_ends
+from ike_lit.create_child_sa import RESPONDERS
+from ike_lit.interface import State
+try: ends = handshake(*two_ends(RESPONDERS, *configs(*sys.argv[1:])))
+except ValueError as error: print('refused', error)
+else: print(*sorted({end.state.name for end in ends}))
+"""
+
+
+@pytest.mark.parametrize('ike, esp, ends', [
+    ('aes256-sha256-x25519', 'aes256-sha256', ('ESTABLISHED',)),
+    ('aes256gcm16-prfsha256-x25519', 'aes256gcm16', ('ESTABLISHED',)),
+    ('camellia256-sha256-x25519', 'aes256-sha256', ('refused', 'CLOSED', 'INITIAL'))])
+def test_without_the_old_ciphers_nothing_falls_over(ike: str, esp: str, ends: tuple) -> None:
+    "In a process where Camellia can't be imported: AES works, and Camellia is refused somehow."
+    root = Path(__file__).resolve().parent.parent
+    done = subprocess.run([sys.executable, '-c', WITHOUT, ike, esp], cwd=root, check=False,
+                          env={**os.environ, 'PYTHONPATH': f'{root}:{root / "nbs"}'},
+                          capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr[-300:]
+    assert done.stdout.split()[0] in ends
 
 
 @pytest.mark.parametrize('ike', [AEAD, CLASSIC, 'chacha20poly1305-prfaescmac-ecp256'])

@@ -3,6 +3,8 @@ from dataclasses import replace
 
 import pytest
 from canonical import ALICE, BOB, configs, deliver, events, family, talk, two_ends
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from ike_lit.const import (
     Encryption, Esn, ExchangeType, Group, Integrity, InvalidSyntax, MessageType, NoProposalChosen,
     OtherTransform, Prf, ProtocolID, TransformType)
@@ -272,6 +274,41 @@ def test_esp_with_aeads(offered: str, chosen: str | None) -> None:
         assert not any(common(offer(*transforms, protocol=ESP), p) for p in ours)
     both = common(offer(GCM, esn, T['noesn'], protocol=ESP), ours[0])
     assert both.of(TransformType.ESN) == (T['noesn'],)
+
+
+ANY = st.one_of(
+    st.sampled_from([row.transform for row in ALGORITHMS.values()]),
+    st.sampled_from([NO_INTEG, ALSO, *ODD.values()]),
+    st.builds(lambda kind, number, bits: replace(ALSO, type=TransformType(kind), key_length=bits,
+                                                 id=OtherTransform(number)),
+              st.integers(0, 255), st.integers(0, 65535), st.sampled_from([-1, 0, 128, 65535])))
+
+
+COMPLETE = [[GCM, *REST], [CBC, *REST], [CBC, HMAC, *REST], [CBC, GCM, HMAC, *REST],
+            [GCM, T['noesn']], [CBC, T['noesn']], [CBC, GCM, HMAC, T['noesn']],
+            [GCM, NO_INTEG, T['noesn'], X25519], [T['3des'], T['sha1'], *REST]]
+OFFERS = st.tuples(st.sampled_from(COMPLETE), st.lists(ANY, max_size=4)).flatmap(
+    lambda parts: st.permutations([*parts[0], *parts[1]]))
+
+
+@settings(max_examples=500, deadline=None)
+@given(st.lists(OFFERS, min_size=1, max_size=3), st.sampled_from([
+    (IKE, DEFAULT_IKE), (ESP, DEFAULT_ESP), (ESP, 'aes256gcm-x25519-modpnone')]))
+def test_whatever_is_offered_no_suite_is_weak_or_without_integrity(
+        offered: list[list[Transform]], ours: tuple[ProtocolID, str]) -> None:
+    protocol, line = ours
+    sa = SA(tuple(offer(*transforms, number=number, protocol=protocol)
+                  for number, transforms in enumerate(offered, 1)))
+    assert repr(sa) and all(isinstance(p.words, str) for p in sa.proposals)
+    try: suite = choose(sa, parse_proposals(line, protocol))
+    except NoProposalChosen: return
+    assert suite.the(ENCR).aead != (suite.the(INTEG) != NO_INTEG)
+    assert len({t.type for t in suite.transforms}) == len(suite.transforms)
+    weak = {row.transform for row in ALGORITHMS.values() if row.weak}
+    assert not weak & set(suite.transforms) and not set(ODD.values()) & set(suite.transforms)
+    assert set(suite.transforms) <= set(offered[suite.number - 1])
+    assert check_choice(sa.proposals, SA((suite,))) == suite
+    if protocol == IKE: assert suite.the(PRF) and suite.the(DH).id
 
 
 # Attributes, as octets

@@ -317,7 +317,8 @@ def parse_proposals(
 def _algorithm(word: str, text: str) -> Algorithm:
     keyword = ALIASES.get(word, word)
     if keyword not in ALGORITHMS:
-        near = get_close_matches(word, [*ALGORITHMS, *ALIASES], 1, 0.5)
+        good = [k for k in (*ALGORITHMS, *ALIASES) if not ALGORITHMS[ALIASES.get(k, k)].weak]
+        near = get_close_matches(word, good, 1, 0.5)
         hint = f'; did you mean {near[0]!r}?' if near else ''
         raise ValueError(f'{word!r} in {text!r} is no algorithm that I know{hint}')
     if ALGORITHMS[keyword].weak:

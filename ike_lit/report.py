@@ -176,7 +176,8 @@ def script_lines(
         return
     hint = '' if show_keys else '; --dry-run shows the keys'
     yield f'\n# for {command}   (nothing was installed{hint})'
-    if language == 'setkey' and on_linux:
+    cut = child.outbound.integ.id == Integrity.HMAC_SHA2_256_128
+    if language == 'setkey' and on_linux and cut:
         yield '# on Linux no packet would pass: PF_KEY cuts HMAC-SHA2-256 to 96 bits; use xfrm'
     yield script
 
@@ -202,7 +203,9 @@ def keylog_row(ike: IKE) -> str:
     encr, integ = suite.the(TransformType.ENCR), suite.the(TransformType.INTEG)
     encr_name = WIRESHARK_ENCR.get(encr.id, encr.name).format(encr.key_length)
     integ_name = WIRESHARK_INTEG.get(integ.id, integ.name)
+    # a checksum that Wireshark does not know is skipped, and must have no key
+    sk_ai, sk_ar = (b'', b'') if integ_name.startswith('ANY') else (k.sk_ai, k.sk_ar)
     row = (f'{ike.spi_i.hex()},{ike.spi_r.hex()},{k.sk_ei.hex()},{k.sk_er.hex()},'
-           f'"{encr_name}",{k.sk_ai.hex()},{k.sk_ar.hex()},"{integ_name}"')
+           f'"{encr_name}",{sk_ai.hex()},{sk_ar.hex()},"{integ_name}"')
     known = encr.id in WIRESHARK_ENCR and integ.id in WIRESHARK_INTEG
     return ('' if known else '# not known to Wireshark: ') + row + '\n'

@@ -15,7 +15,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from .const import Group, IkeError, Integrity, Prf, TransformType
 from .ke import GROUPS
 from .keys import prf
-from .proposal import ALGORITHMS, NEEDED, NO_GROUP, Algorithm, Proposal, Transform
+from .proposal import ALGORITHMS, NO_GROUP, Algorithm, Proposal, Transform
 from .sk import SK, checksum
 
 # %% ../nbs/24_selftest.ipynb #self0005
@@ -97,9 +97,7 @@ def tested(proposals: Iterable[Proposal]) -> tuple[tuple[Proposal, ...], list[st
         wrong = {t: complaint(keywords[t]) for t in proposal.transforms if t in keywords}
         complaints |= dict.fromkeys(filter(None, wrong.values()))
         good = tuple(t for t in proposal.transforms if not wrong.get(t))
-        kinds = {t.type for t in proposal.transforms}
-        if all(kind not in kinds or any(t.type == kind for t in good)
-               for kind in NEEDED[proposal.protocol]):
+        if {t.type for t in good} == {t.type for t in proposal.transforms}:
             kept.append(replace(proposal, number=len(kept) + 1, transforms=good))
     if not kept: raise ValueError('; '.join(complaints))
     return tuple(kept), list(complaints)

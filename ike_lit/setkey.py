@@ -140,7 +140,7 @@ def _key(key: bytes, show: bool) -> str:
 def xfrm_script(child: ChildSA, show_keys: bool = False) -> str:
     """Return a batch for `ip -batch -` that adds a Child SA.
 
-    Raise `ValueError` if no policy can hold its traffic."""
+    Raise `ValueError` if no policy can hold its traffic, or for weak algorithms."""
     lines = [_xfrm_state(child, sa, ports, show_keys) for sa, ports in _with_ports(child)]
     for t in traffic(child):
         for way in 'out', 'in', 'fwd':
@@ -172,6 +172,9 @@ def _xfrm_state(child: ChildSA, sa: EspSA, ports: tuple[int, int] | None, show: 
     line = (f'xfrm state add src {sa.source} dst {sa.destination} proto esp '
             f'spi 0x{sa.spi.hex()} reqid {child.reqid} mode {child.mode}')
     line += f' replay-window {REPLAY_WINDOW}' + ' flag af-unspec' * (child.mode == 'tunnel')
+    known = XFRM_AEAD if sa.encr.aead else XFRM_ENCR
+    if sa.encr.id not in known or not sa.encr.aead and sa.integ.id not in XFRM_INTEG:
+        raise ValueError(f'{sa.algorithms} is too weak to be used')
     if sa.encr.aead:
         name, icv_bits = XFRM_AEAD[sa.encr.id]
         line += f' aead {name} {_key(sa.encr_key, show)} {icv_bits}'

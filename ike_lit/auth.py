@@ -55,10 +55,10 @@ class Identity:
         else:
             kind = IDType.IPV4_ADDR if address.version == 4 else IDType.IPV6_ADDR
             return cls(kind, address.packed)
-        if not text.isascii() or not text.isprintable() or ' ' in text or not 0 < len(text) < 256:
+        name = text.lstrip('@')  # before a host name it is allowed
+        if not name.isascii() or not name.isprintable() or ' ' in name or not 0 < len(name) < 256:
             raise ValueError(f'{text[:99]!r} is no identity')
-        kind = IDType.RFC822_ADDR if '@' in text.lstrip('@') else IDType.FQDN
-        return cls(kind, text.lstrip('@').encode())
+        return cls(IDType.RFC822_ADDR if '@' in name else IDType.FQDN, name.encode())
 
     def matches(self, other: 'Identity') -> bool:
         "True for the same type and octets, or for two DNs with the same attributes."

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['MAX_CERTIFICATES', 'URLS', 'PURPOSES', 'CERT', 'CERTREQ', 'Signer', 'spki', 'Authorities', 'read',
            'parse_certificate', 'shown', 'dn', 'check_key', 'check_dates', 'check_purpose', 'find_chain',
-           'check_revocation', 'check_name', 'identities']
+           'check_subject', 'check_revocation', 'check_name', 'identities']
 
 # %% ../nbs/11_certificate.ipynb #cert0003
 import hashlib
@@ -103,6 +103,7 @@ class Authorities:
             check_dates(leaf, self.clock())
             check_purpose(leaf)
             chain = find_chain(leaf, others, self.roots, self.clock())
+            check_subject(chain)
             check_revocation(chain, self.crls, self.clock())
             check_name(leaf, identity)
         except ValueError as error:
@@ -130,13 +131,12 @@ def read(payloads: Sequence[CERT]) -> tuple['Certificate', list['Certificate']]:
 
 def parse_certificate(data: bytes) -> 'Certificate':
     "Return a certificate, all of which can be read. Raise `AuthenticationFailed`."
-    from cryptography import x509
+    from cryptography.x509 import load_der_x509_certificate
     try:
-        certificate = x509.load_der_x509_certificate(data)
+        certificate = load_der_x509_certificate(data)
         # these are read only when they are asked for
         _ = certificate.subject, certificate.issuer, certificate.extensions
-    except (ValueError, TypeError, x509.InvalidVersion, x509.DuplicateExtension,
-            x509.UnsupportedGeneralNameType):
+    except Exception:  # the package has many ways to say that it can't read something
         raise AuthenticationFailed('a certificate that can not be read') from None
     return certificate
 
@@ -227,6 +227,23 @@ def find_chain(leaf: 'Certificate', others: list['Certificate'], roots: Sequence
 def _check_usages(policy: object, certificate: object, usages: 'ExtendedKeyUsage | None') -> None:
     if usages and not any(usage.dotted_string in PURPOSES for usage in usages):
         raise ValueError('an extended key usage on the way excludes IKE')
+
+# %% ../nbs/11_certificate.ipynb #4e6af2f9
+def check_subject(chain: list['Certificate']) -> None:
+    "Raise `ValueError` if an authority may not certify the subject (RFC 5280 §4.2.1.10)."
+    from cryptography.x509 import DirectoryName, Extensions, NameConstraints
+    subject = chain[0].subject.rdns
+
+    def among(names: Iterable['GeneralName'] | None) -> list[bool]:
+        return [subject[:len(name.value.rdns)] == name.value.rdns
+                for name in names or () if isinstance(name, DirectoryName)]
+    for authority in chain[1:]:
+        extensions: Extensions = authority.extensions
+        for limits in (e.value for e in extensions if isinstance(e.value, NameConstraints)):
+            permitted, excluded = among(limits.permitted_subtrees), among(limits.excluded_subtrees)
+            if any(excluded) or permitted and not any(permitted):
+                raise ValueError(f'{dn(authority.subject)} may not certify '
+                                 f'{dn(chain[0].subject)}')
 
 # %% ../nbs/11_certificate.ipynb #cert0023
 def check_revocation(chain: list['Certificate'], crls: Sequence['CertificateRevocationList'],

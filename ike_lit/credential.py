@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['MAX_FILE', 'EXPOSED', 'DEMO_KEYS', 'DEMO_FILES', 'Passphrase', 'SHORT', 'read_file', 'read_secret', 'is_demo_key',
-           'is_demo_file', 'load_private_key', 'load_public_key', 'load_certificates', 'load_crl', 'load_chain',
-           'load_shared_key', 'parse_secret']
+           'is_demo_file', 'load_private_key', 'load_public_key', 'load_certificates', 'load_authorities', 'load_crl',
+           'load_chain', 'load_shared_key', 'parse_secret']
 
 # %% ../nbs/12_credential.ipynb #cred0003
 import base64
@@ -22,9 +22,8 @@ from cryptography.hazmat.primitives.serialization import (
     Encoding, load_der_private_key, load_der_public_key, load_pem_private_key,
     load_pem_public_key)
 
-from .auth import PrivateKey, PublicKey, SharedKey, weakness
-from .certificate import parse_certificate, spki
-from .const import AuthenticationFailed
+from .auth import ED25519, PrivateKey, PublicKey, SharedKey, weakness
+from .certificate import check_key, dn, parse_certificate, spki
 
 if TYPE_CHECKING: from cryptography.x509 import Certificate, CertificateRevocationList
 
@@ -114,14 +113,27 @@ def load_public_key(path: str | Path) -> PublicKey:
 # %% ../nbs/12_credential.ipynb #cred0014
 def load_certificates(path: str | Path) -> tuple['Certificate', ...]:
     "Read certificates, PEM or DER. Raise `ValueError` with one line that says what is wrong."
-    from cryptography import x509
+    from cryptography.x509 import load_pem_x509_certificates
     data, _ = read_file(path)
     try:
         found = [data] if b'-----BEGIN' not in data else [
-            one.public_bytes(Encoding.DER) for one in x509.load_pem_x509_certificates(data)]
+            one.public_bytes(Encoding.DER) for one in load_pem_x509_certificates(data)]
         return tuple(map(parse_certificate, found))
-    except (ValueError, AuthenticationFailed):
+    except Exception:  # the package has many ways to say that it can't read something
         raise ValueError(f'{path}: no certificate in PEM or DER') from None
+
+
+def load_authorities(path: str | Path) -> tuple['Certificate', ...]:
+    "Read certificates of authorities. Raise `ValueError` if one could vouch for nobody."
+    found = load_certificates(path)
+    for authority in found:
+        try: check_key(authority)
+        except ValueError as error:
+            raise ValueError(f'{path}: {dn(authority.subject)}: {error}') from None
+        if isinstance(authority.public_key(), ED25519):
+            raise ValueError(f'{path}: {dn(authority.subject)}: authorities with an Ed25519 key '
+                             'are not supported')
+    return found
 
 
 def load_crl(path: str | Path) -> 'CertificateRevocationList':
@@ -135,7 +147,8 @@ def load_crl(path: str | Path) -> 'CertificateRevocationList':
     try:
         crl = load(data)
         partial = any(extension.critical for extension in crl.extensions)
-    except ValueError: raise ValueError(f'{path}: no list of revoked certificates') from None
+        _ = crl.issuer, crl.next_update_utc
+    except Exception: raise ValueError(f'{path}: no list of revoked certificates') from None
     if partial: raise ValueError(f'{path}: not a full list of revoked certificates')
     return crl
 
@@ -145,6 +158,8 @@ def load_chain(path: str | Path, key: PrivateKey) -> tuple[bytes, ...]:
 
     Raise `ValueError` if the first is not for this key."""
     chain = load_certificates(path)
+    try: check_key(chain[0])
+    except ValueError as error: raise ValueError(f'{path}: {error}') from None
     if chain[0].public_key() != key.public_key():
         raise ValueError(f'{path}: the first certificate is for another key than the private one')
     return tuple(certificate.public_bytes(Encoding.DER) for certificate in chain)
@@ -155,9 +170,9 @@ SHORT = 16  # octets; a shorter secret is worth a warning
 
 def load_shared_key(path: str | Path) -> SharedKey:
     "Read a shared secret. Raise `ValueError` with one line that says what is wrong with it."
-    try: secret = parse_secret(read_secret(path))
+    line = read_secret(path)
+    try: return SharedKey(parse_secret(line))
     except ValueError as error: raise ValueError(f'{path}: {error}') from None
-    return SharedKey(secret)
 
 
 def parse_secret(text: bytes) -> bytes:

@@ -27,7 +27,7 @@ from .certificate import Authorities, Signer, identities, parse_certificate
 from .configuration import Pool
 from .const import ProtocolID
 from .credential import (
-    SHORT, is_demo_key, load_certificates, load_chain, load_crl, load_private_key, load_public_key,
+    SHORT, is_demo_key, load_authorities, load_chain, load_crl, load_private_key, load_public_key,
     load_shared_key, read_secret)
 from .interface import Config, Lifetime, Timing
 from .proposal import DEFAULT_ESP, DEFAULT_IKE, parse_proposals
@@ -241,7 +241,7 @@ def trust_from(args: argparse.Namespace) -> SharedKey | PublicKey | Authorities:
     if args.peer_key: trust: SharedKey | PublicKey | Authorities = _public_key(args.peer_key)
     elif args.ca:
         crls = tuple(load_crl(path) for path in (args.crl or '').split(',') if path)
-        trust = Authorities(load_certificates(args.ca), crls)
+        trust = Authorities(load_authorities(args.ca), crls)
     elif args.psk_file: return load_shared_key(args.psk_file)
     else: raise ValueError('--peer-key is needed, or --ca, or --psk-file: who is the peer?')
     if args.psk_file and args.private_key:

@@ -205,7 +205,7 @@ class Scheme:
         return padding.PSS(padding.MGF1(self.hash), self.hash.digest_size)
 
 # %% ../nbs/08_auth.ipynb #9fd0dfec
-_PKCS1 = '300d06092a864886f70d0101{:02x}0500'  # an OID, and no parameters
+_PKCS1 = '300d06092a864886f70d0101{:02x}0500'  # an OID, and the parameter NULL
 _PSS = ('304106092a864886f70d01010a3034a00f300d0609608648016503040{0}0500'
         'a11c301a06092a864886f70d010108300d0609608648016503040{0}0500a20302{1}')
 _ECDSA = '300a06082a8648ce3d04030{}'

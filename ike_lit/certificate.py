@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
-from itertools import pairwise
+from itertools import pairwise, product
 from typing import TYPE_CHECKING, cast
 
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
@@ -230,20 +230,19 @@ def _check_usages(policy: object, certificate: object, usages: 'ExtendedKeyUsage
 
 # %% ../nbs/11_certificate.ipynb #4e6af2f9
 def check_subject(chain: list['Certificate']) -> None:
-    "Raise `ValueError` if an authority may not certify the subject (RFC 5280 §4.2.1.10)."
-    from cryptography.x509 import DirectoryName, Extensions, NameConstraints
-    subject = chain[0].subject.rdns
+    "Raise `ValueError` if an authority may not certify a subject below it (RFC 5280 §4.2.1.10)."
+    from cryptography.x509 import DirectoryName, NameConstraints
 
-    def among(names: Iterable['GeneralName'] | None) -> list[bool]:
+    def among(below: 'Certificate', names: Iterable['GeneralName'] | None) -> list[bool]:
+        subject = below.subject.rdns
         return [subject[:len(name.value.rdns)] == name.value.rdns
                 for name in names or () if isinstance(name, DirectoryName)]
-    for authority in chain[1:]:
-        extensions: Extensions = authority.extensions
-        for limits in (e.value for e in extensions if isinstance(e.value, NameConstraints)):
-            permitted, excluded = among(limits.permitted_subtrees), among(limits.excluded_subtrees)
-            if any(excluded) or permitted and not any(permitted):
-                raise ValueError(f'{dn(authority.subject)} may not certify '
-                                 f'{dn(chain[0].subject)}')
+    for at, authority in enumerate(chain):
+        found = [e.value for e in authority.extensions if isinstance(e.value, NameConstraints)]
+        for limits, below in product(found, chain[:at]):
+            permitted = among(below, limits.permitted_subtrees)
+            if any(among(below, limits.excluded_subtrees)) or permitted and not any(permitted):
+                raise ValueError(f'{dn(authority.subject)} may not certify {dn(below.subject)}')
 
 # %% ../nbs/11_certificate.ipynb #cert0023
 def check_revocation(chain: list['Certificate'], crls: Sequence['CertificateRevocationList'],

@@ -137,7 +137,7 @@ class CipherAndChecksum:
 
 # %% ../nbs/07_sk.ipynb #6e241a3a
 class ShortGcm:
-    "AES-GCM with a checksum of 8 or 12 octets, which the library knows only half."
+    "AES-GCM with a checksum of 8 or 12 octets, which the library only verifies."
 
     def __init__(self, key: bytes, tag_length: int):
         self.gcm, self.key, self.size = AESGCM(key), algorithms.AES(key), tag_length

@@ -67,7 +67,7 @@ class Identity:
         except ValueError: return False
 
     def __str__(self) -> str:
-        if self.type in (IDType.IPV4_ADDR, IDType.IPV6_ADDR) and len(self.data) in (4, 16):
+        if len(self.data) == {IDType.IPV4_ADDR: 4, IDType.IPV6_ADDR: 16}.get(self.type):
             return str(ip_address(self.data))
         text = ''
         if self.type == IDType.DER_ASN1_DN: text = _dn_to_text(self.data)
@@ -92,8 +92,9 @@ def parse_dn(data: bytes) -> 'Name':
 
 def _dn_from_text(text: str) -> bytes:
     from cryptography.x509 import Name, ObjectIdentifier
-    try: name = Name.from_rfc4514_string(re.sub(r'(?<!\\), *', ',', text),
-                                         {'E': ObjectIdentifier(EMAIL_OID)})
+    # RFC 4514 has no spaces after the commas; an escaped character stays as it is
+    plain = re.sub(r'(\\.)|, *', lambda found: found[1] or ',', text)
+    try: name = Name.from_rfc4514_string(plain, {'E': ObjectIdentifier(EMAIL_OID)})
     except ValueError:
         raise ValueError(f'{text[:99]!r} is no distinguished name; '
                          'one looks like C=CH, O=Example, CN=gw.example.org') from None

@@ -88,7 +88,8 @@ def load_private_key(path: str | Path, passphrase: Passphrase | None = None) -> 
     if exposed: raise ValueError(f'{path}: {EXPOSED} {path}')
     if key is None:
         if not passphrase: raise ValueError(f'{path}: it is locked; a passphrase is needed')
-        try: key = load(data, passphrase(str(path)))
+        word = passphrase(str(path))
+        try: key = load(data, word)
         except (ValueError, TypeError, UnsupportedAlgorithm):
             raise ValueError(f'{path}: the passphrase does not open it') from None
     if weak := weakness(key.public_key()): raise ValueError(f'{path}: {weak}')

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['COOKIE_SECONDS', 'REPLIES', 'PASSING_LIMIT', 'PASSING_SECONDS', 'COOKIE_THRESHOLD', 'renew_ike_sa', 'renew_child',
            'expire_child', 'watch', 'keep_alive', 'Cookies', 'Host', 'find', 'stranger', 'complain', 'settle',
-           'schedule', 'enter', 'react', 'established', 'release', 'passes', 'forget', 'drop']
+           'schedule', 'enter', 'react', 'proving', 'listen', 'established', 'release', 'passes', 'forget', 'drop']
 
 # %% ../nbs/22_host.ipynb #309b1b81
 import hashlib
@@ -14,6 +14,7 @@ import os
 from collections import deque
 from heapq import heappop, heappush
 from itertools import count
+from math import inf
 
 from .const import (
     Discard, ExchangeType, IkeError, InvalidMajorVersion, MessageType, NoAnswer, Type)
@@ -301,11 +302,25 @@ def react(host: Host, ike: IKE, event: Event) -> bool:
             if attempt.state == State.CLOSED: return False
             failed = error or NoAnswer('the peer has closed the IKE SA')
             attempt.remark(failed)
-            if not any(h.state != State.CLOSED for h in attempt.heirs):
-                attempt.alarm('grace', attempt.timing.grace, lambda a: a.close(failed))
-                settle(host, attempt)
+            attempt.now = ike.now
+            if 'grace' not in attempt.alarms and not proving(attempt): listen(attempt, failed)
+            settle(host, attempt)
             return False
     return True
+
+
+def proving(attempt: IKE) -> bool:
+    "True if an answer to an attempt is being put to the proof."
+    return any(heir.state != State.CLOSED for heir in attempt.heirs)
+
+
+def listen(attempt: IKE, failed: IkeError) -> None:
+    "Ask no more after an answer that proved nothing; wait a little whether there is a better one."
+    if attempt._pending: attempt._pending.resend_at = attempt._pending.give_up_at = inf
+
+    def over(attempt: IKE) -> None:
+        if not proving(attempt): attempt.close(failed)
+    attempt.alarm('grace', attempt.timing.grace, over)
 
 
 def established(host: Host, ike: IKE, event: Established) -> None:

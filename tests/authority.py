@@ -116,7 +116,8 @@ def revocations(issuer: Holder, *serials: int, days: tuple[int, int] = (-1, 1),
             x509.RevokedCertificateBuilder().serial_number(serial).revocation_date(TODAY - DAY)
             .build())
     if extension: made = made.add_extension(extension, critical=True)
-    return made.sign(by or issuer.key, hashes.SHA256())
+    signer = by or issuer.key
+    return made.sign(signer, None if isinstance(signer, Ed25519PrivateKey) else hashes.SHA256())
 
 
 def trusting(*roots: Holder, crls: tuple = (), days: float = 0) -> Authorities:

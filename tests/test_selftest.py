@@ -15,8 +15,9 @@ from ike_lit.const import Discard, Encryption, ProtocolID, TransformType
 from ike_lit.options import config_from, warnings
 from ike_lit.proposal import (
     ALGORITHMS, DEFAULT_ESP, DEFAULT_IKE, NO_GROUP, Proposal, parse_proposals)
-from ike_lit.selftest import ANSWERS, answer, complaint, tested
+from ike_lit.selftest import ANSWERS, answer, complaint
 
+what_is_left = selftest.tested  # under its own name pytest would run it
 IKE, ESP = ProtocolID.IKE, ProtocolID.ESP
 CALCULATE = {keyword: a for keyword, a in ALGORITHMS.items()
              if a.transform.type != TransformType.ESN and a.transform != NO_GROUP}
@@ -46,14 +47,14 @@ def keywords_of(proposals: tuple[Proposal, ...]) -> list[set[str]]:
 
 # The table
 
-@pytest.mark.parametrize('keyword', ALGORITHMS)
+@pytest.mark.parametrize('keyword', [k for k, a in ALGORITHMS.items() if not a.weak or k in ANSWERS])
 def test_whatever_calculates_has_an_answer(keyword: str) -> None:
     algorithm = ALGORITHMS[keyword]
     given = answer(algorithm)
     if keyword in ANSWERS:
         assert given[-8:].hex() == ANSWERS[keyword] and len(ANSWERS[keyword]) == 16
         assert answer(algorithm) == given and complaint(keyword) == ''
-    else: assert given == b'' or algorithm.weak
+    else: assert given == b'' and keyword not in CALCULATE
 
 
 def test_the_table_has_no_answers_to_questions_that_nobody_asks() -> None:
@@ -69,7 +70,7 @@ def test_no_two_answers_are_the_same() -> None:
 @pytest.mark.parametrize('text, protocol', [(DEFAULT_IKE, IKE), (DEFAULT_ESP, ESP)])
 def test_a_machine_that_has_everything_offers_everything(text: str, protocol: ProtocolID) -> None:
     wanted = parse_proposals(text, protocol)
-    assert tested(wanted) == (wanted, [])
+    assert what_is_left(wanted) == (wanted, [])
 
 
 # What is wrong
@@ -80,7 +81,7 @@ def test_a_machine_that_has_everything_offers_everything(text: str, protocol: Pr
 def test_what_is_missing_is_not_offered(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
     breaks(monkeypatch, error, 'aes256', 'prfsha256', 'x25519')
     offer = parse_proposals('aes256-aes128-sha256-sha512-x25519-ecp256', IKE)
-    left, complaints = tested(offer)
+    left, complaints = what_is_left(offer)
     assert keywords_of(left) == [{'aes128', 'sha256', 'sha512', 'prfsha512', 'ecp256'}]
     assert len(complaints) == 3 and all('does not have it' in c for c in complaints)
     assert not any('WRONG' in c for c in complaints)
@@ -90,7 +91,7 @@ def test_what_is_missing_is_not_offered(monkeypatch: pytest.MonkeyPatch, error: 
 def test_what_gives_a_wrong_answer_is_not_offered(
         monkeypatch: pytest.MonkeyPatch, error: object) -> None:
     breaks(monkeypatch, error, 'aes256', 'ecp256')
-    left, complaints = tested(parse_proposals('aes256-aes128-sha256-x25519-ecp256', IKE))
+    left, complaints = what_is_left(parse_proposals('aes256-aes128-sha256-x25519-ecp256', IKE))
     assert keywords_of(left) == [{'aes128', 'sha256', 'prfsha256', 'x25519'}]
     assert sorted(complaints) == [f'{k} is not offered: it gives a WRONG ANSWER to a known question'
                                   for k in ('aes256', 'ecp256')]
@@ -100,7 +101,7 @@ def test_what_gives_a_wrong_answer_is_not_offered(
                          ids=lambda e: type(e).__name__)
 def test_a_library_may_fail_in_any_way(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
     breaks(monkeypatch, error, 'aes256')
-    left, complaints = tested(parse_proposals('aes256-aes128-sha256-x25519', IKE))
+    left, complaints = what_is_left(parse_proposals('aes256-aes128-sha256-x25519', IKE))
     assert keywords_of(left) == [{'aes128', 'sha256', 'prfsha256', 'x25519'}] and len(complaints) == 1
 
 
@@ -108,7 +109,7 @@ def test_a_proposal_without_an_algorithm_for_a_job_goes_and_the_others_are_renum
         monkeypatch: pytest.MonkeyPatch) -> None:
     breaks(monkeypatch, UnsupportedAlgorithm('no'), 'camellia256')
     offer = parse_proposals('camellia256-sha256-x25519,aes256-sha256-x25519,aes128-sha256-x25519', IKE)
-    left, complaints = tested(offer)
+    left, complaints = what_is_left(offer)
     assert [p.number for p in left] == [1, 2] and len(complaints) == 1
     assert [p.transforms for p in left] == [p.transforms for p in offer[1:]]
     assert [p.number for p in offer] == [1, 2, 3]
@@ -118,14 +119,14 @@ def test_a_proposal_without_an_algorithm_for_a_job_goes_and_the_others_are_renum
 def test_if_nothing_is_left_it_is_an_error(monkeypatch: pytest.MonkeyPatch, keyword: str) -> None:
     breaks(monkeypatch, UnsupportedAlgorithm('no'), keyword)
     with pytest.raises(ValueError, match=f'{keyword} is not offered'):
-        tested(parse_proposals('aes256-sha256-x25519', IKE))
+        what_is_left(parse_proposals('aes256-sha256-x25519', IKE))
 
 
 def test_a_question_is_asked_once(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
     monkeypatch.setattr(selftest, 'answer', lambda a: asked.append(a.keyword) or answer(a))
     offer = parse_proposals('aes256-sha256-x25519', IKE)
-    for _ in range(3): tested(offer)
+    for _ in range(3): what_is_left(offer)
     assert sorted(asked) == ['aes256', 'prfsha256', 'sha256', 'x25519']
 
 

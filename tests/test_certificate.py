@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed448, x25519
 from ike_lit import certificate
 from ike_lit.auth import Identity
 from ike_lit.certificate import CERT, MAX_CERTIFICATES, Authorities
-from ike_lit.const import AuthenticationFailed, CertEncoding
+from ike_lit.const import AuthenticationFailed, CertEncoding, IDType
 
 X509 = CertEncoding.X509_SIGNATURE
 ALICE = Identity.from_text('alice.example.org')
@@ -207,6 +207,17 @@ def test_a_chain_that_is_too_long_for_an_authority() -> None:
         refused(sent(leaf(by=longer), *chain, longer), 'path length')
 
 
+@pytest.mark.parametrize('days', [-20, 20])
+def test_each_certificate_of_a_chain_is_as_old_as_the_clock_says(days: int) -> None:
+    long = {'days': (-100, 100)}
+    root, middle = authority('CN=root', key(1), **long), authority('CN=middle', key(2), ROOT, **long)
+    made = leaf(**long)
+    assert believed(sent(made, middle), trusting(root, days=days))
+    refused(sent(leaf(), middle), 'expired|not valid before', trusting(root, days=days))
+    refused(sent(made, MIDDLE), 'chain', trusting(root, days=days))
+    refused(sent(made, middle), 'chain', trusting(ROOT, days=days))
+
+
 def test_half_a_chain_is_none() -> None:
     refused(sent(LEAF), 'no chain')
     refused(sent(LEAF, ROOT), 'no chain')
@@ -279,9 +290,10 @@ def test_types_and_octets_of_names_are_not_confused(held: bytes) -> None:
 
 
 def test_a_network_is_no_address() -> None:
-    made = issue('CN=x', key(3), MIDDLE, names('10.0.0.1', '0.0.0.0'))  # noqa: S104
-    network = made.der.replace(b'\x87\4\x0a\0\0\1', b'\x87\4\x0a\0\0\0')
-    refused([CERT(X509, network), *sent(MIDDLE)], '', identity=Identity.from_text('10.0.0.1'))
+    network = x509.SubjectAlternativeName([x509.IPAddress(ip_network('10.0.0.0/31'))])
+    made = issue('CN=x', key(3), MIDDLE, network)
+    refused(sent(made, MIDDLE), '', identity=Identity.from_text('10.0.0.0'))
+    refused(sent(made, MIDDLE), '', identity=Identity(IDType.IPV4_ADDR, b'\x0a\0\0\0\xff\xff\xff\xfe'))
 
 
 @pytest.mark.parametrize('critical', [(), (x509.NameConstraints,)], ids=['', 'critical'])

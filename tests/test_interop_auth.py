@@ -1,0 +1,263 @@
+"""Every way to prove who one is, with a real strongSwan, whoever calls; and what is refused, by us
+and by it, with the sentence that the operator gets.
+
+One charon has all keys and certificates, good and bad; each test gives it another connection.
+
+These run by way of test_interop_strongswan.py for those who are not root.
+"""
+import base64
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from interop import Program, inside, needs_strongswan, running, start
+from peers.certificates import CODE_SIGNING, DAY, NOW, Office, only_for
+from peers.strongswan import LEFT, RIGHT, Lab, poll
+
+pytestmark = needs_strongswan
+ALICE, BOB = 'alice.example.org', 'bob.example.org'
+IKE = 'aes128-sha256-x25519'
+SECRET = 'correct horse battery staple'
+SETTINGS = 'cert_cache = no'  # or charon remembers the authorities that a peer has shown
+
+
+@pytest.fixture(scope='module')
+def office(tmp_path_factory: pytest.TempPathFactory) -> Office:
+    "Keys of both ends of every kind, authorities, certificates, shared keys."
+    made = Office(tmp_path_factory.mktemp('office'))
+    for end in 'alice', 'bob':
+        for kind in 'rsa', 'p256', 'p384', 'p521', 'ed25519': made.key(f'{end}-{kind}', kind)
+    made.key('stranger', 'p256')
+    made.key('locked', 'p256', passphrase=b'open sesame')
+    authorities(made)
+    for end, fqdn, address in ('alice', ALICE, LEFT), ('bob', BOB, RIGHT):
+        names = fqdn, f'{end}@example.org', address
+        for kind in 'rsa', 'p256', 'p384', 'p521', 'ed25519':
+            made.certificate(f'{end}-{kind}', f'{end}-{kind}', 'root', names)
+            made.certificate(f'{end}-{kind}-by-rsa', f'{end}-{kind}', 'rsaroot', names)
+        made.certificate(f'{end}-deep', f'{end}-p256', f'middle-{end}', names)
+        made.bundle(f'chain-{end}.crt', f'{end}-deep', f'middle-{end}')
+        made.certificate(f'{end}-printable', f'{end}-p256', 'root', string='PrintableString',
+                         common=end)
+        made.certificate(f'{end}-utf8', f'{end}-p256', 'root', common=end)
+        made.certificate(f'{end}-foreign', f'{end}-p256', 'foreign', names)
+        made.certificate(f'{end}-nameless', f'{end}-p256', 'root', ['carol.example.org'])
+    bad_certificates(made)
+    made.revoked('nobody.crl', 'root')
+    made.revoked('bob.crl', 'root', 'bob-p384')
+    for file, text in SECRETS.items(): made.write(file, text.encode() + b'\n')
+    made.write('passphrase', b'open sesame\n')
+    return made
+
+
+def authorities(made: Office) -> None:
+    made.authority('root', 'p384')
+    made.authority('rsaroot', 'rsa')
+    made.authority('foreign')
+    for who in 'middle-alice', 'middle-bob', 'lost': made.authority(who, 'p256', 'root')
+    made.authority('restricted', 'p256', 'root', only_for('example.com'))
+
+
+def bad_certificates(made: Office) -> None:
+    "All of bob's one key, and for his names."
+    names, key = [BOB], 'bob-p256'
+    made.certificate('bob-expired', key, 'root', names, since=NOW - 3 * DAY, until=NOW - DAY)
+    made.certificate('bob-future', key, 'root', names, since=NOW + DAY, until=NOW + 3 * DAY)
+    made.certificate('bob-purpose', key, 'root', names, more=[CODE_SIGNING])
+    made.certificate('bob-self', key, key, names, common='bob-self')
+    made.certificate('bob-restricted', key, 'restricted', names)
+    made.certificate('bob-lost', key, 'lost', names)
+
+
+SECRETS = {'text.psk': SECRET, 'hex.psk': f'0x{SECRET.encode().hex()}',
+           'base64.psk': f'0s{base64.b64encode(SECRET.encode()).decode()}',
+           'short.psk': 'too short', 'other.psk': 'another shared key'}
+
+
+@pytest.fixture(scope='module')
+def prepared(lab: Lab, keys: Path, office: Office) -> Lab:
+    "charon, with all that bob has and what he needs to believe alice."
+    folders = {'private': 'bob-{rsa,p256,p384,p521,ed25519}.key', 'pubkey': '*.pub',
+               'x509': 'bob-*.crt', 'x509ca': '{root,rsaroot,middle-bob,restricted}.crt'}
+    files = {f'{folder}/{path.name}': path for folder, pattern in folders.items()
+             for one in alternatives(pattern) for path in office.folder.glob(one)}
+    start(lab, keys, extra=SETTINGS, plugins='eap-md5', files=files)
+    return lab
+
+
+@pytest.fixture
+def charon(prepared: Lab) -> Iterator[Lab]:
+    "charon, left without SAs for the next test, whatever happens with this one."
+    yield prepared
+    for sa in prepared.list_sas():
+        with suppress(RuntimeError):  # it may be gone by now
+            prepared.swanctl('--terminate', '--ike-id', sa['uniqueid'], '--force')
+
+
+def alternatives(pattern: str) -> list[str]:
+    head, _, rest = pattern.partition('{')
+    middle, _, tail = rest.partition('}')
+    return [head + one + tail for one in middle.split(',')]
+
+
+@dataclass(frozen=True)
+class Proof:
+    """How an end proves who it is. The options are for our program, the settings for charon:
+    one of them proves, the other checks, and says how it was done."""
+    options: str  # files are named without their folder
+    settings: dict[str, str]
+    how: str
+
+
+def psk(file: str = 'text.psk') -> tuple[Proof, Proof]:
+    "The same shared key at both ends."
+    return (Proof(f'--psk-file {file}', {'auth': 'psk'}, 'pre-shared key'),
+            Proof(f'--psk-file {file}', {'auth': 'psk'}, 'method 2, shared key'))
+
+
+# how charon and how we name the signature of each key
+RSA = 'RSA_EMSA_PKCS1_SHA2_256', 'method 14, RSA with SHA2-256, key of 2048 bits'
+PSS = 'RSA_EMSA_PSS_SHA2_256', 'method 14, RSA-PSS with SHA2-256, key of 2048 bits'
+P256 = 'ECDSA_WITH_SHA256_DER', 'method 14, ECDSA with SHA2-256, key on P-256'
+P384 = 'ECDSA_WITH_SHA384_DER', 'method 14, ECDSA with SHA2-384, key on P-384'
+P521 = 'ECDSA_WITH_SHA512_DER', 'method 14, ECDSA with SHA2-512, key on P-521'
+ED25519 = 'ED25519', 'method 14, Ed25519, key of 256 bits'
+WAYS = {'rsa': RSA, 'p256': P256, 'p384': P384, 'p521': P521, 'ed25519': ED25519}
+
+
+def alice_key(kind: str, how: str = '', more: str = '', auth: str = 'pubkey') -> Proof:
+    return Proof(f'--private-key alice-{kind}.key {more}',
+                 {'auth': auth, 'pubkeys': f'alice-{kind}.pub'}, how or WAYS[kind][0])
+
+
+def bob_key(kind: str, how: str = '', auth: str = 'pubkey') -> Proof:
+    return Proof(f'--peer-key bob-{kind}.pub', {'auth': auth, 'pubkeys': f'bob-{kind}.pub'},
+                 how or WAYS[kind][1])
+
+
+def alice_cert(name: str, kind: str = 'p256', root: str = 'root') -> Proof:
+    return Proof(f'--private-key alice-{kind}.key --cert {name}.crt',
+                 {'auth': 'pubkey', 'cacerts': f'{root}.crt'}, WAYS[kind][0])
+
+
+def bob_cert(name: str, kind: str = 'p256', root: str = 'root', issuer: str = '',
+             more: str = '') -> Proof:
+    return Proof(f'--ca {root}.crt {more}', {'auth': 'pubkey', 'certs': f'{name}.crt'},
+                 f'{WAYS[kind][1]}, certified by C=CH, O=Example, CN={issuer or root}')
+
+
+@dataclass(frozen=True)
+class Row:
+    "What the two ends are configured for."
+    alice: Proof
+    bob: Proof
+    alice_id: str = ALICE  # as both operators write it
+    bob_id: str = BOB
+    ike: str = IKE
+    secret: str = SECRET  # charon's, as swanctl.conf has it
+    more: dict[str, str] = field(default_factory=dict)  # for charon's connection
+    local: dict[str, str] = field(default_factory=dict)  # for its local section
+
+    def load(self, charon: Lab) -> None:
+        "Let charon be configured for this, and for nothing else."
+        child = {'local_ts': '10.2.0.0/24', 'remote_ts': '10.1.0.0/24',
+                 'esp_proposals': 'aes128-sha256'}
+        charon.load({
+            'version': 2, 'local_addrs': '%any', 'remote_addrs': f'{LEFT}, %any',
+            'proposals': self.ike, 'mobike': 'no', **self.more,
+            'local': {'id': f'"{self.bob_id}"', **self.bob.settings, **self.local},
+            'remote': {'id': f'"{self.alice_id}"', **self.alice.settings},
+            'children': {'net': child}}, {'ike': {'secret': f'"{self.secret}"'}})
+
+    def argv(self, office: Office, role: str, *more: str) -> list[str]:
+        "The command line of our program."
+        where = [RIGHT] if role == 'initiator' else ['--listen', LEFT]
+        options = dict.fromkeys(f'{self.alice.options} {self.bob.options}'.split())
+        if self.alice.options == self.bob.options: options = self.alice.options.split()
+        named = [str(office.folder / o) if '.' in o else o for o in options]
+        return [sys.executable, '-m', f'ike_lit.{role}', *where, '--local-id', self.alice_id,
+                '--remote-id', self.bob_id, '--local-ts', '10.1.0.0/24',
+                '--remote-ts', '10.2.0.0/24', '--ike', self.ike, '--esp', 'aes128-sha256',
+                *named, *more]
+
+
+DN = 'C=CH, O=Example, CN='
+GOOD = {
+    # Shared keys
+    'psk text': Row(*psk()),
+    'psk hex, sha512': Row(*psk('hex.psk'), ike='aes128-sha512-x25519',
+                           secret=SECRETS['hex.psk']),
+    'psk base64, xcbc': Row(*psk('base64.psk'), ike='aes128-sha256-prfaesxcbc-x25519',
+                            secret=SECRETS['base64.psk']),
+    'psk sha384': Row(*psk('hex.psk'), ike='aes128-sha384-x25519'),
+    'psk cmac': Row(*psk(), ike='aes128-sha256-prfaescmac-x25519'),
+    # Public keys, carried by hand
+    **{f'key {kind}': Row(alice_key(kind), bob_key(kind)) for kind in WAYS if kind != 'rsa'},
+    'key rsa-pss': Row(alice_key('rsa', PSS[0], '--rsa-pss', 'rsa/pss-sha256'),
+                       bob_key('rsa', PSS[1], 'rsa/pss-sha256')),
+    # Certificates
+    'cert rsa': Row(alice_cert('alice-rsa', 'rsa'), bob_cert('bob-rsa', 'rsa')),
+    'cert rsa by rsa': Row(alice_cert('alice-rsa-by-rsa', 'rsa', 'rsaroot'),
+                           bob_cert('bob-rsa-by-rsa', 'rsa', 'rsaroot')),
+    'cert p256': Row(alice_cert('alice-p256'), bob_cert('bob-p256')),
+    'cert p256 by rsa': Row(alice_cert('alice-p256-by-rsa', root='rsaroot'),
+                            bob_cert('bob-p256-by-rsa', root='rsaroot')),
+    'cert p521': Row(alice_cert('alice-p521', 'p521'), bob_cert('bob-p521', 'p521')),
+    'cert ed25519': Row(alice_cert('alice-ed25519', 'ed25519'),
+                        bob_cert('bob-ed25519', 'ed25519')),
+    'chain': Row(alice_cert('chain-alice'), bob_cert('bob-deep', issuer='middle-bob')),
+    'crl': Row(alice_cert('alice-p256'), bob_cert('bob-p256', more='--crl nobody.crl')),
+    # Identities
+    'id email': Row(alice_cert('alice-p256'), bob_cert('bob-p256'), 'alice@example.org',
+                    'bob@example.org'),
+    'id address': Row(alice_cert('alice-p256'), bob_cert('bob-p256'), LEFT, RIGHT),
+    'id dn': Row(alice_cert('alice-utf8'), bob_cert('bob-utf8'), f'{DN}alice', f'{DN}bob'),
+    'id dn, printable': Row(alice_cert('alice-printable'), bob_cert('bob-printable'),
+                            f'{DN}alice', f'{DN}bob'),
+    # Each end in a way of its own
+    'psk and cert': Row(psk()[0], bob_cert('bob-p256')),
+    'cert and psk': Row(alice_cert('alice-p256'), psk()[1]),
+    'key and cert': Row(alice_key('ed25519'), bob_cert('bob-rsa', 'rsa')),
+    'cert and key': Row(alice_cert('alice-rsa', 'rsa'), bob_key('p384')),
+    'psk and key': Row(psk()[0], bob_key('p256')),
+}
+
+
+@contextmanager
+def session(charon: Lab, argv: list[str]) -> Iterator[Program]:
+    "Our program; whoever begins, an IKE SA comes of it."
+    with running(charon, argv) as ours:
+        if 'ike_lit.responder' in argv:
+            ours.wait('Listening')
+            charon.swanctl('--initiate', '--child', 'net', '--timeout', '10')
+        yield ours
+
+
+def check_established(charon: Lab, ours: Program, row: Row, since: int) -> None:
+    "Both ends are content, for the reasons that the row has."
+    sa = ours.wait('Established')
+    ours.wait('ChildEstablished')
+    assert (sa['proof'], sa['remote_id']) == (row.bob.how, row.bob_id)
+    between = f"established between {RIGHT}[{row.bob_id}]...{LEFT}[{row.alice_id}]"
+    assert poll(lambda: between in charon.log()[since:]), charon.log()[since:]
+    said = charon.log()[since:]
+    assert f"authentication of '{row.alice_id}' with {row.alice.how} successful" in said, said
+
+
+roles = pytest.mark.parametrize('role', ['initiator', 'responder'])
+
+
+@inside
+@roles
+@pytest.mark.parametrize('name', GOOD)
+def test_both_ends_are_content(charon: Lab, office: Office, name: str, role: str) -> None:
+    row, since = GOOD[name], len(charon.log())
+    row.load(charon)
+    with session(charon, row.argv(office, role, '--json')) as ours:
+        check_established(charon, ours, row, since)

@@ -6,13 +6,15 @@ One charon has all keys and certificates, good and bad; each test gives it anoth
 These run by way of test_interop_strongswan.py for those who are not root.
 """
 import base64
-import re
+import os
+import select
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
@@ -70,7 +72,7 @@ def bad_certificates(made: Office) -> None:
     made.certificate('bob-expired', key, 'root', names, since=NOW - 3 * DAY, until=NOW - DAY)
     made.certificate('bob-future', key, 'root', names, since=NOW + DAY, until=NOW + 3 * DAY)
     made.certificate('bob-purpose', key, 'root', names, more=[CODE_SIGNING])
-    made.certificate('bob-self', key, key, names, common='bob-self')
+    made.certificate('bob-self', key, 'bob-self', names)
     made.certificate('bob-restricted', key, 'restricted', names)
     made.certificate('bob-lost', key, 'lost', names)
 
@@ -123,7 +125,7 @@ def psk(file: str = 'text.psk') -> tuple[Proof, Proof]:
 
 # how charon and how we name the signature of each key
 RSA = 'RSA_EMSA_PKCS1_SHA2_256', 'method 14, RSA with SHA2-256, key of 2048 bits'
-PSS = 'RSA_EMSA_PSS_SHA2_256', 'method 14, RSA-PSS with SHA2-256, key of 2048 bits'
+PSS = 'RSA_EMSA_PSS_SHA2_256_SALT_32', 'method 14, RSA-PSS with SHA2-256, key of 2048 bits'
 P256 = 'ECDSA_WITH_SHA256_DER', 'method 14, ECDSA with SHA2-256, key on P-256'
 P384 = 'ECDSA_WITH_SHA384_DER', 'method 14, ECDSA with SHA2-384, key on P-384'
 P521 = 'ECDSA_WITH_SHA512_DER', 'method 14, ECDSA with SHA2-512, key on P-521'
@@ -239,14 +241,19 @@ def session(charon: Lab, argv: list[str]) -> Iterator[Program]:
         yield ours
 
 
-def check_established(charon: Lab, ours: Program, row: Row, since: int) -> None:
+def logged(charon: Lab) -> str:
+    "What charon has logged since it got its latest configuration."
+    return charon.log().rpartition('vici connection: lab\n')[2]
+
+
+def check_established(charon: Lab, ours: Program, row: Row) -> None:
     "Both ends are content, for the reasons that the row has."
     sa = ours.wait('Established')
     ours.wait('ChildEstablished')
     assert (sa['proof'], sa['remote_id']) == (row.bob.how, row.bob_id)
     between = f"established between {RIGHT}[{row.bob_id}]...{LEFT}[{row.alice_id}]"
-    assert poll(lambda: between in charon.log()[since:]), charon.log()[since:]
-    said = charon.log()[since:]
+    assert poll(lambda: between in logged(charon)), logged(charon)
+    said = logged(charon)
     assert f"authentication of '{row.alice_id}' with {row.alice.how} successful" in said, said
 
 
@@ -257,7 +264,167 @@ roles = pytest.mark.parametrize('role', ['initiator', 'responder'])
 @roles
 @pytest.mark.parametrize('name', GOOD)
 def test_both_ends_are_content(charon: Lab, office: Office, name: str, role: str) -> None:
-    row, since = GOOD[name], len(charon.log())
+    row = GOOD[name]
     row.load(charon)
     with session(charon, row.argv(office, role, '--json')) as ours:
-        check_established(charon, ours, row, since)
+        check_established(charon, ours, row)
+
+
+# A strongSwan that does not know RFC 7427: methods 9, 10 and 11
+
+OLD = {f'{what} {kind}': Row(replace(alice, how=f'ECDSA-{size} signature'),
+                             replace(bob, how=f'method {method}, {bob.how.partition(", ")[2]}'))
+       for kind, method, size in (('p256', 9, 256), ('p384', 10, 384), ('p521', 11, 521))
+       for what, alice, bob in (
+           ('key', alice_key(kind), bob_key(kind)),
+           ('cert', alice_cert(f'alice-{kind}', kind), bob_cert(f'bob-{kind}', kind)))}
+
+
+@pytest.fixture
+def old_charon(charon: Lab) -> Iterator[Lab]:
+    conf = charon.home / 'strongswan.conf'
+    modern = conf.read_text()
+    conf.write_text(modern.replace(SETTINGS, f'{SETTINGS}\nsignature_authentication = no'))
+    charon.swanctl('--reload-settings')
+    yield charon
+    conf.write_text(modern)
+    charon.swanctl('--reload-settings')
+
+
+@inside
+@roles
+@pytest.mark.parametrize('name', OLD)
+def test_methods_for_an_older_peer(old_charon: Lab, office: Office, name: str, role: str) -> None:
+    row = OLD[name]
+    row.load(old_charon)
+    with session(old_charon, row.argv(office, role, '--json')) as ours:
+        check_established(old_charon, ours, row)
+
+
+# What we refuse: each row, and what the paragraph must say
+
+ALICES = alice_cert('alice-p256')
+FOR_BOB = f'a certificate of {DN}'
+
+
+def bad(name: str, **more: str) -> Row: return Row(ALICES, bob_cert(name, **more))
+
+
+REFUSED = {
+    'wrong shared key': (Row(ALICES, psk('other.psk')[1]),
+                         ['the shared key is wrong for this identity and handshake']),
+    'wrong key': (Row(ALICES, replace(bob_key('p256'), options='--peer-key stranger.pub')),
+                  ['(ECDSA with SHA2-256) is wrong for this key', 'has shown no certificate']),
+    'expired': (bad('bob-expired'), [f'the certificate has expired on {NOW - DAY:%Y-%m-%d}',
+                                     f'{FOR_BOB}bob-expired issued by {DN}root']),
+    'not yet valid': (bad('bob-future'), [f'is not valid before {NOW + DAY:%Y-%m-%d}']),
+    'wrong purpose': (bad('bob-purpose'), ['excludes IKE: 1.3.6.1.5.5.7.3.3']),
+    'unrelated authority': (bad('bob-foreign'), [f'leads from the certificate to our authorities '
+                                                 f'({DN}root)', f'issued by {DN}foreign']),
+    'self-signed': (bad('bob-self'), ['signed by itself', f'{FOR_BOB}bob-self issued by']),
+    'name constraint': (bad('bob-restricted'), ['chain of the certificate is not valid',
+                                                f'issued by {DN}restricted']),
+    'revoked': (Row(ALICES, bob_cert('bob-p384', 'p384', more='--crl bob.crl')),
+                [f'certificate of {DN}bob-p384 was revoked on {NOW - DAY:%Y-%m-%d}']),
+    'other name': (bad('bob-nameless'), ['is not for FQDN bob.example.org', 'carol.example.org']),
+    'intermediate not sent': (bad('bob-lost'), ['no chain leads', f'issued by {DN}lost']),
+    'no certificate': (replace(bad('bob-p256'), more={'send_cert': 'never'}),
+                       ['the peer sends no certificate']),
+    'bare key, not certified': (
+        Row(ALICES, replace(bob_key('p256'), options='--ca root.crt')), ['certificate']),
+    'shared key, not certified': (
+        Row(ALICES, Proof('--ca root.crt', {'auth': 'psk'}, '')), ['by a shared key']),
+    'certificate, not a shared key': (
+        Row(ALICES, replace(bob_cert('bob-p256'), options='--psk-file text.psk')),
+        ['we have only a shared key']),
+}
+
+
+@dataclass
+class Answer:
+    "What our program said, and what charon logged."
+    status: int
+    said: str
+    errors: str
+    log: str
+    up: bool  # does charon have an IKE SA?
+
+    def paragraph(self) -> str:
+        found = [line for line in self.said.splitlines() if line.startswith('failed: ')]
+        assert len(found) == 1 and 'xfrm' not in self.said and not self.errors, self
+        return found[0]
+
+
+def until(process: subprocess.Popen[str], *beginnings: str, timeout: float = 10) -> str:
+    "What a program says up to a line that begins so, or its end."
+    said, deadline = '', time.monotonic() + timeout
+    while not any(line.startswith(beginnings) for line in said.splitlines()):
+        if not select.select([process.stdout], [], [], max(0, deadline - time.monotonic()))[0]:
+            break
+        some = os.read(process.stdout.fileno(), 65536).decode()
+        if not some: break
+        said += some
+    return said
+
+
+def up(charon: Lab) -> bool:
+    "Does charon have an IKE SA, still?"
+    return not poll(lambda: 'ESTABLISHED' not in charon.sas(), 2)
+
+
+@pytest.fixture(scope='module')
+def answers(prepared: Lab, office: Office, request: pytest.FixtureRequest) -> dict[str, Answer]:
+    """What becomes of our calls, for each row that a test asks for. For 2 s the program waits for
+    a better answer, and meanwhile the next one calls."""
+    wanted = {item.callspec.params['called'] for item in request.session.items
+              if 'called' in getattr(item, 'fixturenames', ()) and hasattr(item, 'callspec')}
+    calls = []
+    for name in wanted:
+        row = CALLED[name][0]
+        row.load(prepared)
+        process = prepared.popen(row.argv(office, 'initiator', '--once', '--timeout', '5'))
+        said = until(process, '<- INFORMATIONAL', '<- IKE_AUTH response 1     N(')
+        calls.append((name, process, said, up(prepared), logged(prepared)))
+    found = {}
+    for name, process, said, alive, log in calls:
+        rest, errors = process.communicate(timeout=10)
+        found[name] = Answer(process.returncode, said + rest, errors, log, alive)
+    return found
+
+
+def refused_call(charon: Lab, office: Office, row: Row) -> Answer:
+    "What becomes of charon's call to our responder."
+    row.load(charon)
+    process = charon.popen(row.argv(office, 'responder'))
+    said = until(process, 'listening on')
+    with pytest.raises(RuntimeError): charon.swanctl('--initiate', '--child', 'net')
+    said += until(process, 'failed: ')
+    process.send_signal(signal.SIGINT)
+    rest, errors = process.communicate(timeout=10)
+    assert process.returncode == 0
+    return Answer(0, said + rest, errors, logged(charon), up(charon))
+
+
+CALLED = REFUSED
+
+
+@inside
+@pytest.mark.parametrize('called', CALLED)
+def test_our_call_is_in_vain(answers: dict[str, Answer], called: str) -> None:
+    answer, words = answers[called], CALLED[called][1]
+    paragraph = answer.paragraph()
+    print(called, paragraph, answer.log)
+    for word in words: assert word in paragraph
+    assert answer.status == 5 and not answer.up
+    assert 'N(AUTH_FAILED)' in answer.log
+
+
+@inside
+@pytest.mark.parametrize('name', REFUSED)
+def test_we_refuse_its_call(charon: Lab, office: Office, name: str) -> None:
+    row, words = REFUSED[name]
+    answer = refused_call(charon, office, row)
+    paragraph = answer.paragraph()
+    print(name, paragraph, answer.log)
+    for word in words: assert word in paragraph
+    assert not answer.up and 'received AUTHENTICATION_FAILED notify error' in answer.log

@@ -81,8 +81,8 @@ class Office:
                     common: str = '') -> x509.Certificate:
         "A certificate for the key of this name; the issuer signs it, maybe itself."
         subject, public = name(common or who, string), self.keys[key].public_key()
-        above = self.certificates[issuer].subject if issuer in self.certificates else subject
-        signer = self.keys[issuer]
+        above = self.certificates[issuer].subject if issuer != who else subject
+        signer = self.keys[key if issuer == who else issuer]
         builder = x509.CertificateBuilder(
             above, subject, public, x509.random_serial_number(), since, until)
         extensions = [(x509.BasicConstraints(ca, None), True), (usage(ca), True),

@@ -226,9 +226,9 @@ class Lab:
         if 'loaded private key' not in self.swanctl('--load-all', '--noprompt'):
             raise RuntimeError(f'charon cannot use {right_key}\n{self._tail()}')
 
-    def load(self, connection: Settings, secrets: Settings | None = None) -> None:
-        """Replace connections { lab { } }, whatever was in it, and secrets { }."""
-        conf = {'connections': {'lab': connection}, 'secrets': secrets or {}}
+    def load(self, connections: Settings, secrets: Settings | None = None) -> None:
+        """Replace what swanctl.conf has in connections { } and secrets { }."""
+        conf = {'connections': connections, 'secrets': secrets or {}}
         (self.home / 'swanctl.conf').write_text(settings(conf))
         self.swanctl('--load-all', '--clear', '--noprompt')
 

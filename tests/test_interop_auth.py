@@ -47,6 +47,8 @@ def office(tmp_path_factory: pytest.TempPathFactory) -> Office:
         for kind in 'rsa', 'p256', 'p384', 'p521', 'ed25519':
             made.certificate(f'{end}-{kind}', f'{end}-{kind}', 'root', names)
             made.certificate(f'{end}-{kind}-by-rsa', f'{end}-{kind}', 'rsaroot', names)
+        for root in 'openssl', 'easy-rsa':
+            made.certificate(f'{end}-by-{root}', f'{end}-p256', root, names)
         made.certificate(f'{end}-deep', f'{end}-p256', f'middle-{end}', names)
         made.bundle(f'chain-{end}.crt', f'{end}-deep', f'middle-{end}')
         made.certificate(f'{end}-printable', f'{end}-p256', 'root', string='PrintableString',
@@ -66,6 +68,8 @@ def authorities(made: Office) -> None:
     made.authority('root', 'p384')
     made.authority('rsaroot', 'rsa')
     made.authority('foreign')
+    made.authority('openssl', 'rsa', purpose=False)  # as `openssl req -x509` makes it
+    made.authority('easy-rsa', 'rsa', critical=False)
     for who in 'middle-alice', 'middle-bob', 'lost': made.authority(who, 'p256', 'root')
     made.authority('restricted', 'p256', 'root', only_for('example.com'))
 
@@ -90,7 +94,7 @@ SECRETS = {'text.psk': SECRET, 'hex.psk': f'0x{SECRET.encode().hex()}',
 def prepared(lab: Lab, keys: Path, office: Office) -> Lab:
     "charon, with all that bob has and what he needs to believe alice."
     folders = {'private': 'bob-{rsa,p256,p384,p521,ed25519}.key', 'pubkey': '*.pub',
-               'x509': 'bob-*.crt', 'x509ca': '{root,rsaroot,middle-bob,restricted}.crt'}
+               'x509': 'bob-*.crt', 'x509ca': '{*root,openssl,easy-rsa,middle-bob,restricted}.crt'}
     files = {f'{folder}/{path.name}': path for folder, pattern in folders.items()
              for one in alternatives(pattern) for path in office.folder.glob(one)}
     start(lab, keys, extra=SETTINGS, plugins='eap-md5', files=files)
@@ -233,6 +237,9 @@ GOOD = {
                             bob_cert('bob-p256-by-rsa', root='rsaroot')),
     'cert ed25519': Row(alice_cert('alice-ed25519', 'ed25519'),
                         bob_cert('bob-ed25519', 'ed25519')),
+    **{f'authority by {root}': Row(alice_cert(f'alice-by-{root}', root=root),
+                                   bob_cert(f'bob-by-{root}', root=root))
+       for root in ('openssl', 'easy-rsa')},
     'chain': Row(alice_cert('chain-alice'), bob_cert('bob-deep', issuer='middle-bob')),
     'crl': Row(alice_cert('alice-p256'), bob_cert('bob-p256', more='--crl nobody.crl')),
     # Identities

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 from pathlib import Path
+from typing import Any
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
@@ -70,27 +71,30 @@ class Office:
         return key
 
     def authority(self, who: str, kind: str = 'p256', issuer: str = '',
-                  *more: x509.ExtensionType) -> None:
+                  *more: x509.ExtensionType, **how: Any) -> None:
         "A key and a certificate that may issue others, by itself unless there is an issuer."
         self.key(who, kind)
-        self.certificate(who, who, issuer or who, ca=True, more=more)
+        self.certificate(who, who, issuer or who, ca=True, more=more, **how)
 
     def certificate(self, who: str, key: str, issuer: str, names: Iterable[str] = (), *,
                     ca: bool = False, since: datetime = NOW - DAY, until: datetime = NOW + DAY,
                     more: Iterable[x509.ExtensionType] = (), string: str = 'UTF8String',
-                    common: str = '') -> x509.Certificate:
-        "A certificate for the key of this name; the issuer signs it, maybe itself."
+                    common: str = '', purpose: bool = True,
+                    critical: bool = True) -> x509.Certificate:
+        """A certificate for the key of this name; the issuer signs it, maybe itself.
+
+        It has a key usage unless `purpose` says no, and what is usually critical is, or is not."""
         subject, public = name(common or who, string), self.keys[key].public_key()
         above = self.certificates[issuer].subject if issuer != who else subject
         signer = self.keys[key if issuer == who else issuer]
         builder = x509.CertificateBuilder(
             above, subject, public, x509.random_serial_number(), since, until)
-        extensions = [(x509.BasicConstraints(ca, None), True), (usage(ca), True),
+        extensions = [(x509.BasicConstraints(ca, None), critical), *[(usage(ca), critical)] * purpose,
                       (x509.SubjectKeyIdentifier.from_public_key(public), False),
                       (x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.public_key()), False),
                       *((extension, True) for extension in more)]
         if names: extensions.append((x509.SubjectAlternativeName(map(general, names)), False))
-        for extension, critical in extensions: builder = builder.add_extension(extension, critical)
+        for extension, must in extensions: builder = builder.add_extension(extension, must)
         made = self.certificates[who] = builder.sign(signer, algorithm(signer))
         self.write(f'{who}.crt', made.public_bytes(Encoding.PEM))
         return made

@@ -1,4 +1,4 @@
-"""Keys, certificates of every kind, good and bad, and lists of revoked ones, as files in a folder."""
+"""Keys, certificates of every kind, good and bad, and lists of revoked ones, as files."""
 from __future__ import annotations
 
 from collections.abc import Iterable
@@ -89,9 +89,10 @@ class Office:
         signer = self.keys[key if issuer == who else issuer]
         builder = x509.CertificateBuilder(
             above, subject, public, x509.random_serial_number(), since, until)
-        extensions = [(x509.BasicConstraints(ca, None), critical), *[(usage(ca), critical)] * purpose,
+        above_key = x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.public_key())
+        extensions = [(x509.BasicConstraints(ca, None), critical),
+                      *[(usage(ca), critical)] * purpose, (above_key, False),
                       (x509.SubjectKeyIdentifier.from_public_key(public), False),
-                      (x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.public_key()), False),
                       *((extension, True) for extension in more)]
         if names: extensions.append((x509.SubjectAlternativeName(map(general, names)), False))
         for extension, must in extensions: builder = builder.add_extension(extension, must)

@@ -194,17 +194,21 @@ class Row:
 
     def argv(self, office: Office, role: str, *more: str) -> list[str]:
         "The command line of our program."
-        where = [RIGHT] if role == 'initiator' else ['--listen', LEFT]
         same = self.alice.options == self.bob.options  # the shared key
         words = f'{self.alice.options} {self.bob.options if not same else ""} {self.options}'
         files = {word: str(path) for word in words.split()
                  if (path := office.folder / word).is_file()}
         by_default = self.alice_id.startswith(DN) and role == 'initiator'
         names = ['--remote-id', self.bob_id, *['--local-id', self.alice_id] * (not by_default)]
-        return [sys.executable, '-m', f'ike_lit.{role}', *where, *names,
-                '--local-ts', '10.1.0.0/24', '--remote-ts', '10.2.0.0/24',
-                '--ike', self.ike, '--esp', 'aes128-sha256',
+        return [*program(role), *names, '--ike', self.ike,
                 *(files.get(word, word) for word in words.split()), *more]
+
+
+def program(role: str) -> list[str]:
+    "How every command line of ours begins."
+    where = [RIGHT] if role == 'initiator' else ['--listen', LEFT]
+    return [sys.executable, '-m', f'ike_lit.{role}', *where, '--local-ts', '10.1.0.0/24',
+            '--remote-ts', '10.2.0.0/24', '--ike', IKE, '--esp', 'aes128-sha256']
 
 
 DN = 'C=CH, O=Example, CN='
@@ -292,6 +296,32 @@ def test_both_ends_are_content(charon: Lab, office: Office, name: str, role: str
     row.load(charon)
     with session(charon, row.argv(office, role, '--json')) as ours:
         check_established(charon, ours, row)
+
+
+FILE = f'''[connections.secret]
+local-id = "{ALICE}"
+remote-id = "{BOB}"
+psk-file = "text.psk"
+
+[connections.certified]
+local-id = "alice@example.org"
+remote-id = "bob@example.org"
+private-key = "alice-p256.key"
+cert = "alice-p256.crt"
+ca = "root.crt"
+'''
+
+
+@inside
+def test_one_responder_knows_peers_of_both_kinds(charon: Lab, office: Office) -> None:
+    path = office.write('connections.toml', FILE.encode())
+    with running(charon, [*program('responder'), '--config', path, '--json']) as ours:
+        ours.wait('Listening')
+        for row in GOOD['psk text'], GOOD['id email']:
+            row.load(charon)
+            charon.swanctl('--initiate', '--child', 'net', '--timeout', '10')
+            check_established(charon, ours, row)
+            charon.swanctl('--terminate', '--ike', 'lab')
 
 
 # A strongSwan that does not know RFC 7427: methods 9, 10 and 11

@@ -36,7 +36,7 @@ LEFT, RIGHT, RELAY = '10.9.0.1', '10.9.0.2', '10.9.0.3'
 LIBIPSEC = Path('/usr/lib/ipsec/plugins/libstrongswan-kernel-libipsec.so')
 # openssl, if it is installed, does what it can, the others do the rest
 CRYPTO = ('openssl gcrypt gmp aes sha1 sha2 mgf1 hmac kdf xcbc cmac ccm gcm chapoly curve25519'
-          ' random nonce pem pkcs1 pkcs8 pubkey')
+          ' random nonce pem pkcs1 pkcs8 pubkey x509 constraints')
 AS_ROOT = ('unshare', '--user', '--map-root-user', '--mount', '--net', '--pid', '--fork', '--mount-proc',
            '--kill-child')
 # ip keeps its namespaces in /run; sysfs shows the network devices of whoever mounted it
@@ -53,7 +53,7 @@ addr add fd0$n::1/64 dev lo nodad
 ''')
 # the paths are relative, for a Unix socket's may have no more than 107 octets
 STRONGSWAN_CONF = Template('''charon {
-  load = $crypto kernel-libipsec kernel-netlink socket-default vici
+  load = $crypto kernel-libipsec kernel-netlink socket-default vici $plugins
   plugins {
     kernel-libipsec { allow_peer_ts = yes }
     vici { socket = unix://charon.vici }
@@ -195,22 +195,26 @@ class Lab:
               left_id: str = 'alice.example.org', right_id: str = 'bob.example.org',
               remote_auth: str = 'pubkey', local_auth: str = 'pubkey',
               local_ts: str = '10.2.0.0/24', remote_ts: str = '10.1.0.0/24', extra: str = '',
+              plugins: str = '', files: Mapping[str, Path] | None = None,
               connection: Settings | None = None, child: Settings | None = None,
               pools: Settings | None = None) -> None:
         """Start charon anew with this configuration (`extra`: lines for charon { }).
 
+        `plugins` are loaded in addition, `files` are put where the keys say, below swanctl's folder.
         The last three are added to connections { lab { } }, to its children { net { } }, and to pools { }.
         As initiator charon calls 10.9.0.1, or what `connection` has for remote_addrs."""
         self.stop()
         shutil.rmtree(self.home, ignore_errors=True)
-        files = {'pubkey/left.pub': left_pub, 'pubkey/right.pub': right_pub, 'private/right.pem': right_key}
+        files = {'pubkey/left.pub': left_pub, 'pubkey/right.pub': right_pub, 'private/right.pem': right_key,
+                 **(files or {})}
         # AppArmor, where it is enforced, knows the installed programs and would keep them from our files
         files |= {x: Path(shutil.which(x, path=PATH) or x) for x in ('charon-systemd', 'swanctl')}
         for name, source in files.items():
             (self.home / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(source, self.home / name)
         crypto = ' '.join(x for x in CRYPTO.split() if LIBIPSEC.with_name(f'libstrongswan-{x}.so').exists())
-        (self.home / 'strongswan.conf').write_text(STRONGSWAN_CONF.substitute(crypto=crypto, extra=extra))
+        (self.home / 'strongswan.conf').write_text(STRONGSWAN_CONF.substitute(
+            crypto=crypto, extra=extra, plugins=plugins))
         (self.home / 'swanctl.conf').write_text(SWANCTL_CONF.substitute(
             ike=ike, esp=esp, left_id=left_id, right_id=right_id, remote_auth=remote_auth,
             local_auth=local_auth, local_ts=local_ts, remote_ts=remote_ts,
@@ -221,6 +225,12 @@ class Lab:
         self._wait()
         if 'loaded private key' not in self.swanctl('--load-all', '--noprompt'):
             raise RuntimeError(f'charon cannot use {right_key}\n{self._tail()}')
+
+    def load(self, connections: Settings, secrets: Settings | None = None) -> None:
+        """Replace what swanctl.conf has in connections { } and secrets { }."""
+        conf = {'connections': connections, 'secrets': secrets or {}}
+        (self.home / 'swanctl.conf').write_text(settings(conf))
+        self.swanctl('--load-all', '--clear', '--noprompt')
 
     def stop(self) -> None:
         """End charon, if it runs."""

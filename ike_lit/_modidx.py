@@ -50,6 +50,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                   'ike_lit/certificate.py'),
                                      'ike_lit.certificate.Signer': ('certificate.html#signer', 'ike_lit/certificate.py'),
                                      'ike_lit.certificate.Signer.payloads': ('certificate.html#signer.payloads', 'ike_lit/certificate.py'),
+                                     'ike_lit.certificate._among': ('certificate.html#_among', 'ike_lit/certificate.py'),
                                      'ike_lit.certificate._check_usages': ('certificate.html#_check_usages', 'ike_lit/certificate.py'),
                                      'ike_lit.certificate._identity': ('certificate.html#_identity', 'ike_lit/certificate.py'),
                                      'ike_lit.certificate.check_dates': ('certificate.html#check_dates', 'ike_lit/certificate.py'),

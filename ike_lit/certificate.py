@@ -18,14 +18,14 @@ from typing import TYPE_CHECKING, cast
 
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from .auth import Identity, PrivateKey, PublicKey, weakness
+from .auth import EMAIL_OID, Identity, PrivateKey, PublicKey, weakness
 from .const import AuthenticationFailed, CertEncoding, IDType, Type
 from .header import Layout, Reader
 from .payload import Payload
 
 if TYPE_CHECKING:  # loading X.509 takes 30 ms: only those wait who have certificates
     from cryptography.x509 import (
-        Certificate, CertificateRevocationList, ExtendedKeyUsage, GeneralName)
+        Certificate, CertificateRevocationList, ExtendedKeyUsage, GeneralName, Name)
 
 # %% ../nbs/11_certificate.ipynb #cert0005
 @dataclass(frozen=True, repr=False)
@@ -231,18 +231,24 @@ def _check_usages(policy: object, certificate: object, usages: 'ExtendedKeyUsage
 # %% ../nbs/11_certificate.ipynb #4e6af2f9
 def check_subject(chain: list['Certificate']) -> None:
     "Raise `ValueError` if an authority may not certify a subject below it (RFC 5280 §4.2.1.10)."
-    from cryptography.x509 import DirectoryName, NameConstraints
-
-    def among(below: 'Certificate', names: Iterable['GeneralName'] | None) -> list[bool]:
-        subject = below.subject.rdns
-        return [subject[:len(name.value.rdns)] == name.value.rdns
-                for name in names or () if isinstance(name, DirectoryName)]
+    from cryptography.x509 import NameConstraints
     for at, authority in enumerate(chain):
         found = [e.value for e in authority.extensions if isinstance(e.value, NameConstraints)]
         for limits, below in product(found, chain[:at]):
-            permitted = among(below, limits.permitted_subtrees)
-            if any(among(below, limits.excluded_subtrees)) or permitted and not any(permitted):
-                raise ValueError(f'{dn(authority.subject)} may not certify {dn(below.subject)}')
+            permitted = _among(below.subject, limits.permitted_subtrees or ())
+            excluded = _among(below.subject, limits.excluded_subtrees or ())
+            if any(excluded) or permitted and not any(permitted):
+                raise ValueError(f'the name constraints of {dn(authority.subject)} exclude '
+                                 f'{dn(below.subject)}')
+
+
+def _among(subject: 'Name', limits: Iterable['GeneralName']) -> list[bool]:
+    from cryptography.x509 import DirectoryName, ObjectIdentifier, RFC822Name
+    mail = [a.value for a in subject.get_attributes_for_oid(ObjectIdentifier(EMAIL_OID))]
+    return [subject.rdns[:len(limit.value.rdns)] == limit.value.rdns
+            for limit in limits if isinstance(limit, DirectoryName)] + [
+        address == limit.value or str(address).rpartition('@')[2] == limit.value
+        for limit in limits if isinstance(limit, RFC822Name) for address in mail]
 
 # %% ../nbs/11_certificate.ipynb #cert0023
 def check_revocation(chain: list['Certificate'], crls: Sequence['CertificateRevocationList'],

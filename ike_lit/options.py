@@ -281,9 +281,9 @@ def warnings(config: Config, args: argparse.Namespace) -> Iterator[str]:
         if size < SHORT:
             yield (f'the shared key has only {size} octets, and can be guessed; '
                    f'{SHORT} random ones or more are better')
-    for text, protocol in wanted(args):
-        for complaint in tested(parse_proposals(text, protocol))[1]:
-            if args.verbose or 'WRONG' in complaint: yield complaint
+    told = [complaint for text, protocol in wanted(args)
+            for complaint in tested(parse_proposals(text, protocol))[1]]
+    yield from (c for c in dict.fromkeys(told) if args.verbose or 'WRONG' in c)
 
 # %% ../nbs/25_options.ipynb #4cf81faa
 def write_keylog(folder: Path, row: str) -> None:

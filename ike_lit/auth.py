@@ -383,8 +383,8 @@ class SharedKey:
         Raise `AuthenticationFailed` if it proves nothing."""
         expected = self.prove(kind, octets)
         if auth.method != expected.method:
-            raise AuthenticationFailed(f'the peer proves itself by method {auth.method}, and we '
-                                       'have only a shared key for it')
+            raise AuthenticationFailed(f'the peer signs (method {int(auth.method)}), and we have '
+                                       'only a shared key for it; --peer-key or --ca is for that')
         if not hmac.compare_digest(auth.data, expected.data):
             raise AuthenticationFailed('the shared key is wrong for this identity and handshake')
         return f'method {int(auth.method)}, shared key'

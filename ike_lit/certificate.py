@@ -24,8 +24,8 @@ from .header import Layout, Reader
 from .payload import Payload
 
 if TYPE_CHECKING:  # loading X.509 takes 30 ms: only those wait who have certificates
-    from cryptography.x509 import (
-        Certificate, CertificateRevocationList, ExtendedKeyUsage, GeneralName, Name)
+    from cryptography.x509 import Certificate, CertificateRevocationList, GeneralName, Name
+    from cryptography.x509.verification import ExtensionPolicy
 
 # %% ../nbs/11_certificate.ipynb #cert0005
 @dataclass(frozen=True, repr=False)
@@ -204,29 +204,46 @@ def find_chain(leaf: 'Certificate', others: list['Certificate'], roots: Sequence
     """Return the certificates from a leaf to a root, both included.
 
     Raise `ValueError` if there is no such chain, or if a certificate in it forbids the next."""
-    from cryptography.x509 import ExtendedKeyUsage, verification
-    policy = verification.ExtensionPolicy
-    authority = policy.webpki_defaults_ca().may_be_present(
-        ExtendedKeyUsage, verification.Criticality.AGNOSTIC, _check_usages)
-    verifier = verification.PolicyBuilder().store(
-        verification.Store(list(roots))).time(now).extension_policies(
-            ca_policy=authority, ee_policy=policy.permit_all()).build_client_verifier()
+    from cryptography.x509 import verification
+    verifier = verification.PolicyBuilder().store(verification.Store(list(roots))).time(
+        now).extension_policies(
+            ca_policy=_authorities(), ee_policy=verification.ExtensionPolicy.permit_all(),
+        ).build_client_verifier()
     try: return verifier.verify(leaf, others).chain
     except verification.VerificationError as error: reason = str(error)
     if leaf.issuer == leaf.subject:
         raise ValueError('the certificate is signed by itself, and by none of our authorities')
     if 'no interior errors' in reason:
         ours = ', '.join(dn(root.subject) for root in roots[:5])
-        raise ValueError(f'no chain leads from the certificate to our authorities ({ours})')
+        known = any(leaf.issuer == one.subject for one in (*others, *roots))
+        missing = '' if known else '; the peer should send the certificate of its issuer'
+        raise ValueError('no chain leads from the certificate to our authorities '
+                         f'({ours}){missing}')
     what = reason.removeprefix('validation failed: ').removeprefix('candidates exhausted: ')
     if 'Forbidden public key' in what:
         what = 'an authority in it has a key that is neither RSA nor on a curve of NIST'
-    raise ValueError(f'the chain of the certificate is not valid: {what[:200]}')
+    what = what.partition(' (encountered')[0][:200]
+    raise ValueError(f'the chain of the certificate is not valid: {what}')
 
+# %% ../nbs/11_certificate.ipynb #7a1b9402
+def _authorities() -> 'ExtensionPolicy':
+    from cryptography.x509 import BasicConstraints, ExtendedKeyUsage, KeyUsage, verification
 
-def _check_usages(policy: object, certificate: object, usages: 'ExtendedKeyUsage | None') -> None:
-    if usages and not any(usage.dotted_string in PURPOSES for usage in usages):
-        raise ValueError('an extended key usage on the way excludes IKE')
+    def is_one(_: object, __: object, constraints: BasicConstraints) -> None:
+        if not constraints.ca: raise ValueError('the certificate of an end is used to issue others')
+
+    def may_issue(_: object, __: object, usage: KeyUsage | None) -> None:
+        if usage and not usage.key_cert_sign:
+            raise ValueError('a key usage on the way excludes the signing of certificates')
+
+    def may_speak(_: object, __: object, usages: ExtendedKeyUsage | None) -> None:
+        if usages and not any(usage.dotted_string in PURPOSES for usage in usages):
+            raise ValueError('an extended key usage on the way excludes IKE')
+    anyway = verification.Criticality.AGNOSTIC
+    policy = verification.ExtensionPolicy.webpki_defaults_ca()
+    policy = policy.require_present(BasicConstraints, anyway, is_one)
+    policy = policy.may_be_present(KeyUsage, anyway, may_issue)
+    return policy.may_be_present(ExtendedKeyUsage, anyway, may_speak)
 
 # %% ../nbs/11_certificate.ipynb #4e6af2f9
 def check_subject(chain: list['Certificate']) -> None:

@@ -265,6 +265,7 @@ def check_proof(ike: IKE, config: Config, identity: IDi, message: Packet) -> str
         return f'{how}, certified by {dn(leaf.issuer)}'
     try: return verify(config.trust, octets, auth, config.allow_sha1)
     except AuthenticationFailed as error:
+        if not seen: raise
         raise AuthenticationFailed(f'{error}; the peer has shown {shown(seen)}') from None
 
 

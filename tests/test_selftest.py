@@ -139,7 +139,8 @@ class OneWay:
     "A lock that opens to something else."
     iv_size, icv_size = 8, 16
 
-    def lock(self, seen: bytes, iv: bytes, plaintext: bytes) -> bytes: return bytes(48)
+    def lock(self, seen: bytes, iv: bytes, plaintext: bytes) -> bytes:
+        return bytes(40) + bytes.fromhex(ANSWERS['aes256gcm16'])  # what was expected
 
     def unlock(self, *sealed: bytes) -> bytes: return b'something else'
 

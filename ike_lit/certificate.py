@@ -9,6 +9,7 @@ __all__ = ['MAX_CERTIFICATES', 'URLS', 'PURPOSES', 'CERT', 'CERTREQ', 'Signer', 
 
 # %% ../nbs/11_certificate.ipynb #cert0003
 import hashlib
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -133,9 +134,11 @@ def parse_certificate(data: bytes) -> 'Certificate':
     "Return a certificate, all of which can be read. Raise `AuthenticationFailed`."
     from cryptography.x509 import load_der_x509_certificate
     try:
-        certificate = load_der_x509_certificate(data)
-        # these are read only when they are asked for
-        _ = certificate.subject, certificate.issuer, certificate.extensions
+        with warnings.catch_warnings():  # of a serial number below 1, for example
+            warnings.simplefilter('ignore')
+            certificate = load_der_x509_certificate(data)
+            # these are read only when they are asked for
+            _ = certificate.subject, certificate.issuer, certificate.extensions
     except Exception:  # the package has many ways to say that it can't read something
         raise AuthenticationFailed('a certificate that can not be read') from None
     return certificate

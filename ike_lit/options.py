@@ -15,6 +15,7 @@ import os
 import sys
 import tomllib
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from difflib import get_close_matches
 from functools import cache, partial
 from getpass import getpass
@@ -23,7 +24,8 @@ from pathlib import Path
 from typing import cast
 
 from .auth import Identity, PrivateKey, PublicKey, SharedKey
-from .certificate import Authorities, Signer, identities, parse_certificate
+from .certificate import (
+    Authorities, Signer, check_dates, identities, parse_certificate)
 from .configuration import Pool
 from .const import ProtocolID
 from .credential import (
@@ -281,6 +283,9 @@ def warnings(config: Config, args: argparse.Namespace) -> Iterator[str]:
         if size < SHORT:
             yield (f'the shared key has only {size} octets, and can be guessed; '
                    f'{SHORT} random ones or more are better')
+    if isinstance(config.credential, Signer) and config.credential.certificates:
+        try: check_dates(parse_certificate(config.credential.certificates[0]), datetime.now(UTC))
+        except ValueError as error: yield f'of ours: {error}'
     told = [complaint for text, protocol in wanted(args)
             for complaint in tested(parse_proposals(text, protocol))[1]]
     yield from (c for c in dict.fromkeys(told) if args.verbose or 'WRONG' in c)

@@ -3,6 +3,7 @@ import base64
 import hashlib
 import random
 import socket
+import warnings
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -16,7 +17,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from ike_lit.auth import Identity
-from ike_lit.certificate import CERT, CERTREQ, Authorities, Signer, shown, spki
+from ike_lit.certificate import (
+    CERT, CERTREQ, Authorities, Signer, parse_certificate, shown, spki)
 from ike_lit.const import AuthenticationFailed, CertEncoding, InvalidSyntax
 from ike_lit.header import Reader, dissect
 from ike_lit.ike_sa import certificate_requests
@@ -243,6 +245,14 @@ def test_huge_serial_numbers(serial: int) -> None:
     leaf = issue('CN=alice', key(3), MIDDLE, NAME, serial=serial)
     assert believed(sent(leaf, MIDDLE), with_lists(revocations(MIDDLE)))
     refused(sent(leaf, MIDDLE), 'revoked', with_lists(revocations(MIDDLE, serial)))
+
+
+def test_a_serial_number_below_1_prints_no_warning() -> None:
+    octets = issue('CN=alice', key(3), MIDDLE, NAME, serial=1).certificate.public_bytes(Encoding.DER)
+    zero = octets.replace(bytes.fromhex('020101'), bytes.fromhex('020100'), 1)
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        assert parse_certificate(zero).serial_number == 0
 
 
 def test_dates_at_the_ends_of_time() -> None:

@@ -181,6 +181,16 @@ def test_a_short_secret_is_worth_a_warning(folder: Path) -> None:
         if said: assert 'only 4 octets' in said[0]
 
 
+def test_our_own_certificate_is_worth_a_warning_when_it_is_over(folder: Path) -> None:
+    old = issue('CN=alice', ALICE.key, MIDDLE, names('alice.example.org'), days=(-9000, -8000))
+    (folder / 'old.crt').write_bytes(old.certificate.public_bytes(PEM))
+    for name, count in ('old', 1), ('alice', 0):
+        text = f'--private-key @alice.key --cert @{name}.crt {YOU_BY_KEY}'
+        args = initiator.build_parser().parse_args(['127.0.0.1', *words(folder, text)])
+        said = list(warnings(config_from(args, '127.0.0.1', '127.0.0.2'), args))
+        assert len(said) == count and all('of ours: the certificate has expired' in w for w in said)
+
+
 # The file of connections
 
 def test_paths_in_a_file_are_relative_to_it(

@@ -267,7 +267,7 @@ def choose_scheme(
         'the peer accepts no signature with SHA2 (RFC 7427) that our key can make'
         + ('' if accepted or not isinstance(key, RSA) else '; --allow-sha1 would sign with SHA-1'))
 
-
+# %% ../nbs/08_auth.ipynb #3bcf42bb
 def sign(
     key: PrivateKey,
     octets: bytes,  # from `signed_octets`
@@ -322,7 +322,7 @@ def verify(
                                    'identity and handshake') from None
     return f'method {int(auth.method)}, {scheme.name}, {key_name(key)}'
 
-
+# %% ../nbs/08_auth.ipynb #1a442891
 def accepted_scheme(auth: AUTH, allow_sha1: bool) -> tuple[Scheme, bytes]:
     """Return how a proof was signed, and the signature itself.
 

@@ -48,7 +48,7 @@ class CERT(Payload):
 
     def __repr__(self) -> str: return f'{self.kind}({self.encoding}, {len(self.data)} octets)'
 
-
+# %% ../nbs/11_certificate.ipynb #368c8d26
 class CERTREQ(CERT):
     "The wish for a certificate; the data name authorities (RFC 7296 §3.7)."
     kind = Type.CERTREQ
@@ -143,7 +143,7 @@ def parse_certificate(data: bytes) -> 'Certificate':
         raise AuthenticationFailed('a certificate that can not be read') from None
     return certificate
 
-
+# %% ../nbs/11_certificate.ipynb #eceb4f32
 def shown(payloads: Sequence[CERT]) -> str:
     "Say what a peer has shown, for people."
     try: leaf = read(payloads)[0]

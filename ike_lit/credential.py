@@ -95,7 +95,7 @@ def load_private_key(path: str | Path, passphrase: Passphrase | None = None) -> 
     if weak := weakness(key.public_key()): raise ValueError(f'{path}: {weak}')
     return key  # type: ignore[return-value]
 
-
+# %% ../nbs/12_credential.ipynb #a24c6d04
 def load_public_key(path: str | Path) -> PublicKey:
     """Read a public key: RSA, ECDSA or Ed25519; PEM or DER.
 

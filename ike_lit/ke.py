@@ -80,7 +80,7 @@ class KeyExchange(Protocol):
     def shared(self, secret: Any, public: bytes) -> bytes:
         "Return the secret shared with the owner of a public value. Raise `ValueError`."
 
-
+# %% ../nbs/04_ke.ipynb #c6a5f3f4
 @dataclass(frozen=True)
 class Modp:
     "Powers modulo a prime (RFC 3526)."

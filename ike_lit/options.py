@@ -190,7 +190,7 @@ def config_from(args: argparse.Namespace, here: str, there: str) -> Config:
         require_request=args.require_request, initial_contact=args.initial_contact,
         timing=timing_from(args))
 
-
+# %% ../nbs/25_options.ipynb #9101608f
 def wanted(args: argparse.Namespace) -> tuple[tuple[str, ProtocolID], tuple[str, ProtocolID]]:
     "Return the proposals that the options name."
     return (args.ike, ProtocolID.IKE), (args.esp, ProtocolID.ESP)
@@ -235,7 +235,7 @@ _public_key = cache(load_public_key)
 def _private_key(path: str, file: str | None) -> PrivateKey:
     return load_private_key(path, partial(passphrase, file))
 
-
+# %% ../nbs/25_options.ipynb #79a6a4fe
 def trust_from(args: argparse.Namespace) -> SharedKey | PublicKey | Authorities:
     "Return what has to prove who the peer is. Raise `ValueError`."
     if args.peer_key and args.ca: raise ValueError('--peer-key or --ca, not both')
@@ -266,7 +266,7 @@ def check_certificate(credential: SharedKey | Signer, local_id: Identity) -> Non
         raise ValueError(f'--local-id {local_id}: our certificate is not for that, but for '
                          + ', '.join(map(str, names)))
 
-
+# %% ../nbs/25_options.ipynb #8dba8ecb
 def proves_nothing(held: SharedKey | Signer | PublicKey | Authorities) -> bool:
     "True for the demo keys and what they certify, which everybody has."
     if isinstance(held, SharedKey): return False

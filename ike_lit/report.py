@@ -69,7 +69,8 @@ def offered(config: Config, error: IkeError) -> str:
         return f'We offered {here} here and {there} there. '
     if isinstance(error, AuthenticationFailed):
         # RFC 7296 §2.21.2: it may tell us no more than that
-        more = 'Its log says why. ' * str(error).startswith('the peer answers')
+        more = ('Its log says why; if it wants a password by EAP, it has to be configured for '
+                'something else. ') * str(error).startswith('the peer answers')
         return (f'{more}We are {config.local_id!r}, by {means(config.credential)}, '
                 f'and expect {config.remote_id!r}. ')
     return ''

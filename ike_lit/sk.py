@@ -109,7 +109,7 @@ class Lock(Protocol):
     def unlock(self, seen: bytes, iv: bytes, ciphertext: bytes, icv: bytes) -> bytes:
         "Return the plaintext. Raise `Discard` unless it is authentic, else `InvalidSyntax`."
 
-
+# %% ../nbs/07_sk.ipynb #ce26e5ae
 class CipherAndChecksum:
     "First the cipher, then the checksum of everything."
 

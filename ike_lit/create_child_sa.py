@@ -186,7 +186,7 @@ def rekey_ike_sa(ike: IKE) -> Conversation:
     inherit(ike, heir)
     yield from delete_ike_sa(ike)
 
-
+# %% ../nbs/21_create_child_sa.ipynb #1dd7b9e6
 def accepted_ike_sa(ike: IKE, offer: tuple[Proposal, ...], response: Packet, ni: bytes,
                     dh: DiffieHellman | None) -> IKE:
     "Return the IKE SA that a response grants. Raise an `IkeError` if it is not what we asked for."

@@ -123,7 +123,7 @@ def load_certificates(path: str | Path) -> tuple['Certificate', ...]:
     except Exception:  # the package has many ways to say that it can't read something
         raise ValueError(f'{path}: no certificate in PEM or DER') from None
 
-
+# %% ../nbs/12_credential.ipynb #9526fe5d
 def load_authorities(path: str | Path) -> tuple['Certificate', ...]:
     "Read certificates of authorities. Raise `ValueError` if one could vouch for nobody."
     found = load_certificates(path)
@@ -136,7 +136,7 @@ def load_authorities(path: str | Path) -> tuple['Certificate', ...]:
                              'are not supported')
     return found
 
-
+# %% ../nbs/12_credential.ipynb #0f498a87
 def load_crl(path: str | Path) -> 'CertificateRevocationList':
     """Read a list of revoked certificates, PEM or DER.
 

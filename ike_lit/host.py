@@ -308,7 +308,7 @@ def react(host: Host, ike: IKE, event: Event) -> bool:
             return False
     return True
 
-
+# %% ../nbs/22_host.ipynb #6b69366a
 def proving(attempt: IKE) -> bool:
     "True if an answer to an attempt is being put to the proof."
     return any(heir.state != State.CLOSED for heir in attempt.heirs)
@@ -322,7 +322,7 @@ def listen(attempt: IKE, failed: IkeError) -> None:
         if not proving(attempt): attempt.close(failed)
     attempt.alarm('grace', attempt.timing.grace, over)
 
-
+# %% ../nbs/22_host.ipynb #b5fd5ba6
 def established(host: Host, ike: IKE, event: Established) -> None:
     "An SA is up: set its alarms, and close what it makes superfluous."
     host.passing.pop(ike, None)

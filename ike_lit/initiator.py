@@ -176,7 +176,7 @@ class Program:
         "Say goodbye and end."
         self.end(0)
 
-
+# %% ../nbs/26_initiator.ipynb #b7c38d52
 def show(ike: IKE | None, event: Event, args: argparse.Namespace, out: TextIO) -> None:
     "Print an event as text or as JSON, and the script that would install a Child SA."
     lines = ([json.dumps(as_json(ike, event))] if args.json
@@ -197,7 +197,7 @@ def exit_status(error: IkeError | None) -> int:
     "Return the exit status for an error; 1 for one that has no number of its own."
     return 0 if error is None else EXIT.get(type(error), 1)
 
-
+# %% ../nbs/26_initiator.ipynb #02809649
 class Session(Program):
     "An IKE SA of ours, on the network."
     attempt: IKE
@@ -277,7 +277,7 @@ def demo(args: argparse.Namespace) -> int:
                 setattr(mine, option, getattr(args, option))
             return connect(mine)
 
-
+# %% ../nbs/26_initiator.ipynb #6b337be5
 @contextlib.contextmanager
 def demo_peer(options: Iterable[str]) -> Iterator[tuple[str, str]]:
     "Run a responder on 127.0.0.1 as another process; yield its ports."

@@ -23,6 +23,7 @@ export: .venv/dev  ## write ike_lit/*.py from the chapters
 
 refresh: export  ## run all chapters again and store their outputs
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/jupyter execute --inplace $(NOTEBOOKS)
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/jupyter nbconvert --coalesce-streams $(NOTEBOOKS)
 	$(BIN)/nbdev-clean
 
 bench: .venv/dev  ## ratios against the bare primitives, scapy, and an empty Python

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['MAX_CERTIFICATES', 'URLS', 'PURPOSES', 'CERT', 'CERTREQ', 'Signer', 'spki', 'Authorities', 'read',
-           'parse_certificate', 'shown', 'dn', 'check_key', 'check_dates', 'check_purpose', 'find_chain',
+           'parse_certificate', 'shown', 'dn', 'check_key', 'check_dates', 'for_ike', 'check_purpose', 'find_chain',
            'check_subject', 'check_revocation', 'check_name', 'identities']
 
 # %% ../nbs/11_certificate.ipynb #cert0003
@@ -25,7 +25,8 @@ from .header import Layout, Reader
 from .payload import Payload
 
 if TYPE_CHECKING:  # loading X.509 takes 30 ms: only those wait who have certificates
-    from cryptography.x509 import Certificate, CertificateRevocationList, GeneralName, Name
+    from cryptography.x509 import (
+        Certificate, CertificateRevocationList, ExtendedKeyUsage, GeneralName, Name)
     from cryptography.x509.verification import ExtensionPolicy
 
 # %% ../nbs/11_certificate.ipynb #cert0005
@@ -183,6 +184,11 @@ PURPOSES = {  # extended key usages that we accept
     '1.3.6.1.5.5.7.3.1': 'TLS server', '1.3.6.1.5.5.7.3.2': 'TLS client', '2.5.29.37.0': 'any'}
 
 
+def for_ike(usages: 'ExtendedKeyUsage') -> bool:
+    "True if one of the extended key usages is among those that we accept."
+    return any(usage.dotted_string in PURPOSES for usage in usages)
+
+
 def check_purpose(leaf: 'Certificate') -> None:
     "Raise `ValueError` unless a certificate may be used to sign in IKE (RFC 4945 §5.1.3)."
     from cryptography import x509
@@ -194,7 +200,7 @@ def check_purpose(leaf: 'Certificate') -> None:
                 if not usage.digital_signature and not usage.content_commitment:
                     raise ValueError('the key usage of the certificate excludes signatures')
             case x509.ExtendedKeyUsage() as usages:
-                if not any(usage.dotted_string in PURPOSES for usage in usages):
+                if not for_ike(usages):
                     raise ValueError('the extended key usage of the certificate excludes IKE: '
                                      + ', '.join(usage.dotted_string for usage in usages))
             case x509.UnrecognizedExtension() if extension.critical:
@@ -240,7 +246,7 @@ def _authorities() -> 'ExtensionPolicy':
             raise ValueError('a key usage on the way excludes the signing of certificates')
 
     def may_speak(_: object, __: object, usages: ExtendedKeyUsage | None) -> None:
-        if usages and not any(usage.dotted_string in PURPOSES for usage in usages):
+        if usages and not for_ike(usages):
             raise ValueError('an extended key usage on the way excludes IKE')
     anyway = verification.Criticality.AGNOSTIC
     policy = verification.ExtensionPolicy.webpki_defaults_ca()
@@ -251,24 +257,31 @@ def _authorities() -> 'ExtensionPolicy':
 # %% ../nbs/11_certificate.ipynb #4e6af2f9
 def check_subject(chain: list['Certificate']) -> None:
     "Raise `ValueError` if an authority may not certify a subject below it (RFC 5280 §4.2.1.10)."
-    from cryptography.x509 import NameConstraints
+    from cryptography.x509 import NameConstraints, ObjectIdentifier
     for at, authority in enumerate(chain):
         found = [e.value for e in authority.extensions if isinstance(e.value, NameConstraints)]
         for limits, below in product(found, chain[:at]):
-            permitted = _among(below.subject, limits.permitted_subtrees or ())
-            excluded = _among(below.subject, limits.excluded_subtrees or ())
-            if any(excluded) or permitted and not any(permitted):
-                raise ValueError(f'the name constraints of {dn(authority.subject)} exclude '
-                                 f'{dn(below.subject)}')
+            subject = below.subject
+            mail = subject.get_attributes_for_oid(ObjectIdentifier(EMAIL_OID))
+            names: list[Name | str] = [subject, *(str(address.value) for address in mail)]
+            for name in names:
+                permitted = _within(name, limits.permitted_subtrees or ())
+                excluded = _within(name, limits.excluded_subtrees or ())
+                if any(excluded) or permitted and not any(permitted):
+                    raise ValueError(f'the name constraints of {dn(authority.subject)} exclude '
+                                     f'{dn(subject)}')
 
 
-def _among(subject: 'Name', limits: Iterable['GeneralName']) -> list[bool]:
-    from cryptography.x509 import DirectoryName, ObjectIdentifier, RFC822Name
-    mail = [a.value for a in subject.get_attributes_for_oid(ObjectIdentifier(EMAIL_OID))]
-    return [subject.rdns[:len(limit.value.rdns)] == limit.value.rdns
-            for limit in limits if isinstance(limit, DirectoryName)] + [
-        address == limit.value or str(address).rpartition('@')[2] == limit.value
-        for limit in limits if isinstance(limit, RFC822Name) for address in mail]
+def _within(name: 'Name | str', limits: Iterable['GeneralName']) -> list[bool]:
+    from cryptography.x509 import DirectoryName, RFC822Name
+    if not isinstance(name, str):
+        return [name.rdns[:len(limit.value.rdns)] == limit.value.rdns
+                for limit in limits if isinstance(limit, DirectoryName)]
+    # a mailbox, all of a host, or with a dot in front all hosts of a domain
+    name = name.lower()
+    host, mail = name.rpartition('@')[2], [limit.value.lower() for limit in limits
+                                           if isinstance(limit, RFC822Name)]
+    return [limit in (name, host) or limit[:1] == '.' and host.endswith(limit) for limit in mail]
 
 # %% ../nbs/11_certificate.ipynb #cert0023
 def check_revocation(chain: list['Certificate'], crls: Sequence['CertificateRevocationList'],
@@ -289,9 +302,10 @@ def check_revocation(chain: list['Certificate'], crls: Sequence['CertificateRevo
 # %% ../nbs/11_certificate.ipynb #cert0025
 def check_name(leaf: 'Certificate', identity: Identity) -> None:
     "Raise `ValueError` unless a certificate is for an identity (RFC 4945 §3.1)."
-    names = list(map(repr, identities(leaf)))
-    if any(identity.matches(name) for name in identities(leaf)): return
-    raise ValueError(f'the certificate is not for {identity!r}, but for {", ".join(names[:10])}')
+    names = identities(leaf)
+    if not any(identity.matches(name) for name in names):
+        others = ', '.join(map(repr, names[:10]))
+        raise ValueError(f'the certificate is not for {identity!r}, but for {others}')
 
 
 def identities(leaf: 'Certificate') -> list[Identity]:

@@ -55,7 +55,10 @@ def read_secret(path: str | Path) -> bytes:
 DEMO_KEYS = frozenset({
     'c541f7e52463b0649c6f21b0f41abf0d354877f491dce3d1191c4e386137c7d3',
     'dd4affeadf7dfc23f2ac168f400ff49120919ba9496a96b1be3ac2fcfbcf9825',
-})  # SHA2-256 of the public keys in keys/: everybody has their private halves
+    '0d82ba8ebd188414ed71bd79ea5c69b600aabbf7b3d6330573223efef06c2934',
+    '8251fe27ebd002d570301524b81c44c8d0ea7bc722ceeb0f274057fe15b428ef',
+})  # SHA2-256 of the public keys in keys/: two whose private halves everybody has,
+# and the authorities that vouch for those two
 DEMO_FILES = frozenset({
     '0909bbd5bda98cfd7ee9cd780c29567ced5917b460ff3c57f9ffd0bc32eca49b',
     '071879655a6f2faf107522ad4657eec794213f2a83c6afc432bf3da80503977d',

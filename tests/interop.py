@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -125,6 +125,13 @@ def called(lab: Lab, keys: Path, *options: str, **more: object) -> Iterator[Prog
 def calling(lab: Lab, keys: Path, *options: str, **more: object) -> Iterator[Program]:
     "Our initiator, calling strongSwan."
     with running(lab, command(keys, *options, **more)) as program: yield program
+
+
+def end_all(lab: Lab) -> None:
+    "End the IKE SAs that charon still has."
+    for sa in lab.list_sas():
+        with suppress(RuntimeError):  # it may be gone by now
+            lab.swanctl('--terminate', '--ike-id', sa['uniqueid'], '--force')
 
 
 def states(lab: Lab) -> list[tuple[str, list[str]]]:

@@ -324,3 +324,17 @@ def test_an_authority_that_may_certify_some_names_only(
         middle = authority('CN=middle', key(2), ROOT, constraint, critical=critical)
         made = issue(subject, key(3), middle, *([names(*san)] if san else []))
         refused(sent(made, middle), 'chain|constrain', identity=identity)
+
+
+@pytest.mark.parametrize('mail, good', [
+    ('me@example.org', True), ('me@EXAMPLE.ORG', True), ('me@a.example.net', True),
+    ('me@example.com', False), ('me@a.example.org', False), ('me@example.net', False)])
+def test_limits_of_one_kind_do_not_stand_in_for_those_of_another(mail: str, good: bool) -> None:
+    limits = x509.NameConstraints([
+        x509.DirectoryName(dn_of('O=Bank')), x509.RFC822Name('example.org'),
+        x509.RFC822Name('.example.net')], None)
+    middle = authority('CN=middle', key(2), ROOT, limits)
+    subject = f'O=Bank, E={mail}'
+    made = issue(subject, key(3), middle)
+    if good: believed(sent(made, middle), identity=Identity.from_text(subject))
+    else: refused(sent(made, middle), 'name constraints', identity=Identity.from_text(subject))

@@ -191,6 +191,14 @@ def test_our_own_certificate_is_worth_a_warning_when_it_is_over(folder: Path) ->
         assert len(said) == count and all('of ours: the certificate has expired' in w for w in said)
 
 
+def test_an_authority_that_vouches_for_the_demo_keys_proves_nothing(folder: Path) -> None:
+    root = Path(__file__).parent.parent / 'keys' / 'root.crt'
+    args = initiator.build_parser().parse_args(['127.0.0.1', *words(folder, f'{ME_BY_KEY} --ca {root}')])
+    assert isinstance(config_from(args, '127.0.0.1', '127.0.0.2').trust, Authorities)
+    with pytest.raises(ValueError, match='prove nothing to 192.0.2.2'):
+        config_from(args, '192.0.2.1', '192.0.2.2')
+
+
 # The file of connections
 
 def test_paths_in_a_file_are_relative_to_it(

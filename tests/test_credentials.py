@@ -161,7 +161,9 @@ def test_what_is_no_secret_may_be_read_by_all(store: Callable, mode: int) -> Non
 
 
 def test_demo_keys_may_be_read_by_all_and_are_known(store: Callable) -> None:
-    assert len(DEMO_KEYS) == len(DEMO_FILES) == 2
+    assert len(DEMO_FILES) == 2 and len(DEMO_KEYS) == 4  # two ends, and two who vouch for them
+    for name in 'root', 'initiator', 'responder':
+        for one in load_certificates(KEYS / f'{name}.crt'): assert is_demo_key(one.public_key())
     for name in 'initiator', 'responder':
         data = (KEYS / f'{name}.key').read_bytes()
         assert is_demo_file(data) and is_demo_key(load_public_key(KEYS / f'{name}.pub'))

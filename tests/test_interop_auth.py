@@ -14,12 +14,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
-from interop import HASTE, Program, inside, needs_strongswan, running, start, states
+from interop import HASTE, Program, end_all, inside, needs_strongswan, running, start, states
 from peers.certificates import CODE_SIGNING, DAY, NOW, Office, only_for
 from peers.strongswan import LEFT, RIGHT, Lab, poll
 
@@ -107,9 +107,7 @@ def prepared(lab: Lab, keys: Path, office: Office) -> Lab:
 def charon(prepared: Lab) -> Iterator[Lab]:
     "charon, left without SAs for the next test, whatever happens with this one."
     yield prepared
-    for sa in prepared.list_sas():
-        with suppress(RuntimeError):  # it may be gone by now
-            prepared.swanctl('--terminate', '--ike-id', sa['uniqueid'], '--force')
+    end_all(prepared)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,6 @@ These run by way of test_interop_strongswan.py for those who are not root.
 """
 import re
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -18,7 +17,7 @@ import pytest
 from ike_lit.const import ProtocolID, TransformType
 from ike_lit.proposal import ALGORITHMS, NO_ESN, NO_GROUP, parse_proposals
 from interop import (
-    SHOW_KEYS, Program, both_agree, calling, inside, needs_strongswan, responder, same_keys, start)
+    SHOW_KEYS, Program, both_agree, calling, end_all, inside, needs_strongswan, responder, same_keys, start)
 from peers.strongswan import Lab
 
 pytestmark = needs_strongswan
@@ -90,9 +89,7 @@ def listening(loaded: Lab, keys: Path) -> Iterator[Program]:
 def charon(loaded: Lab) -> Iterator[Lab]:
     "charon, left without SAs for the next suite, whatever happens with this one."
     yield loaded
-    for sa in loaded.list_sas():
-        with suppress(RuntimeError):  # it may be gone by now
-            loaded.swanctl('--terminate', '--ike-id', sa['uniqueid'], '--force')
+    end_all(loaded)
 
 
 def agreed(charon: Lab, ours: Program) -> int:

@@ -104,10 +104,10 @@ def make_child(ike: IKE, suite: Proposal, spi_in: bytes, local_ts: tuple[Traffic
     return ChildSA(inbound, outbound, local_ts, remote_ts, ike.config.mode, encap)
 
 
-def install(ike: IKE, child: ChildSA, replaces: ChildSA | None = None) -> None:
-    "Add a Child SA to those of an IKE SA."
+def install(ike: IKE, child: ChildSA, replaces: ChildSA | None = None, ours: bool = True) -> None:
+    "Add a Child SA to those of an IKE SA; `ours`: we asked for it."
     ike.children[child.inbound.spi] = child
-    ike.tell(ChildEstablished(child, replaces))
+    ike.tell(ChildEstablished(child, replaces, ours))
 
 # %% ../nbs/18_child_sa.ipynb #8018670f
 def accepted_child(ike: IKE, asked: Wish, response: Packet, ni: bytes, nr: bytes,

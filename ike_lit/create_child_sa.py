@@ -140,7 +140,7 @@ def respond_create_child_sa(ike: IKE, request: Packet) -> Packet:
         raise NoAdditionalSas(f'{CHILD_LIMIT} Child SAs are enough')
     nr = ike.random(NONCE_SIZE)
     grant = respond_child(ike, request, ni, nr, old)
-    install(ike, grant.child, old)
+    install(ike, grant.child, old, ours=False)
     if old and ike.doing == Doing.REKEY_CHILD and ike.target == old.inbound.spi:
         ike.rival = Rival(min(ni, nr), child=grant.child)
     if old: expect_delete(ike, old.inbound.spi)

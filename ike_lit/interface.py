@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['TRANSITIONS', 'Event', 'Lifetime', 'Timing', 'Config', 'State', 'Doing', 'Datagram', 'Message', 'received', 'Dropped',
            'Moved', 'Established', 'AddressAssigned', 'Rekeyed', 'Postponed', 'Closed', 'ChildEstablished',
-           'ChildFailed', 'ChildClosed']
+           'ChildFailed', 'ChildClosed', 'Installed', 'NotInstalled']
 
 # %% ../nbs/16_interface.ipynb #f0a6b019
 from dataclasses import dataclass, field
@@ -191,6 +191,7 @@ class ChildEstablished:
     "A pair of ESP SAs is agreed."
     child: ChildSA
     replaces: ChildSA | None = None  # if it was made by rekeying
+    ours: bool = True  # we asked for it, so the peer can receive by now
 
 
 @dataclass(frozen=True)
@@ -205,5 +206,22 @@ class ChildClosed:
     child: ChildSA
 
 
+@dataclass(frozen=True)
+class Installed:
+    "The kernel has the SAs of a Child SA, and policies that lead to them."
+    child: ChildSA
+    by: str  # the program that put them there
+    reqid: int
+    policies: int  # how many there are
+    replaces: ChildSA | None = None  # whose policies they were
+
+
+@dataclass(frozen=True)
+class NotInstalled:
+    "The kernel does not have a Child SA, which is of no use then."
+    child: ChildSA
+    reason: str
+
+
 Event = (Message | Dropped | Moved | Established | AddressAssigned | Rekeyed | Postponed | Closed
-         | ChildEstablished | ChildFailed | ChildClosed)
+         | ChildEstablished | ChildFailed | ChildClosed | Installed | NotInstalled)

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['PATHS', 'add_options', 'add_credential_options', 'add_child_options', 'add_time_options', 'add_output_options',
-           'port_number', 'lifetime', 'selectors', 'config_from', 'wanted', 'pool_from', 'timing_from', 'passphrase',
-           'credential_from', 'trust_from', 'default_id', 'check_certificate', 'proves_nothing', 'warnings',
-           'write_keylog', 'try_keylog', 'is_loopback', 'connection_words']
+           'port_number', 'lifetime', 'selectors', 'config_from', 'wanted', 'language_from', 'pool_from', 'timing_from',
+           'passphrase', 'credential_from', 'trust_from', 'default_id', 'check_certificate', 'proves_nothing',
+           'warnings', 'write_keylog', 'try_keylog', 'is_loopback', 'connection_words']
 
 # %% ../nbs/25_options.ipynb #4b026932
 import argparse
@@ -34,6 +34,7 @@ from .credential import (
 from .interface import Config, Lifetime, Timing
 from .proposal import DEFAULT_ESP, DEFAULT_IKE, parse_proposals
 from .selftest import tested
+from .setkey import SETKEY, XFRM, Language
 from .ts import MAX_SELECTORS, TrafficSelector
 
 # %% ../nbs/25_options.ipynb #5e2ac61f
@@ -122,11 +123,11 @@ def add_time_options(parser: argparse.ArgumentParser) -> None:
 def add_output_options(parser: argparse.ArgumentParser) -> None:
     "Add what is shown, and written."
     add = parser.add_argument
-    add('--script', choices=('xfrm', 'setkey'),
-        default='xfrm' if sys.platform == 'linux' else 'setkey',
-        help='language of the script that installs the Child SA; default here: %(default)s')
+    add('--install', choices=('auto', 'xfrm', 'setkey', 'none'), default='auto',
+        help='by which program the kernel gets Child SAs, ip xfrm or setkey; '
+             'auto: ip xfrm on Linux, else setkey; default: %(default)s')
     add('--dry-run', action='store_true',
-        help='print that script with its keys (nothing is installed in any case yet)')
+        help='install nothing, but print the script that would, with its keys')
     add('--keylog', type=Path, metavar='DIR',
         help='append the keys of the IKE SA to DIR/ikev2_decryption_table, for Wireshark')
     add('--json', action='store_true', help='one JSON object a line')
@@ -194,6 +195,12 @@ def config_from(args: argparse.Namespace, here: str, there: str) -> Config:
 def wanted(args: argparse.Namespace) -> tuple[tuple[str, ProtocolID], tuple[str, ProtocolID]]:
     "Return the proposals that the options name."
     return (args.ike, ProtocolID.IKE), (args.esp, ProtocolID.ESP)
+
+
+def language_from(args: argparse.Namespace) -> Language:
+    "Return the language in which the kernel is told about Child SAs."
+    found = {'xfrm': XFRM, 'setkey': SETKEY}
+    return found.get(args.install, XFRM if sys.platform == 'linux' else SETKEY)
 
 
 def pool_from(args: argparse.Namespace) -> Pool | None:

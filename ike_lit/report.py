@@ -4,11 +4,12 @@
 
 # %% auto #0
 __all__ = ['SHOWN', 'LENGTH', 'ADVICE', 'WIRESHARK_ENCR', 'WIRESHARK_INTEG', 'short', 'message_line', 'offered', 'means',
-           'report', 'nat_text', 'child_lines', 'as_json', 'script_lines', 'keylog_row']
+           'report', 'nat_text', 'installed_line', 'child_lines', 'child_json', 'as_json', 'script_lines', 'keylog_row',
+           'held_json', 'status_lines']
 
 # %% ../nbs/23_report.ipynb #4ead17ee
 from collections.abc import Iterator
-from typing import Any, Literal
+from typing import Any
 
 from .auth import SharedKey, key_name
 from .certificate import Signer, shown
@@ -18,10 +19,10 @@ from .const import (
     TransformType, TsUnacceptable)
 from .interface import (
     AddressAssigned, ChildClosed, ChildEstablished, ChildFailed, Closed, Config, Dropped,
-    Established, Event, Message, Moved, Postponed, Rekeyed)
+    Established, Event, Installed, Message, Moved, NotInstalled, Postponed, Rekeyed)
 from .payload import Notify, Payload
 from .protocol import IKE
-from .setkey import ChildSA, setkey_script, xfrm_script
+from .setkey import SETKEY, ChildSA, Language, flaw
 
 # %% ../nbs/23_report.ipynb #b4591386
 def short(payload: Payload) -> str:
@@ -103,6 +104,8 @@ def report(ike: IKE | None, event: Event, verbose: bool = False) -> Iterator[str
         case ChildClosed(child):
             yield (f'Child SA  closed: out {child.outbound.spi.hex()}, '
                    f'in {child.inbound.spi.hex()}')
+        case Installed(): yield installed_line(event)
+        case NotInstalled(_, reason): yield f'not installed: {reason[:LENGTH]}'
         case Rekeyed(spi_i, spi_r, suite):
             yield f'IKE SA    replaced by {spi_i.hex()}:{spi_r.hex()}  {suite}'
         case AddressAssigned(given):
@@ -124,6 +127,13 @@ def nat_text(ike: IKE) -> str:
     return f'{where}: IKE and ESP go in UDP, {ike.local} to {ike.remote}'
 
 
+def installed_line(event: Installed) -> str:
+    "Say what was put where."
+    where = f'by {event.by}, reqid 0x{event.reqid:x}'
+    if event.replaces: return f'installed {where}: 2 more SAs for the same policies'
+    return f'installed {where}: 2 SAs and {event.policies} policies'
+
+
 def child_lines(child: ChildSA) -> Iterator[str]:
     "Describe a Child SA."
     ours, theirs = ', '.join(map(str, child.local_ts)), ', '.join(map(str, child.remote_ts))
@@ -133,6 +143,15 @@ def child_lines(child: ChildSA) -> Iterator[str]:
     yield f'  in      SPI {child.inbound.spi.hex()}  {theirs} -> {ours}'
 
 # %% ../nbs/23_report.ipynb #491ae28b
+def child_json(child: ChildSA) -> dict[str, Any]:
+    "Return a Child SA as JSON data, without its keys."
+    return {'mode': child.mode, 'encr': child.outbound.encr.name,
+            'integ': None if child.outbound.encr.aead else child.outbound.integ.name,
+            'spi_in': child.inbound.spi.hex(), 'spi_out': child.outbound.spi.hex(),
+            'encap': child.encap, 'local_ts': list(map(str, child.local_ts)),
+            'remote_ts': list(map(str, child.remote_ts))}
+
+
 def as_json(ike: IKE | None, event: Event) -> dict[str, Any]:
     "Return an event as JSON data. It contains no secrets."
     name = type(event).__name__
@@ -153,12 +172,13 @@ def as_json(ike: IKE | None, event: Event) -> dict[str, Any]:
                     'remote_id': str(event.remote_id), 'nat': ike.nat._asdict(),
                     'local': str(ike.local), 'remote': str(ike.remote)}
         case ChildEstablished(child) | ChildClosed(child):
-            return {'event': name, 'mode': child.mode,
-                    'encr': child.outbound.encr.name,
-                    'integ': None if child.outbound.encr.aead else child.outbound.integ.name,
-                    'spi_in': child.inbound.spi.hex(), 'spi_out': child.outbound.spi.hex(),
-                    'encap': child.encap, 'local_ts': list(map(str, child.local_ts)),
-                    'remote_ts': list(map(str, child.remote_ts))}
+            return {'event': name, **child_json(child)}
+        case Installed(child, by, reqid, policies):
+            return {'event': name, 'by': by, 'reqid': reqid, 'policies': policies,
+                    'spi_in': child.inbound.spi.hex(), 'spi_out': child.outbound.spi.hex()}
+        case NotInstalled(child, reason):
+            return {'event': name, 'reason': reason[:LENGTH],
+                    'spi_in': child.inbound.spi.hex(), 'spi_out': child.outbound.spi.hex()}
         case ChildFailed(error) | Closed(error):
             return {'event': name, 'error': str(error)[:LENGTH] if error else None,
                     'type': str(error.type) if error and error.type else None}
@@ -174,25 +194,18 @@ def as_json(ike: IKE | None, event: Event) -> dict[str, Any]:
     return {'event': name}
 
 # %% ../nbs/23_report.ipynb #d24e0e45
-def script_lines(
-    child: ChildSA,
-    language: Literal['xfrm', 'setkey'],
-    show_keys: bool = False,
-    on_linux: bool = True,
-) -> Iterator[str]:
+def script_lines(child: ChildSA, language: Language, show_keys: bool = False,
+                 on_linux: bool = True) -> Iterator[str]:
     "Yield the script that would install a Child SA, and what to know about it."
-    render, command = xfrm_script, 'ip -batch -'
-    if language == 'setkey': render, command = setkey_script, 'setkey -f /dev/stdin'
-    try: script = render(child, show_keys)
+    try: script = '\n'.join(language.lines(child, child.reqid, show_keys=show_keys))
     except ValueError as error:
         yield f'no script: {str(error)[:LENGTH]}'
         return
     hint = '' if show_keys else '; --dry-run shows the keys'
-    yield f'\n# for {command}   (nothing was installed{hint})'
-    cut = child.outbound.integ.id == Integrity.HMAC_SHA2_256_128
-    if language == 'setkey' and on_linux and cut:
-        yield '# on Linux no packet would pass: PF_KEY cuts HMAC-SHA2-256 to 96 bits; use xfrm'
-    yield script
+    yield f'\n# for {" ".join(language.command)}   (nothing was installed{hint})'
+    if language is SETKEY and on_linux and flaw(child):
+        yield f'# no packet would pass here: {flaw(child)}; use ip xfrm'
+    yield f'{script}\n'
 
 # %% ../nbs/23_report.ipynb #997ec05f
 WIRESHARK_ENCR: dict[int, str] = {
@@ -222,3 +235,28 @@ def keylog_row(ike: IKE) -> str:
            f'"{encr_name}",{sk_ai.hex()},{sk_ar.hex()},"{integ_name}"')
     known = encr.id in WIRESHARK_ENCR and integ.id in WIRESHARK_INTEG
     return ('' if known else '# not known to Wireshark: ') + row + '\n'
+
+# %% ../nbs/23_report.ipynb #a8be3c9d
+def held_json(ike: IKE, reqids: dict[bytes, int]) -> dict[str, Any]:
+    "Return an IKE SA and its Child SAs as JSON data, without keys."
+    return {'spi_i': ike.spi_i.hex(), 'spi_r': ike.spi_r.hex(), 'suite': str(ike.suite),
+            'local': str(ike.local), 'remote': str(ike.remote),
+            'local_id': str(ike.config.local_id), 'remote_id': str(ike.config.remote_id),
+            'nat': ike.nat._asdict(),
+            'children': [{**child_json(child), 'reqid': reqids.get(spi)}
+                         for spi, child in ike.children.items()]}
+
+
+def status_lines(answer: dict[str, Any]) -> Iterator[str]:
+    "Show what a program has answered."
+    yield f'{answer["program"]}, process {answer["pid"]}'
+    for ike in answer['ike']:
+        yield f'  IKE SA    {ike["spi_i"]}:{ike["spi_r"]}  {ike["suite"]}'
+        yield f'  ends      {ike["local"]} {ike["local_id"]}, {ike["remote"]} {ike["remote_id"]}'
+        for child in ike['children']:
+            algorithms = '/'.join(filter(None, (child['encr'], child['integ'])))
+            where = f'reqid 0x{child["reqid"]:x}' if child['reqid'] else 'not installed'
+            ours, theirs = ', '.join(child['local_ts']), ', '.join(child['remote_ts'])
+            yield f'  Child SA  ESP {algorithms}, {child["mode"]} mode, {where}'
+            yield f'    out     SPI {child["spi_out"]}  {ours} -> {theirs}'
+            yield f'    in      SPI {child["spi_in"]}  {theirs} -> {ours}'

@@ -46,7 +46,7 @@ def command(keys: Path, *options: str, module: str = 'initiator', peer: str = RI
     where = [peer] if module == 'initiator' else ['--listen', peer]
     return [sys.executable, '-m', f'ike_lit.{module}', *where, '--local-id', 'alice.example.org',
             '--remote-id', 'bob.example.org', '--json', '--private-key', str(keys / 'left.key'),
-            '--peer-key', str(keys / 'right.pub'), *selectors, *SUITES, *options]
+            '--install', 'none', '--peer-key', str(keys / 'right.pub'), *selectors, *SUITES, *options]
 
 
 class Program:

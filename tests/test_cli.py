@@ -22,9 +22,9 @@ ROOT = Path(__file__).resolve().parent.parent
 DEMO_KEYS = ['--private-key', str(ROOT / 'keys/initiator.key'),
              '--peer-key', str(ROOT / 'keys/responder.pub')]
 NAMES = ['--local-id', 'alice.example.org', '--remote-id', 'bob.example.org',
-         '--local-ts', '10.1.0.0/24', '--remote-ts', '10.2.0.0/24']
+         '--local-ts', '10.1.0.0/24', '--remote-ts', '10.2.0.0/24', '--install', 'none']
 OTHER = ['--local-id', 'bob.example.org', '--remote-id', 'alice.example.org',
-         '--local-ts', '10.2.0.0/24', '--remote-ts', '10.1.0.0/24',
+         '--local-ts', '10.2.0.0/24', '--remote-ts', '10.1.0.0/24', '--install', 'none',
          '--private-key', str(ROOT / 'keys/responder.key'),
          '--peer-key', str(ROOT / 'keys/initiator.pub')]
 
@@ -73,7 +73,7 @@ def test_demo() -> None:
     ('camellia256-sha256', 'setkey', '-E camellia-cbc 0x'),
     ('aes256gcm16', 'xfrm', 'aead rfc4106(gcm(aes)) 0x')])
 def test_dry_run_shows_the_keys(esp: str, script: str, words: str) -> None:
-    done = run('--demo', '--dry-run', '--script', script, '--esp', esp)
+    done = run('--demo', '--dry-run', '--install', script, '--esp', esp)
     assert done.returncode == 0 and 'octets>' not in done.stdout and words in done.stdout
 
 

@@ -281,7 +281,7 @@ WAYS = [('--psk-file @psk', '--psk-file @psk'),
 def test_no_secret_is_printed_even_if_everything_is(
         folder: Path, mine: str, theirs: str, form: list[str]) -> None:
     def program(module: str, *options: str) -> list[str]:
-        return [sys.executable, '-m', f'ike_lit.{module}', '-v', *options]
+        return [sys.executable, '-m', f'ike_lit.{module}', '-v', '--install', 'none', *options]
     other = program('responder', '--listen', '127.0.0.1', '--port', '0', '--nat-port', '0', '--json',
                     '--local-id', 'bob.example.org', '--remote-id', 'alice.example.org',
                     *words(folder, theirs))

@@ -33,6 +33,7 @@ esp = "aes256-sha256"
 CALLERS = '''
 [connections.as-alice]
 peer = "127.0.0.1"
+install = "none"
 local-id = "alice.example.org"
 remote-id = "bob.example.org"
 private-key = "alice.key"
@@ -43,6 +44,7 @@ child-lifetime = "1"
 
 [connections.as-carol]
 peer = "127.0.0.1"
+install = "none"
 local-id = "carol@example.org"
 remote-id = "bob.example.org"
 private-key = "carol.key"
@@ -53,6 +55,7 @@ esp = ["camellia256-sha256", "aes256-sha256"]
 
 [connections.as-mallory]
 peer = "127.0.0.1"
+install = "none"
 local-id = "alice.example.org"
 remote-id = "bob.example.org"
 private-key = "carol.key"

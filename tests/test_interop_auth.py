@@ -206,7 +206,8 @@ def program(role: str) -> list[str]:
     "How every command line of ours begins."
     where = [RIGHT] if role == 'initiator' else ['--listen', LEFT]
     return [sys.executable, '-m', f'ike_lit.{role}', *where, '--local-ts', '10.1.0.0/24',
-            '--remote-ts', '10.2.0.0/24', '--ike', IKE, '--esp', 'aes128-sha256']
+            '--remote-ts', '10.2.0.0/24', '--ike', IKE, '--esp', 'aes128-sha256',
+            '--install', 'none']
 
 
 DN = 'C=CH, O=Example, CN='

@@ -389,7 +389,7 @@ def named(args: argparse.Namespace, esp: Sequence[Proposal], sockets: dict[Endpo
         installer = None
         if installs(args):
             for here, sock in sockets.items(): prepare(sock, here.natt)
-            ready(language_from(args), sys.platform == 'linux', esp)
+            ready(language_from(args), sys.platform == 'linux', program, esp)
             installer = Installer(language_from(args), program, (name.fileno(),))
         yield name, installer
 

@@ -163,12 +163,12 @@ def prepare(sock: socket.socket, natt: bool) -> None:
                            + RIGHT * isinstance(error, PermissionError)) from None
 
 # %% ../nbs/26_install.ipynb #da87a6b6
-def ready(language: Language, on_linux: bool, esp: Sequence[Proposal]) -> None:
+def ready(language: Language, on_linux: bool, program: int, esp: Sequence[Proposal]) -> None:
     "Remove what dead programs have left. Raise `InstallError` if nothing can be installed."
     if language is SETKEY and on_linux and not any(map(carried, esp)):
         raise InstallError('PF_KEY cuts HMAC-SHA2-256 to 96 bits on Linux and knows no AEAD, so no '
                            'packet would pass; take --install xfrm, or another --esp')
-    cleanup(language)
+    cleanup(language, program)
 
 
 def carried(esp: Proposal) -> bool:

@@ -130,8 +130,8 @@ def nat_text(ike: IKE) -> str:
 def installed_line(event: Installed) -> str:
     "Say what was put where."
     where = f'by {event.by}, reqid 0x{event.reqid:x}'
-    if event.replaces: return f'installed {where}: 2 more SAs for the same policies'
-    return f'installed {where}: 2 SAs and {event.policies} policies'
+    also = 'as others before' if event.replaces else f'and {event.policies} policies'
+    return f'installed {where}: 2 SAs {also}'
 
 
 def child_lines(child: ChildSA) -> Iterator[str]:

@@ -456,10 +456,13 @@ def remove(language: Language, unwanted: list[Entry], keep: Collection[int] = ()
     raise trouble or InstallError('nothing has been removed')
 
 
-def cleanup(language: Language) -> int:
-    "Remove what dead programs of ours have left behind; return how many SAs and policies."
+def cleanup(language: Language, mine: int | None = None) -> int:
+    """Remove what dead programs of ours have left behind; return how many SAs and policies.
+
+    One who has just taken a number and made nothing yet, `mine`, inherits from a dead one."""
     found = [(language.marks.program(entry.reqid), entry) for entry in entries(language)]
-    dead = {program for program, _ in found if program is not None and not held(program)}
+    dead = {program for program in {program for program, _ in found}
+            if program is not None and (program == mine or not held(program))}
     remove(language, left := [entry for program, entry in found if program in dead])
     return len(left)
 

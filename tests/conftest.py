@@ -1,7 +1,7 @@
 """What several files of tests use: the keys and the lab of those with a real strongSwan.
 
 In CI nothing may be skipped: everything that a test needs is there.
-What a test records as 'negotiated' is printed at the end, as a table.
+What a test records as 'negotiated' or 'kernel' is printed at the end, as a table.
 """
 import os
 from collections.abc import Iterator
@@ -12,6 +12,10 @@ from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key
 from cryptography.hazmat.primitives.serialization import (
     Encoding, NoEncryption, PrivateFormat, PublicFormat)
 from peers.strongswan import Lab
+
+
+TABLES = {'negotiated': 'negotiated with strongSwan', 'kernel': 'ESP in the kernel'}
+collect_ignore_glob = [] if os.environ.get('KERNEL_TESTS') else ['test_kernel*.py']  # see tests/vm/run
 
 
 @pytest.fixture(scope='session')
@@ -42,14 +46,19 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    "Print what tests have recorded as 'negotiated': each time a row, a column, a cell."
+    "Print the tables that tests have recorded: each time a row, a column, a cell."
+    for name, title in TABLES.items(): table(terminalreporter, name, title)
+
+
+def table(terminalreporter: pytest.TerminalReporter, table: str, title: str) -> None:
+    "Print what tests have recorded under a name."
     rows: dict[str, dict[str, str]] = {}
     for report in (r for kind in ('passed', 'failed') for r in terminalreporter.getreports(kind)):
-        for row, column, cell in (v for name, v in report.user_properties if name == 'negotiated'):
+        for row, column, cell in (v for name, v in report.user_properties if name == table):
             rows.setdefault(row, {})[column] = cell
     if not rows: return
     columns, width = dict.fromkeys(c for cells in rows.values() for c in cells), max(map(len, rows))
-    terminalreporter.section('negotiated with strongSwan', sep='-')
+    terminalreporter.section(title, sep='-')
     for row, cells in {'': dict(zip(columns, columns, strict=True)), **rows}.items():
         line = ''.join(f'{cells.get(c, ""):>10}' for c in columns)
         terminalreporter.write_line(f'{row:{width}}{line}'.rstrip())

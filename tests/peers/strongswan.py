@@ -53,7 +53,7 @@ addr add fd0$n::1/64 dev lo nodad
 ''')
 # the paths are relative, for a Unix socket's may have no more than 107 octets
 STRONGSWAN_CONF = Template('''charon {
-  load = $crypto kernel-libipsec kernel-netlink socket-default vici $plugins
+  load = $crypto $kernel socket-default vici $plugins
   plugins {
     kernel-libipsec { allow_peer_ts = yes }
     vici { socket = unix://charon.vici }
@@ -197,12 +197,13 @@ class Lab:
               local_ts: str = '10.2.0.0/24', remote_ts: str = '10.1.0.0/24', extra: str = '',
               plugins: str = '', files: Mapping[str, Path] | None = None,
               connection: Settings | None = None, child: Settings | None = None,
-              pools: Settings | None = None) -> None:
+              pools: Settings | None = None, kernel: str = 'kernel-libipsec kernel-netlink') -> None:
         """Start charon anew with this configuration (`extra`: lines for charon { }).
 
         `plugins` are loaded in addition, `files` are put where the keys say, below swanctl's folder.
         The last three are added to connections { lab { } }, to its children { net { } }, and to pools { }.
-        As initiator charon calls 10.9.0.1, or what `connection` has for remote_addrs."""
+        As initiator charon calls 10.9.0.1, or what `connection` has for remote_addrs.
+        With 'kernel-netlink' alone as `kernel`, ESP is the kernel's."""
         self.stop()
         shutil.rmtree(self.home, ignore_errors=True)
         files = {'pubkey/left.pub': left_pub, 'pubkey/right.pub': right_pub, 'private/right.pem': right_key,
@@ -214,7 +215,7 @@ class Lab:
             shutil.copy(source, self.home / name)
         crypto = ' '.join(x for x in CRYPTO.split() if LIBIPSEC.with_name(f'libstrongswan-{x}.so').exists())
         (self.home / 'strongswan.conf').write_text(STRONGSWAN_CONF.substitute(
-            crypto=crypto, extra=extra, plugins=plugins))
+            crypto=crypto, extra=extra, plugins=plugins, kernel=kernel))
         (self.home / 'swanctl.conf').write_text(SWANCTL_CONF.substitute(
             ike=ike, esp=esp, left_id=left_id, right_id=right_id, remote_auth=remote_auth,
             local_auth=local_auth, local_ts=local_ts, remote_ts=remote_ts,

@@ -1,0 +1,223 @@
+"""ESP in a real kernel, with three real peers: established, pinged, rekeyed under the ping, deleted.
+
+What each end has in its kernel is compared with what the other has, and nothing but IKE and ESP may be on the wire.
+These tests need a kernel with ESP: `make vm` runs them in one (see tests/vm/run).
+"""
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from interop import HASTE, Program, command, responder, running, start
+from kernel import (
+    NAT_PEER, behind_nat, holds, pinging, policies, sas, three_of_three, watching)
+from peers.libreswan import Libreswan
+from peers.openiked import OpenIKED
+from peers.strongswan import LEFT, RIGHT, Lab, poll
+
+PSK = 'a secret of sixty-four characters that nobody outside of the tests has'
+# we rekey both SAs by ourselves, soon and more than once
+BUSY = ['--install', 'xfrm', '--child-lifetime', '4,60', '--ike-lifetime', '10,60']
+HERE, THERE = '10.1.0.1', '10.2.0.1'
+
+
+@dataclass(frozen=True)
+class Case:
+    "A row of the table: who the peer is, who calls, what is negotiated, and who says goodbye."
+    peer: str
+    role: str  # ours
+    ike: str  # as we write it
+    esp: str
+    mode: str = 'tunnel'
+    goodbye: str = 'ours'
+    nat: bool = False
+    v6: bool = False
+
+    def __str__(self) -> str:
+        where = ' IPv6' * self.v6 + ' NAT' * self.nat
+        return f'{self.peer} {self.role} {self.esp} {self.mode}{where}'
+
+    @property
+    def selectors(self) -> tuple[str, str]:
+        "The traffic on our side, and on the peer's."
+        if self.mode == 'transport': return self.ends
+        return ('fd01::/64', 'fd02::/64') if self.v6 else ('10.1.0.0/24', '10.2.0.0/24')
+
+    @property
+    def ends(self) -> tuple[str, str]:
+        "Our address, and the peer's."
+        if self.nat: return '10.8.0.1', NAT_PEER
+        return ('fd09::1', 'fd09::2') if self.v6 else (LEFT, RIGHT)
+
+    @property
+    def pinged(self) -> tuple[str, str]:
+        "Which address is pinged, and from where."
+        if self.mode == 'transport': return self.ends[::-1]
+        return ('fd02::1', 'fd01::1') if self.v6 else (THERE, HERE)
+
+
+CAMELLIA = 'camellia256-sha256-modp2048', 'camellia256-sha256'
+GCM = 'aes256gcm16-prfsha256-x25519', 'aes256gcm16'
+SHA512 = 'aes256-sha512-modp2048', 'aes256-sha512'
+CASES = [
+    Case('strongSwan', 'initiator', *CAMELLIA),
+    Case('strongSwan', 'initiator', *GCM, goodbye='theirs'),
+    Case('strongSwan', 'initiator', *SHA512),
+    Case('strongSwan', 'initiator', *CAMELLIA, nat=True),
+    Case('strongSwan', 'initiator', *GCM, v6=True, goodbye='theirs'),
+    Case('strongSwan', 'initiator', *GCM, mode='transport'),
+    Case('strongSwan', 'initiator', *SHA512, mode='transport', v6=True),
+    Case('strongSwan', 'responder', *CAMELLIA, goodbye='theirs'),
+    Case('strongSwan', 'responder', *GCM, v6=True),
+    Case('strongSwan', 'responder', *SHA512, mode='transport', goodbye='theirs'),
+    Case('libreswan', 'initiator', *CAMELLIA, goodbye='theirs'),
+    Case('libreswan', 'initiator', *GCM),
+    Case('libreswan', 'initiator', *SHA512, nat=True),
+    Case('libreswan', 'initiator', *GCM, mode='transport', goodbye='theirs'),
+    Case('libreswan', 'initiator', *GCM, v6=True),
+    Case('libreswan', 'responder', *CAMELLIA),
+    Case('libreswan', 'responder', *GCM, goodbye='theirs'),
+    Case('OpenIKED', 'initiator', 'aes256-sha256-modp2048', 'aes256-sha512'),
+    Case('OpenIKED', 'initiator', 'aes256gcm16-prfsha256-x25519', 'aes256-sha512', goodbye='theirs'),
+]
+
+
+@pytest.fixture(scope='module', autouse=True)
+def _routes(lab: Lab) -> None:
+    "Packets for the other side's inner network leave by the veth; the policies do the rest."
+    for side, here, there in (lab.left, 1, 2), (lab.right, 2, 1):
+        for net, via, source in ((f'10.{there}.0.0/24', f'10.9.0.{there}', f'10.{here}.0.1'),
+                                 (f'fd0{there}::/64', f'fd09::{there}', f'fd0{here}::1')):
+            lab._ip('-n', side, 'route', 'add', net, 'via', via, 'dev', 'veth', 'src', source, 'metric', '10')
+
+
+class StrongSwan:
+    "charon with the kernel's ESP."
+
+    def __init__(self, lab: Lab, keys: Path, case: Case):
+        self.lab = lab
+        ours, theirs = case.selectors
+        if case.nat and case.mode == 'transport': theirs = 'dynamic'
+        start(lab, keys, ike=case.ike, esp=case.esp, local_ts=theirs, remote_ts=ours, extra=HASTE,
+              connection={'remote_addrs': f'{case.ends[0]}, %any', 'local_addrs': case.ends[1]},
+              child={'mode': case.mode}, kernel='kernel-netlink')
+
+    def initiate(self) -> None: self.lab.swanctl('--initiate', '--child', 'net', '--timeout', '20')
+
+    def rekey_child(self) -> None: self.lab.swanctl('--rekey', '--child', 'net')
+
+    def rekey_ike(self) -> None: self.lab.swanctl('--rekey', '--ike', 'lab')
+
+    def terminate(self) -> None: self.lab.swanctl('--terminate', '--ike', 'lab', '--timeout', '20')
+
+    def log(self) -> str: return self.lab.log()
+
+    def stop(self) -> None: self.lab.stop()
+
+
+LIBRESWAN = {CAMELLIA: ('camellia256-sha2_256-modp2048', 'camellia256-sha2_256'),
+             GCM: ('aes_gcm256-sha2_256-dh31', 'aes_gcm256'),
+             SHA512: ('aes256-sha2_512-modp2048', 'aes256-sha2_512')}
+
+
+def libreswan(lab: Lab, keys: Path, case: Case) -> Libreswan:
+    "pluto with the configuration for a case."
+    pluto = Libreswan(lab)
+    ike, esp = LIBRESWAN[case.ike, case.esp]
+    ours, theirs = case.selectors
+    more = {'leftsubnet': ours, 'rightsubnet': theirs} if case.mode == 'tunnel' else {}
+    ends = ('%any' if case.nat else case.ends[0]), case.ends[1]
+    pluto.start(keys, ike=ike, esp=esp, ends=ends, type=case.mode, **more)
+    return pluto
+
+
+def openiked(lab: Lab, keys: Path, case: Case) -> OpenIKED:
+    "iked with the configuration for a case."
+    iked = OpenIKED(lab)
+    ike = ('enc aes-256 prf hmac-sha2-256 auth hmac-sha2-256 group modp2048' if 'modp' in case.ike
+           else 'enc aes-256-gcm prf hmac-sha2-256 group curve25519')
+    iked.start(keys, ike=ike, esp='enc aes-256 auth hmac-sha2-512')
+    return iked
+
+
+PEERS = {'strongSwan': StrongSwan, 'libreswan': libreswan, 'OpenIKED': openiked}
+
+
+@contextmanager
+def up(lab: Lab, keys: Path, case: Case, peer: object) -> Iterator[Program]:
+    "Our program, with an SA of the case's; at the end it leaves in order."
+    ours, theirs = case.selectors
+    more = {'selectors': ['--local-ts', ours, '--remote-ts', theirs]}
+    options = ['--ike', case.ike, '--esp', case.esp, '--mode', case.mode, *BUSY]
+    if case.role == 'initiator':
+        with running(lab, command(keys, *options, peer=case.ends[1], **more)) as program: yield program
+    else:
+        with responder(lab, keys, *options, peer=case.ends[0], **more) as program:
+            peer.initiate()
+            yield program
+
+
+def agree(lab: Lab, case: Case) -> None:
+    "Both kernels have the same pair of SAs, with the same keys, and policies that mirror each other."
+    ours, theirs = sas(lab.left), sas(lab.right)
+    assert len(ours) == 2 and ours.keys() == theirs.keys(), f'{ours} {theirs}'
+    for spi in ours:
+        assert (ours[spi].algorithms, ours[spi].mode) == (theirs[spi].algorithms, theirs[spi].mode)
+        assert case.nat or ours[spi] == theirs[spi]
+    mirrored = {(s, d, {'in': 'out', 'out': 'in'}[way]) for s, d, way in policies(lab.right) if way != 'fwd'}
+    assert mirrored == {p for p in policies(lab.left) if p[2] != 'fwd'}
+
+
+def rekeyed(program: Program, what: str, do: Callable[[], None] | None = None) -> None:
+    "Wait until an SA was replaced after this was asked for, or without being asked."
+    program.position = len(program.events)
+    if do: do()
+    program.wait(what, 30)
+
+
+@pytest.mark.parametrize('case', CASES, ids=str)
+def test_a_tunnel_from_the_first_message_to_the_last(
+        lab: Lab, keys: Path, case: Case, tmp_path: Path,
+        record_property: Callable[[str, object], None]) -> None:
+    def record(column: str, cell: str) -> None: record_property('kernel', (str(case), column, cell))
+    with network(lab, case):
+        peer = PEERS[case.peer](lab, keys, case)
+        try: whole_life(lab, keys, case, peer, tmp_path, record)
+        finally:
+            print(peer.log()[-3000:])  # shown if it fails
+            peer.stop()
+
+
+@contextmanager
+def network(lab: Lab, case: Case) -> Iterator[None]:
+    "The network that a case needs."
+    if case.nat:
+        with behind_nat(lab): yield
+    else: yield
+
+
+def whole_life(lab: Lab, keys: Path, case: Case, peer: object, folder: Path,
+               record: Callable[[str, str], None]) -> None:
+    "Establish, ping, rekey under the ping from both sides, delete, and look at what is left."
+    before = holds(lab.left)
+    wires = [(lab.left, 'lan'), (lab.right, 'wan')] if case.nat else [(lab.left, 'veth'), (lab.right, 'veth')]
+    with watching(folder, *wires) as wire:
+        with up(lab, keys, case, peer) as program:
+            program.wait('Installed', 30)
+            agree(lab, case)
+            record('ping', three_of_three(lab, *case.pinged))
+            with pinging(lab, *case.pinged) as ping:
+                rekeyed(program, 'Installed')  # by us
+                rekeyed(program, 'Rekeyed')
+                if hasattr(peer, 'rekey_child'):
+                    rekeyed(program, 'Installed', peer.rekey_child)
+                    rekeyed(program, 'Rekeyed', peer.rekey_ike)
+            record('rekey', f'{ping.received}/{ping.sent}')
+            if case.goodbye == 'theirs':
+                peer.terminate()
+                program.wait('Closed', 30)
+        record('cleanup', 'clean' if holds(lab.left) == before else 'dirty')
+    assert holds(lab.left) == before
+    seen = {name for name, count in wire.items() if count}
+    assert seen <= {'IKE', 'ESP in UDP' if case.nat else 'ESP', 'ND', 'keepalive'} and len(seen) >= 2, wire

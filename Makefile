@@ -14,6 +14,12 @@ test: .venv/dev  ## lint, types, every cell of every chapter, and the tests (tho
 	$(BIN)/mypy
 	$(BIN)/pytest -q --nbval nbs/
 	$(BIN)/pytest tests/
+	$(MAKE) --no-print-directory vm
+
+vm: .venv/dev  ## the tests of ESP: in a VM whose kernel has it, with strongSwan, libreswan and OpenIKED
+	tests/vm/fetch
+	tests/vm/run -t 1500 env PYTEST_DISABLE_PLUGIN_AUTOLOAD=1 $(BIN)/python -m pytest -p no:cacheprovider \
+		$(wildcard tests/test_kernel*.py)
 
 lab: .venv/dev  ## open the chapters in JupyterLab
 	$(BIN)/jupyter lab --notebook-dir nbs
@@ -30,7 +36,7 @@ bench: .venv/dev  ## ratios against the bare primitives, scapy, and an empty Pyt
 	$(BIN)/python tests/bench/bench.py
 
 clean:     ## remove what the other habits have made, the virtual environment too
-	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis nbs/.ipynb_checkpoints
+	rm -rf .venv .vm build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis nbs/.ipynb_checkpoints
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 .venv/run: settings.ini setup.py pyproject.toml
@@ -42,4 +48,4 @@ clean:     ## remove what the other habits have made, the virtual environment to
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	touch $@
 
-.PHONY: help demo test lab export refresh bench clean
+.PHONY: help demo test vm lab export refresh bench clean

@@ -1,5 +1,8 @@
-"""What the tests in a kernel with ESP share (see tests/vm/run): what a namespace holds, pings, and what passed the wire."""
+"""What the tests in a kernel with ESP share (see tests/vm/run):
+what a namespace holds, pings, a NAT, and what has passed the wire.
+"""
 import re
+import shutil
 import signal
 import struct
 import subprocess
@@ -12,7 +15,7 @@ from pathlib import Path
 
 from peers.strongswan import HERE, Lab, execute
 
-CAPTURE = HERE / 'capture.py'
+CAPTURE, IN = HERE / 'capture.py', [shutil.which('ip') or 'ip', 'netns', 'exec']
 
 
 def xfrm(namespace: str, what: str) -> str:
@@ -52,10 +55,12 @@ def sas(namespace: str) -> dict[str, Sa]:
 
 
 def policies(namespace: str) -> set[tuple[str, str, str]]:
-    "The policies of a namespace: source, destination, direction; with protocol and ports if there are."
-    return {(*m.groups()[:2], m[3]) for m in re.finditer(
-        r'^src (\S+) dst (\S+(?: proto .*)?) *\n\tdir (\w+)', xfrm(namespace, 'policy list nosock'),
-        re.MULTILINE)}
+    "The policies of a namespace that want ESP: source, destination with protocol and ports, direction."
+    found = set()
+    for text in re.split(r'\n(?=src)', xfrm(namespace, 'policy list nosock')):
+        if match := re.match(r'src (\S+) dst (\S+(?: proto .*\S)?) *\n\tdir (\w+).*\n\ttmpl', text):
+            found.add(match.groups())
+    return found
 
 
 @dataclass
@@ -93,6 +98,15 @@ def three_of_three(lab: Lab, there: str, here: str) -> str:
     return '/'.join(reversed(re.search(r'(\d+) packets transmitted, (\d+) received', done.stdout).groups()))
 
 
+def route_inner_networks(lab: Lab) -> None:
+    "Packets for the other side's inner network leave by the veth; the policies do the rest."
+    for side, here, there in (lab.left, 1, 2), (lab.right, 2, 1):
+        for net, via, source in ((f'10.{there}.0.0/24', f'10.9.0.{there}', f'10.{here}.0.1'),
+                                 (f'fd0{there}::/64', f'fd09::{there}', f'fd0{here}::1')):
+            lab._ip('-n', side, 'route', 'add', net, 'via', via, 'dev', 'veth', 'src', source,
+                    'metric', '10')
+
+
 NAT_PEER = '10.7.0.2'  # the right side's address beyond the NAT
 MASQUERADE = 'add table ip nat; add chain ip nat out { type nat hook postrouting priority 100 ; }; ' \
              'add rule ip nat out oifname "wan" masquerade to :%s'
@@ -111,15 +125,16 @@ def behind_nat(lab: Lab) -> Iterator[str]:
             ip('link', 'add', inside, 'netns', side, 'type', 'veth', 'peer', 'name', outside, 'netns', box)
             ip('-n', side, 'addr', 'add', f'{here}/24', 'dev', inside)
             ip('-n', box, 'addr', 'add', f'{there}/24', 'dev', outside)
-            for namespace, name in (side, inside), (box, outside): ip('-n', namespace, 'link', 'set', name, 'up')
+            for namespace, name in (side, inside), (box, outside):
+                ip('-n', namespace, 'link', 'set', name, 'up')
         for side, net, via, device, source in (
                 (lab.left, '10.2.0.0/24', '10.8.0.254', 'lan', '10.1.0.1'),
                 (lab.right, '10.1.0.0/24', '10.7.0.1', 'wan', '10.2.0.1')):
             ip('-n', side, 'route', 'add', net, 'via', via, 'dev', device, 'src', source, 'metric', '0')
         ip('-n', lab.left, 'route', 'add', '10.7.0.0/24', 'via', '10.8.0.254', 'dev', 'lan')
-        inside = ['ip', 'netns', 'exec', box]
-        for words in (['sh', '-c', 'echo 1 > /proc/sys/net/ipv4/ip_forward'], ['nft', MASQUERADE % '40000-40999']):
-            done = execute([*inside, *words])
+        forward = 'echo 1 > /proc/sys/net/ipv4/ip_forward'
+        for words in ['sh', '-c', forward], ['nft', MASQUERADE % '40000-40999']:
+            done = execute([*IN, box, *words])
             assert done.returncode == 0, done.stderr
         yield box
     finally:
@@ -129,7 +144,7 @@ def behind_nat(lab: Lab) -> Iterator[str]:
 def another_mapping(box: str) -> None:
     "Let the NAT forget what it knows, as if it had been restarted, and take other ports."
     for words in ['nft', 'flush ruleset'], ['nft', MASQUERADE % '41000-41999'], ['conntrack', '-F']:
-        done = execute(['ip', 'netns', 'exec', box, *words])
+        done = execute([*IN, box, *words])
         assert done.returncode == 0, done.stderr
 
 
@@ -138,7 +153,7 @@ NAMES = {ICMP: 'ICMP', ICMPV6: 'ICMPv6', ESP: 'ESP', 6: 'TCP'}
 
 
 def on_the_wire(pcap: Path) -> Counter[str]:
-    "Count the packets of a capture by what they are; ICMPv6's neighbour discovery is 'ND', ARP does not count."
+    "Count the packets of a capture by what they are; neighbour discovery is 'ND', ARP does not count."
     found: Counter[str] = Counter()
     data = pcap.read_bytes()
     order = '<' if data[:4] in (b'\xd4\xc3\xb2\xa1', b'\x4d\x3c\xb2\xa1') else '>'
@@ -163,8 +178,8 @@ def watching(folder: Path, *places: tuple[str, str]) -> Iterator[Counter[str]]:
     with ExitStack() as ends:
         for namespace, interface in places:
             pcap = folder / f'{namespace}-{interface}.pcap'
-            process = ends.enter_context(subprocess.Popen(
-                ['ip', 'netns', 'exec', namespace, sys.executable, CAPTURE, interface, pcap, 'outgoing'],
+            process = ends.enter_context(subprocess.Popen(  # noqa: S603
+                [*IN, namespace, sys.executable, CAPTURE, interface, pcap, 'outgoing'],
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True))
             assert process.stdout.readline() == 'listening\n'
             ends.callback(lambda pcap=pcap: found.update(on_the_wire(pcap)))

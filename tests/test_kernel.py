@@ -1,6 +1,7 @@
 """ESP in a real kernel, with three real peers: established, pinged, rekeyed under the ping, deleted.
 
-What each end has in its kernel is compared with what the other has, and nothing but IKE and ESP may be on the wire.
+What each end has in its kernel is compared with what the other has, and nothing but IKE and ESP
+may be on the wire.
 These tests need a kernel with ESP: `make vm` runs them in one (see tests/vm/run).
 """
 from collections.abc import Callable, Iterator
@@ -11,14 +12,14 @@ from pathlib import Path
 import pytest
 from interop import HASTE, Program, command, responder, running, start
 from kernel import (
-    NAT_PEER, behind_nat, holds, pinging, policies, sas, three_of_three, watching)
+    NAT_PEER, behind_nat, holds, pinging, policies, route_inner_networks, sas, three_of_three,
+    watching)
 from peers.libreswan import Libreswan
 from peers.openiked import OpenIKED
-from peers.strongswan import LEFT, RIGHT, Lab, poll
+from peers.strongswan import LEFT, RIGHT, Lab
 
-PSK = 'a secret of sixty-four characters that nobody outside of the tests has'
 # we rekey both SAs by ourselves, soon and more than once
-BUSY = ['--install', 'xfrm', '--child-lifetime', '4,60', '--ike-lifetime', '10,60']
+BUSY = ['--install', 'xfrm', '--child-lifetime', '3,60', '--ike-lifetime', '7,60']
 HERE, THERE = '10.1.0.1', '10.2.0.1'
 
 
@@ -84,12 +85,7 @@ CASES = [
 
 
 @pytest.fixture(scope='module', autouse=True)
-def _routes(lab: Lab) -> None:
-    "Packets for the other side's inner network leave by the veth; the policies do the rest."
-    for side, here, there in (lab.left, 1, 2), (lab.right, 2, 1):
-        for net, via, source in ((f'10.{there}.0.0/24', f'10.9.0.{there}', f'10.{here}.0.1'),
-                                 (f'fd0{there}::/64', f'fd09::{there}', f'fd0{here}::1')):
-            lab._ip('-n', side, 'route', 'add', net, 'via', via, 'dev', 'veth', 'src', source, 'metric', '10')
+def _routes(lab: Lab) -> None: route_inner_networks(lab)
 
 
 class StrongSwan:
@@ -98,7 +94,6 @@ class StrongSwan:
     def __init__(self, lab: Lab, keys: Path, case: Case):
         self.lab = lab
         ours, theirs = case.selectors
-        if case.nat and case.mode == 'transport': theirs = 'dynamic'
         start(lab, keys, ike=case.ike, esp=case.esp, local_ts=theirs, remote_ts=ours, extra=HASTE,
               connection={'remote_addrs': f'{case.ends[0]}, %any', 'local_addrs': case.ends[1]},
               child={'mode': case.mode}, kernel='kernel-netlink')
@@ -137,7 +132,9 @@ def openiked(lab: Lab, keys: Path, case: Case) -> OpenIKED:
     iked = OpenIKED(lab)
     ike = ('enc aes-256 prf hmac-sha2-256 auth hmac-sha2-256 group modp2048' if 'modp' in case.ike
            else 'enc aes-256-gcm prf hmac-sha2-256 group curve25519')
-    iked.start(keys, ike=ike, esp='enc aes-256 auth hmac-sha2-512')
+    ours, theirs = case.selectors
+    iked.start(keys, ike=ike, esp='enc aes-256 auth hmac-sha2-512', flows=f'from {theirs} to {ours}',
+               ends=case.ends)
     return iked
 
 

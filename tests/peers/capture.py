@@ -10,7 +10,7 @@ from pathlib import Path
 def record(interface: str, path: str, which: str = 'all') -> None:
     """Write what passes an interface to a pcap file, until stdin is closed and nothing is left to read.
 
-    With 'outgoing' only what leaves: what arrives through a tunnel is seen twice, and the second time in the clear."""
+    With 'outgoing' only what leaves: what arrives through a tunnel is seen twice, once in the clear."""
     with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0) as frames, Path(path).open('wb') as pcap:
         frames.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 22)
         frames.bind((interface, 3))  # from here on every protocol (ETH_P_ALL), of no other interface

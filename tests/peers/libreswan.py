@@ -1,4 +1,7 @@
-"""Debian's libreswan, unpacked by tests/vm/fetch and not installed, on the right side of a lab: it needs ESP in the kernel."""
+"""Debian's libreswan, unpacked by tests/vm/fetch and not installed, on the right side of a lab.
+
+It needs ESP in the kernel. It authenticates by raw RSA keys.
+"""
 from __future__ import annotations
 
 import os
@@ -10,21 +13,26 @@ from string import Template
 
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
-from peers.strongswan import ENV, Lab, execute, poll
+from peers.strongswan import ENV, Argv, Lab, execute, poll
 
 UNPACKED = Path(os.environ.get('IKE_LIT_VM', Path(__file__).parents[2] / '.vm')) / 'libreswan'
 LIBRARIES = {**ENV, 'LD_LIBRARY_PATH': str(UNPACKED / 'usr/lib/x86_64-linux-gnu')}
+PROGRAMS = UNPACKED / 'usr/libexec/ipsec'
 # addconn's path is compiled in: what is unpacked is laid over it, in a mount namespace of our own
-INSIDE = '''mount -t overlay -o "lowerdir=$1/usr/libexec:/usr/libexec" overlay /usr/libexec && shift && exec "$@"'''
+INSIDE = '''mount -t overlay -o "lowerdir=$1/usr/libexec:/usr/libexec" overlay /usr/libexec || exit 1
+shift; exec "$@"'''
+# its syntax wants the tabs
 CONF = Template('''config setup
 	logfile=$home/pluto.log
 conn lab
 	ikev2=insist
-	authby=$authby
+	authby=rsasig
 	left=$left
 	leftid=@alice.example.org
+	leftrsasigkey=$left_key
 	right=$right
 	rightid=@bob.example.org
+	rightrsasigkey=$right_key
 	ike=$ike
 	esp=$esp
 	leftupdown=%disabled
@@ -35,72 +43,71 @@ conn lab
 
 
 class Libreswan:
-    """pluto, with a raw RSA key or a shared secret."""
+    """pluto."""
 
     def __init__(self, lab: Lab) -> None:
         self.lab, self.home = lab, lab.home.parent / 'libreswan'
-        self.said, self._pluto = '', None  # on its terminal
+        self.said = ''  # on its terminal
+        self._pluto: subprocess.Popen[str] | None = None
 
-    def start(self, keys: Path, *, ike: str, esp: str, psk: str = '', ends: tuple[str, str] = ('10.9.0.1', '10.9.0.2'),
-              **more: str) -> None:
+    def start(self, keys: Path, *, ike: str, esp: str, ends: tuple[str, str], **more: str) -> None:
         """Start pluto anew; `more`: words of ipsec.conf, such as leftsubnet, type or salifetime."""
         self.stop()
         shutil.rmtree(self.home, ignore_errors=True)
         for name in ('nss', 'run', 'd', 'dump'): (self.home / name).mkdir(parents=True)
-        self._tool('certutil', '-N', '--empty-password')
-        if psk:
-            (self.home / 'ipsec.secrets').write_text(f'@bob.example.org @alice.example.org : PSK "{psk}"\n')
-        else:
-            (self.home / 'ipsec.secrets').touch()
-            self._import(keys)
-            more = {'leftrsasigkey': dnskey(keys / 'left.pub'), 'rightrsasigkey': dnskey(keys / 'right.pub'), **more}
-        words = '\n\t'.join(f'{name}={value}' for name, value in more.items())
+        self._import(keys)
+        (self.home / 'ipsec.secrets').touch()
         (self.home / 'ipsec.conf').write_text(CONF.substitute(
-            home=self.home, authby='secret' if psk else 'rsasig', left=ends[0], right=ends[1], ike=ike, esp=esp, more=words))
-        folders = [f'--{a}={self.home / b}' for a, b in (
-            ('config', 'ipsec.conf'), ('secretsfile', 'ipsec.secrets'), ('nssdir', 'nss'), ('rundir', 'run'),
-            ('ipsecdir', 'd'), ('dumpdir', 'dump'), ('logfile', 'pluto.log'))]
-        self._pluto = subprocess.Popen(
-            ['ip', 'netns', 'exec', self.lab.right, 'sh', '-c', INSIDE, 'sh', UNPACKED, '/usr/libexec/ipsec/pluto', '--nofork',
-             '--no-dnssec', *folders], env=LIBRARIES, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-        if not poll(lambda: self._pluto.poll() is not None or 'listening for IKE messages' in self.log(), 20) or \
-                self._pluto.poll() is not None:
+            home=self.home, left=ends[0], right=ends[1], ike=ike, esp=esp,
+            left_key=dnskey(keys / 'left.pub'), right_key=dnskey(keys / 'right.pub'),
+            more='\n\t'.join(f'{name}={value}' for name, value in more.items())))
+        places = {'config': 'ipsec.conf', 'secretsfile': 'ipsec.secrets', 'nssdir': 'nss', 'rundir': 'run',
+                  'ipsecdir': 'd', 'dumpdir': 'dump', 'logfile': 'pluto.log'}
+        self._pluto = self.lab._popen(self.lab.right, [
+            'sh', '-c', INSIDE, 'sh', UNPACKED, '/usr/libexec/ipsec/pluto', '--nofork', '--no-dnssec',
+            *(f'--{option}={self.home / name}' for option, name in places.items())], env=LIBRARIES)
+        poll(lambda: self._ended() or 'listening for IKE messages' in self.log(), 30)
+        if self._ended():
             self.stop()
             raise RuntimeError(f'pluto does not start\n{self.said}\n{self.log()[-2000:]}')
-        self._run('addconn', '--config', self.home / 'ipsec.conf', '--ctlsocket', self.home / 'run/pluto.ctl', 'lab')
+        self._control('addconn', '--config', self.home / 'ipsec.conf', 'lab')
         self.whack('listen')
 
+    def _ended(self) -> bool: return self._pluto is None or self._pluto.poll() is not None
+
     def _import(self, keys: Path) -> None:
-        """Put our private key into NSS: it has to be in a certificate, of which nothing else is used."""
-        crt, p12 = self.home / 'bob.crt', self.home / 'bob.p12'
-        for words in (['req', '-x509', '-new', '-key', keys / 'right.key', '-subj', '/CN=bob', '-out', crt],
-                      ['pkcs12', '-export', '-in', crt, '-inkey', keys / 'right.key', '-name', 'bob', '-passout', 'pass:',
-                       '-out', p12]):
-            done = execute(['openssl', *words])
-            if done.returncode: raise RuntimeError(done.stderr)
-        self._tool('pk12util', '-i', p12, '-W', '', '-K', '')
+        """Put our private key into NSS: it comes in a certificate, of which nothing else is used."""
+        crt, p12, nss = self.home / 'bob.crt', self.home / 'bob.p12', f'sql:{self.home}/nss'
+        key = keys / 'right.key'
+        run(['openssl', 'req', '-x509', '-new', '-key', key, '-subj', '/CN=bob', '-out', crt])
+        run(['openssl', 'pkcs12', '-export', '-in', crt, '-inkey', key, '-name', 'bob', '-passout', 'pass:',
+             '-out', p12])
+        run([UNPACKED / 'usr/bin/certutil', '-N', '--empty-password', '-d', nss])
+        run([UNPACKED / 'usr/bin/pk12util', '-i', p12, '-W', '', '-K', '', '-d', nss])
 
-    def _tool(self, name: str, *words: str | Path) -> None:
-        done = execute([UNPACKED / 'usr/bin' / name, '-d', f'sql:{self.home}/nss', *words], env=LIBRARIES)
-        if done.returncode: raise RuntimeError(f'{name}: {done.stdout}{done.stderr}')
-
-    def _run(self, name: str, *words: str | Path, timeout: float = 30) -> str:
-        program = UNPACKED / 'usr/libexec/ipsec' / name
-        done = execute(['ip', 'netns', 'exec', self.lab.right, program, *words], env=LIBRARIES, timeout=timeout)
-        if done.returncode: raise RuntimeError(f'{name} {words}: {done.stdout}{done.stderr}\n{self.log()[-3000:]}')
-        return done.stdout
+    def _control(self, name: str, *words: str | Path) -> str:
+        return run(['ip', 'netns', 'exec', self.lab.right, PROGRAMS / name,
+                    '--ctlsocket', self.home / 'run/pluto.ctl', *words])
 
     def whack(self, *words: str) -> str:
-        """Return what pluto says to `whack`, such as 'initiate', 'rekey-child', 'rekey-ike', 'trafficstatus'."""
-        return self._run('whack', '--ctlsocket', self.home / 'run/pluto.ctl', *(f'--{word}' for word in words))
+        """Return what pluto says to `whack`, such as 'trafficstatus'."""
+        return self._control('whack', *(f'--{word}' for word in words))
 
-    def initiate(self) -> None: self.whack('name=lab', 'initiate')
+    def initiate(self) -> None:
+        """Let pluto call, and wait until it has a Child SA."""
+        self.whack('name=lab', 'initiate')
 
-    def rekey_child(self) -> None: self.whack('name=lab', 'rekey-ipsec')
+    def rekey_child(self) -> None:
+        """Let pluto rekey the Child SA."""
+        self.whack('name=lab', 'rekey-ipsec')
 
-    def rekey_ike(self) -> None: self.whack('name=lab', 'rekey-ike')
+    def rekey_ike(self) -> None:
+        """Let pluto rekey the IKE SA."""
+        self.whack('name=lab', 'rekey-ike')
 
-    def terminate(self) -> None: self.whack('name=lab', 'terminate')
+    def terminate(self) -> None:
+        """Let pluto delete the SAs."""
+        self.whack('name=lab', 'terminate')
 
     def log(self) -> str:
         """Return what pluto has logged."""
@@ -111,13 +118,20 @@ class Libreswan:
         """End pluto, if it runs."""
         if self._pluto:
             self._pluto.terminate()
-            self.said, _ = self._pluto.communicate(timeout=10)
+            try: self.said = ''.join(self._pluto.communicate(timeout=10))
+            except subprocess.TimeoutExpired: self._pluto.kill()
         self._pluto = None
+
+
+def run(argv: Argv) -> str:
+    """Run a tool of libreswan's; return what it says. Raise `RuntimeError` if it fails."""
+    done = execute(argv, env=LIBRARIES)
+    if done.returncode: raise RuntimeError(f'{" ".join(map(str, argv))}: {done.stdout}{done.stderr}')
+    return done.stdout
 
 
 def dnskey(public: Path) -> str:
     """Return a public RSA key as RFC 3110 writes it, in base64."""
     numbers = load_pem_public_key(public.read_bytes()).public_numbers()
-    exponent = numbers.e.to_bytes(-(-numbers.e.bit_length() // 8), 'big')
-    modulus = numbers.n.to_bytes(-(-numbers.n.bit_length() // 8), 'big')
+    exponent, modulus = (n.to_bytes(-(-n.bit_length() // 8), 'big') for n in (numbers.e, numbers.n))
     return f'0s{b64encode(bytes([len(exponent)]) + exponent + modulus).decode()}'

@@ -1,0 +1,64 @@
+"""An hour of a tunnel in a minute and a half: lifetimes of seconds on both sides, a ping and a stream of UDP.
+
+Nothing may be lost, nothing may grow, and of all the SAs one pair is left at the end.
+Needs a kernel with ESP, as test_kernel.py.
+"""
+import json
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from interop import HASTE, calling, start
+from kernel import holds, pinging, route_inner_networks, sas
+from peers.strongswan import Lab, poll
+
+SECONDS = 90
+# strongSwan rekeys the Child SA after 2 s and the IKE SA after 5 s, both a little earlier by chance
+THEIRS = {'connection': {'rekey_time': '5s', 'over_time': '60s'},
+          'child': {'rekey_time': '2s', 'life_time': '60s'}}
+OURS = ['--install', 'xfrm', '--child-lifetime', '2,60', '--ike-lifetime', '6,60']
+
+
+def memory(pid: int) -> int:
+    "What a process has in memory, in KiB."
+    return int(Path(f'/proc/{pid}/status').read_text().partition('VmRSS:')[2].split()[0])
+
+
+def sending(lab: Lab) -> dict[str, str]:
+    "The SPIs under which the left side sends."
+    return {spi: sa.destination for spi, sa in sas(lab.left).items() if sa.source == '10.9.0.1'}
+
+
+def test_an_hour_in_a_minute(lab: Lab, keys: Path, record_property: Callable[[str, object], None]) -> None:
+    route_inner_networks(lab)
+    start(lab, keys, kernel='kernel-netlink', extra=HASTE, **THEIRS)
+    before = holds(lab.left)
+    with calling(lab, keys, *OURS) as ours, \
+            lab._popen(lab.right, ['iperf3', '-s', '-1', '-B', '10.2.0.1']) as server:
+        ours.wait('Installed', 30)
+        assert 'listening' in server.stdout.readline() + server.stdout.readline()
+        stream = lab.popen(['iperf3', '-c', '10.2.0.1', '-B', '10.1.0.1', '-J', '-t', str(SECONDS),
+                            '-u', '-b', '200K', '-l', '500'])
+        with pinging(lab, '10.2.0.1', '10.1.0.1', 0.1) as ping:
+            half = time.monotonic() + SECONDS / 2
+            while time.monotonic() < half: ours.read(half)
+            early = memory(ours.process.pid)
+            while stream.poll() is None: ours.read(time.monotonic() + 1)
+            late = memory(ours.process.pid)
+        result = json.loads(stream.stdout.read())['end']['sum']
+        status = lab.run([sys.executable, '-m', 'ike_lit.initiator', '--status', '--json'])
+        held, = json.loads(status.stdout)['ike']
+        child, = held['children']
+        poll(lambda: list(sending(lab)) == [child['spi_out']])
+        assert list(sending(lab)) == [child['spi_out']]
+        events = ours.events
+    rekeys = {name: sum(e['event'] == name for e in events) for name in ('ChildEstablished', 'Rekeyed')}
+    for column, cell in {'ping': f'{ping.received}/{ping.sent}', 'UDP lost': result['lost_packets'],
+                         'Child SAs': rekeys['ChildEstablished'], 'IKE SAs': rekeys['Rekeyed'],
+                         'KiB grown': late - early}.items():
+        record_property('kernel', (f'{SECONDS} s of rekeying', column, str(cell)))
+    assert result['lost_packets'] == 0 and result['packets'] > SECONDS * 40
+    assert rekeys['ChildEstablished'] > SECONDS * 0.7 and rekeys['Rekeyed'] > SECONDS / 5
+    assert late - early < 1024
+    assert holds(lab.left) == before

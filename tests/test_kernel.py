@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from interop import HASTE, Program, command, responder, running, start
 from kernel import (
-    NAT_PEER, behind_nat, holds, pinging, policies, route_inner_networks, sas, three_of_three,
+    NAT_PEER, behind_nat, counted, holds, pinging, policies, route_inner_networks, sas, three_of_three,
     watching)
 from peers.libreswan import Libreswan
 from peers.openiked import OpenIKED
@@ -61,6 +61,13 @@ class Case:
 CAMELLIA = 'camellia256-sha256-modp2048', 'camellia256-sha256'
 GCM = 'aes256gcm16-prfsha256-x25519', 'aes256gcm16'
 SHA512 = 'aes256-sha512-modp2048', 'aes256-sha512'
+
+
+def with_pfs(suite: tuple[str, str]) -> tuple[str, str]:
+    "The same with forward secrecy when a Child SA is rekeyed."
+    return suite[0], f'{suite[1]}-{suite[0].rpartition("-")[2]}'
+
+
 CASES = [
     Case('strongSwan', 'initiator', *CAMELLIA),
     Case('strongSwan', 'initiator', *GCM, goodbye='theirs'),
@@ -72,13 +79,13 @@ CASES = [
     Case('strongSwan', 'responder', *CAMELLIA, goodbye='theirs'),
     Case('strongSwan', 'responder', *GCM, v6=True),
     Case('strongSwan', 'responder', *SHA512, mode='transport', goodbye='theirs'),
-    Case('libreswan', 'initiator', *CAMELLIA, goodbye='theirs'),
-    Case('libreswan', 'initiator', *GCM),
-    Case('libreswan', 'initiator', *SHA512, nat=True),
-    Case('libreswan', 'initiator', *GCM, mode='transport', goodbye='theirs'),
-    Case('libreswan', 'initiator', *GCM, v6=True),
-    Case('libreswan', 'responder', *CAMELLIA),
-    Case('libreswan', 'responder', *GCM, goodbye='theirs'),
+    Case('libreswan', 'initiator', *with_pfs(CAMELLIA), goodbye='theirs'),
+    Case('libreswan', 'initiator', *with_pfs(GCM)),
+    Case('libreswan', 'initiator', *with_pfs(SHA512), nat=True),
+    Case('libreswan', 'initiator', *with_pfs(GCM), mode='transport', goodbye='theirs'),
+    Case('libreswan', 'initiator', *with_pfs(GCM), v6=True),
+    Case('libreswan', 'responder', *with_pfs(CAMELLIA)),
+    Case('libreswan', 'responder', *with_pfs(GCM), goodbye='theirs'),
     Case('OpenIKED', 'initiator', 'aes256-sha256-modp2048', 'aes256-sha512'),
     Case('OpenIKED', 'initiator', 'aes256gcm16-prfsha256-x25519', 'aes256-sha512', goodbye='theirs'),
 ]
@@ -111,15 +118,15 @@ class StrongSwan:
     def stop(self) -> None: self.lab.stop()
 
 
-LIBRESWAN = {CAMELLIA: ('camellia256-sha2_256-modp2048', 'camellia256-sha2_256'),
-             GCM: ('aes_gcm256-sha2_256-dh31', 'aes_gcm256'),
-             SHA512: ('aes256-sha2_512-modp2048', 'aes256-sha2_512')}
+LIBRESWAN = {'camellia256-sha256-modp2048': ('camellia256-sha2_256-modp2048', 'camellia256-sha2_256'),
+             'aes256gcm16-prfsha256-x25519': ('aes_gcm256-sha2_256-dh31', 'aes_gcm256'),
+             'aes256-sha512-modp2048': ('aes256-sha2_512-modp2048', 'aes256-sha2_512')}
 
 
 def libreswan(lab: Lab, keys: Path, case: Case) -> Libreswan:
     "pluto with the configuration for a case."
     pluto = Libreswan(lab)
-    ike, esp = LIBRESWAN[case.ike, case.esp]
+    ike, esp = LIBRESWAN[case.ike]  # when rekeying, pluto wants forward secrecy
     ours, theirs = case.selectors
     more = {'leftsubnet': ours, 'rightsubnet': theirs} if case.mode == 'tunnel' else {}
     ends = ('%any' if case.nat else case.ends[0]), case.ends[1]
@@ -204,12 +211,16 @@ def whole_life(lab: Lab, keys: Path, case: Case, peer: object, folder: Path,
             program.wait('Installed', 30)
             agree(lab, case)
             record('ping', three_of_three(lab, *case.pinged))
+            unknown = counted(lab.right, 'XfrmInNoStates')
             with pinging(lab, *case.pinged) as ping:
                 rekeyed(program, 'Installed')  # by us
                 rekeyed(program, 'Rekeyed')
                 if hasattr(peer, 'rekey_child'):
                     rekeyed(program, 'Installed', peer.rekey_child)
                     rekeyed(program, 'Rekeyed', peer.rekey_ike)
+                if case.peer == 'OpenIKED':
+                    # it answers before its kernel has the SA, which RFC 7296 §2.8 forbids
+                    ping.end().may_miss = counted(lab.right, 'XfrmInNoStates') - unknown
             record('rekey', f'{ping.received}/{ping.sent}')
             if case.goodbye == 'theirs':
                 peer.terminate()

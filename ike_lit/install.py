@@ -62,6 +62,10 @@ class Installer:
     def add(self, event: ChildEstablished, peer: Identity, lifetime: float = 0) -> Installed:
         "Put a Child SA of a peer's into the kernel, which forgets it after its lifetime, 0: never."
         child, replaces = event.child, event.replaces
+        for other in (c for tunnel in self.tunnels for c in tunnel.children.values()):
+            if {self.language.gone(sa) for sa in (other.inbound, other.outbound)} & {
+                    self.language.gone(sa) for sa in (child.inbound, child.outbound)}:
+                raise InstallError('another Child SA of ours has one of these SPIs')
         if self.language is SETKEY and sys.platform == 'linux' and (why := flaw(child)):
             raise InstallError(f'no packet would pass: {why}; take --install xfrm')
         try:
@@ -71,7 +75,7 @@ class Installer:
                 self.language.sa(child, sa, tunnel.reqid, ceil(lifetime), True)
                 for sa in (child.inbound, child.outbound))
         except ValueError as error: raise InstallError(str(error)) from None
-        waits = replaces is not None and not event.ours
+        waits = replaces is not None and not event.ours and tunnel.policies == policies
         sas = [inbound] if waits else [inbound, outbound]
         lines = sas + changes(self.language, tunnel.policies, policies)
         try: self.run(lines)
@@ -102,8 +106,12 @@ class Installer:
         matches = self.language.policies(child, 0).keys()
         for tunnel in self.tunnels:  # the peer may have lost its memory, and begun anew
             if tunnel.peer == peer and tunnel.policies.keys() == matches: return tunnel
-        self.count += 1
-        return Tunnel(self.language.marks.reqid(self.program, self.count), peer)
+        taken = {tunnel.reqid for tunnel in self.tunnels}
+        for _ in range(self.language.marks.tunnels):
+            self.count += 1
+            reqid = self.language.marks.reqid(self.program, self.count)
+            if reqid not in taken: return Tunnel(reqid, peer)
+        raise InstallError(f'{len(taken)} tunnels are all that we can tell apart')
 
     def close(self, child: ChildSA) -> None:
         "Take a Child SA out of the kernel, and the policies with the last one."
@@ -121,10 +129,14 @@ class Installer:
             self.remove(lambda reqid: reqid == tunnel.reqid)
 
     def switch(self, tunnel: Tunnel) -> None:
-        "Send by the SAs that have only received so far."
-        lines = list(tunnel.waiting.values())
+        "Send by the SAs that have only received so far; the policies are those of the newest."
+        if tunnel not in self.tunnels: return
+        *_, newest = tunnel.children.values()
+        policies = self.language.policies(newest, tunnel.reqid)
+        lines = [*tunnel.waiting.values(), *changes(self.language, tunnel.policies, policies)]
+        tunnel.policies = policies
         tunnel.waiting.clear()
-        if lines and tunnel in self.tunnels: self.run(lines)
+        if lines: self.run(lines)
 
     def forget(self, sa: EspSA) -> None:
         "Take out one SA, which may be gone already."

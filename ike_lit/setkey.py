@@ -421,7 +421,8 @@ def run_setkey(command: Collection[str], script: str = '', keep: Collection[int]
         raise InstallError(f'there is no program {name!r} here')
     try:
         done = subprocess.run(  # noqa: S603
-            [program, *rest], input=script, capture_output=True, text=True, timeout=10, check=False,
+            [program, *rest], input=script, capture_output=True, encoding='utf-8',
+            errors='replace', timeout=10, check=False,
             env={'PATH': path, 'LC_ALL': 'C'}, process_group=0, pass_fds=tuple(keep))
     except subprocess.TimeoutExpired:
         raise InstallError(f'{name} has not done its work within 10 seconds') from None

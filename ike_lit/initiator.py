@@ -186,7 +186,7 @@ class Program:
                     return installer.add(event, ike.config.remote_id, ike.timing.child.hard)
                 case ChildClosed(): installer.close(event.child)
                 case Moved():  # the kernel's SAs lead to where the peer was
-                    for spi in ike.children:
+                    for spi in list(ike.children):
                         self.host.start(ike, rekey_child, spi, now=self.loop.time())
         except InstallError as error:
             if isinstance(event, ChildEstablished | ChildClosed):

@@ -180,17 +180,14 @@ class Program:
 
     def tell_kernel(self, installer: Installer, ike: IKE, event: Event) -> Event | None:
         "Let the kernel have, or lose, what an event is about. Return what came of it."
-        try:
-            match event:
-                case ChildEstablished():
-                    return installer.add(event, ike.config.remote_id, ike.timing.child.hard)
-                case ChildClosed(): installer.close(event.child)
-                case Moved():  # the kernel's SAs lead to where the peer was
-                    for spi in list(ike.children):
-                        self.host.start(ike, rekey_child, spi, now=self.loop.time())
-        except InstallError as error:
-            if isinstance(event, ChildEstablished | ChildClosed):
-                return NotInstalled(event.child, str(error))
+        match event:
+            case ChildEstablished(child):
+                try: return installer.add(event, ike.config.remote_id, ike.timing.child.hard)
+                except InstallError as error: return NotInstalled(child, str(error))
+            case ChildClosed(child): self.try_to(lambda: installer.close(child))
+            case Moved():  # the kernel's SAs lead to where the peer was
+                for spi in list(ike.children):
+                    self.host.start(ike, rekey_child, spi, now=self.loop.time())
         return None
 
     def try_to(self, do: Callable[[], None]) -> None:

@@ -94,9 +94,9 @@ class Program:
 
 
 @contextmanager
-def running(lab: Lab, argv: list[str]) -> Iterator[Program]:
-    "A program of ours, on the left side; at the end it leaves in order."
-    with lab.popen(argv) as process:
+def running(lab: Lab, argv: list[str], namespace: str = '') -> Iterator[Program]:
+    "A program of ours, on the left side unless told otherwise; at the end it leaves in order."
+    with lab._popen(namespace or lab.left, argv) as process:
         try:
             program = Program(process)
             yield program

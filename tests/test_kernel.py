@@ -4,6 +4,7 @@ What each end has in its kernel is compared with what the other has, and nothing
 may be on the wire.
 These tests need a kernel with ESP: `make vm` runs them in one (see tests/vm/run).
 """
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,8 +13,8 @@ from pathlib import Path
 import pytest
 from interop import HASTE, Program, command, responder, running, start
 from kernel import (
-    NAT_PEER, behind_nat, counted, holds, pinging, policies, route_inner_networks, sas, three_of_three,
-    watching)
+    NAT_PEER, another_mapping, behind_nat, counted, holds, pinging, policies, route_inner_networks,
+    sas, three_of_three, watching, xfrm)
 from peers.libreswan import Libreswan
 from peers.openiked import OpenIKED
 from peers.strongswan import LEFT, RIGHT, Lab
@@ -184,6 +185,16 @@ def strays(lab: Lab) -> int:
     return counted(lab.left, 'XfrmInNoStates') + counted(lab.right, 'XfrmInNoStates')
 
 
+@contextmanager
+def under_ping(lab: Lab, case: Case, record: Callable[[str, str], None], column: str) -> Iterator[None]:
+    "No ping may be lost, but for those to or from a hasty peer which the kernels have counted as strays."
+    unknown = strays(lab)
+    with pinging(lab, *case.pinged) as ping:
+        yield
+        if case.peer in HASTY: ping.end().may_miss = strays(lab) - unknown
+    record(column, f'{ping.received}{f"+{ping.may_miss}" * bool(ping.may_miss)}/{ping.sent}')
+
+
 def rekeyed(program: Program, what: str, do: Callable[[], None] | None = None) -> None:
     "Wait until an SA was replaced after this was asked for, or without being asked."
     program.position = len(program.events)
@@ -222,17 +233,13 @@ def whole_life(lab: Lab, keys: Path, case: Case, peer: object, folder: Path,
             program.wait('Installed', 30)
             agree(lab, case)
             record('ping', three_of_three(lab, *case.pinged))
-            unknown = strays(lab)
-            with pinging(lab, *case.pinged) as ping:
+            with under_ping(lab, case, record, 'we rekey'):
                 rekeyed(program, 'Installed')
                 rekeyed(program, 'Rekeyed')
-                if case.peer in HASTY: ping.end().may_miss = strays(lab) - unknown
-            record('we rekey', f'{ping.received}{f"+{ping.may_miss}" * bool(ping.may_miss)}/{ping.sent}')
             if hasattr(peer, 'rekey_child'):
-                with pinging(lab, *case.pinged) as ping:
+                with under_ping(lab, case, record, 'it too'):
                     rekeyed(program, 'Installed', peer.rekey_child)
                     rekeyed(program, 'Rekeyed', peer.rekey_ike)
-                record('it rekeys', f'{ping.received}/{ping.sent}')
             if case.goodbye == 'theirs':
                 peer.terminate()
                 program.wait('Closed', 30)
@@ -240,3 +247,26 @@ def whole_life(lab: Lab, keys: Path, case: Case, peer: object, folder: Path,
     assert holds(lab.left) == before
     seen = {name for name, count in wire.items() if count}
     assert seen <= {'IKE', 'ESP in UDP' if case.nat else 'ESP', 'ND', 'keepalive'} and len(seen) >= 2, wire
+
+
+def test_a_nat_takes_another_port(lab: Lab, keys: Path) -> None:
+    """RFC 7296 §2.23: our responder follows a peer whose NAT was restarted, and so does ESP: the Child SA is
+    rekeyed to lead to the new port, and the old one goes. Both ends are ours, the NAT is nftables'."""
+    as_bob = ['--local-id', 'bob.example.org', '--remote-id', 'alice.example.org',
+              '--private-key', str(keys / 'right.key'), '--peer-key', str(keys / 'left.pub'),
+              '--local-ts', '10.2.0.0/24', '--remote-ts', '10.1.0.0/24', '--install', 'xfrm']
+    there = command(keys, *as_bob, module='responder', peer=NAT_PEER)
+    with behind_nat(lab) as box, running(lab, there, lab.right) as far:
+        far.wait('Listening')
+        with running(lab, command(keys, '--install', 'xfrm', '--liveness', '1', peer=NAT_PEER)) as near:
+            near.wait('Installed', 30)
+            assert three_of_three(lab, THERE, HERE) == '3/3'
+            another_mapping(box)
+            moved = far.wait('Moved', 30)
+            assert ':41' in moved['after'] and ':40' in moved['before']
+            far.wait('Installed', 30)
+            near.wait('Installed', 30)
+            assert three_of_three(lab, THERE, HERE) == '3/3'
+            ports = {int(p) for p in re.findall(r'sport 4500 dport (\d+)', xfrm(lab.right, 'state'))}
+            assert ports and all(41000 <= p < 42000 for p in ports)
+    assert not sas(lab.left) and not sas(lab.right)

@@ -365,7 +365,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                    'ike_lit.initiator.Session.begin': ('initiator.html#session.begin', 'ike_lit/initiator.py'),
                                    'ike_lit.initiator.Session.failed': ('initiator.html#session.failed', 'ike_lit/initiator.py'),
                                    'ike_lit.initiator.Session.follow': ('initiator.html#session.follow', 'ike_lit/initiator.py'),
-                                   'ike_lit.initiator.Session.leave': ('initiator.html#session.leave', 'ike_lit/initiator.py'),
                                    'ike_lit.initiator.Session.without_child': ( 'initiator.html#session.without_child',
                                                                                 'ike_lit/initiator.py'),
                                    'ike_lit.initiator.build_parser': ('initiator.html#build_parser', 'ike_lit/initiator.py'),

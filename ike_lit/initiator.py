@@ -107,7 +107,8 @@ GOODBYE = signal.SIGINT, signal.SIGTERM, signal.SIGHUP
 
 class Program:
     "A host on the network."
-    role = 'program'
+    role, nobody = 'program', 0  # the exit status if there was nobody to say goodbye to
+    status, leaving = 0, False
 
     def __init__(self, host: Host, args: argparse.Namespace, out: TextIO,
                  name: socket.socket | None = None, installer: Installer | None = None):
@@ -222,8 +223,13 @@ class Program:
         "Take note of what the system says about a socket."
 
     def leave(self) -> None:
-        "Say goodbye and end."
-        self.end(0)
+        "Say goodbye if there is somebody to say it to. An answer to that is not waited for long."
+        if self.leaving or not self.host.established:
+            self.end(self.status if self.leaving else self.nobody)
+            return
+        self.leaving = True
+        self.host.leave(self.loop.time())
+        self.loop.call_soon(self.pump)
 
 # %% ../nbs/27_initiator.ipynb #b7c38d52
 def installs(args: argparse.Namespace) -> bool:
@@ -255,9 +261,8 @@ def exit_status(error: IkeError | None) -> int:
 # %% ../nbs/27_initiator.ipynb #02809649
 class Session(Program):
     "An IKE SA of ours, on the network."
-    role = 'initiator'
+    role, nobody = 'initiator', 130
     attempt: IKE
-    status, leaving = 0, False
 
     def __init__(self, config: Config, args: argparse.Namespace, out: TextIO,
                  name: socket.socket | None = None, installer: Installer | None = None):
@@ -299,15 +304,6 @@ class Session(Program):
         "True if there is no Child SA, and none is being made."
         up = self.host.established
         return bool(up) and not any(ike.children or ike.doing for ike in up)
-
-    def leave(self) -> None:
-        "Say goodbye if there is somebody to say it to. An answer to that is not waited for long."
-        if self.leaving or not self.host.established:
-            self.end(self.status if self.leaving else 130)
-            return
-        self.leaving = True
-        self.host.leave(self.loop.time())
-        self.loop.call_soon(self.pump)
 
 # %% ../nbs/27_initiator.ipynb #48006dca
 def demo(args: argparse.Namespace) -> int:

@@ -92,11 +92,13 @@ class Installer:
                error: InstallError) -> InstallError:
         "Take back what a script has done before it failed; return the error, and where it was."
         news = {self.language.gone(sa) for sa in (child.inbound, child.outbound)}
-        found = [e for e in entries(self.language) if e.reqid == tunnel.reqid]
+        try:
+            found = [e for e in entries(self.language) if e.reqid == tunnel.reqid]
+            remove(self.language, [e for e in found if not tunnel.children or e.removal in news],
+                   self.keep)
+        except InstallError as again: return InstallError(f'{error}; to take it back: {again}')
         done = sum(entry.removal in news for entry in found)
         if done == sas and not tunnel.children: done = len(found)
-        remove(self.language, [e for e in found if not tunnel.children or e.removal in news],
-               self.keep)
         return InstallError(f'{error}; at {without_keys(lines[min(done, len(lines) - 1)])}')
 
     def tunnel(self, child: ChildSA, replaces: ChildSA | None, peer: Identity) -> Tunnel:

@@ -16,7 +16,7 @@ from ipaddress import ip_address
 from .host import COOKIE_THRESHOLD, Host
 from .informational import delete_child
 from .initiator import Program, endpoint, named, warn
-from .interface import Config, Event, NotInstalled
+from .interface import Closed, Config, Event, NotInstalled
 from .options import add_options, config_from, connection_words, warnings
 from .protocol import IKE
 from .setkey import InstallError
@@ -56,9 +56,11 @@ class Server(Program):
         else: print(f'listening on {plain}, and on {natt} behind NATs', flush=True)
 
     def follow(self, ike: IKE, event: Event) -> None:
-        "Tell the peer that a Child SA is of no use if the kernel does not take it."
-        if isinstance(event, NotInstalled):
-            self.host.start(ike, delete_child, event.child.inbound.spi, now=self.loop.time())
+        "Delete what the kernel does not take; when we leave, end after the last goodbye."
+        match event:
+            case NotInstalled(child):
+                self.host.start(ike, delete_child, child.inbound.spi, now=self.loop.time())
+            case Closed() if self.leaving and not self.host.established: self.end(0)
 
 # %% ../nbs/28_responder.ipynb #b3624dc5
 def build_parser() -> argparse.ArgumentParser:

@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['MAX_POLICIES', 'WITH_PORTS', 'XFRM_MARKS', 'SETKEY_MARKS', 'XFRM_ENCR', 'GCM', 'CCM', 'XFRM_AEAD', 'XFRM_INTEG',
-           'REPLAY_WINDOW', 'XFRM', 'SETKEY_ENCR', 'SETKEY_INTEG', 'SETKEY', 'PROGRAMS', 'RIGHT', 'EspSA', 'ChildSA',
-           'Icmp', 'Traffic', 'traffic', 'Marks', 'InstallError', 'Language', 'xfrm_script', 'flaw', 'setkey_script',
-           'Entry', 'parse_xfrm', 'parse_setkey', 'socket_name', 'claim', 'held', 'without_keys', 'run_setkey',
-           'entries', 'remove', 'cleanup', 'main']
+           'REPLAY_WINDOW', 'XFRM', 'SETKEY_ENCR', 'SETKEY_INTEG', 'SETKEY', 'FOREIGN', 'PROGRAMS', 'RIGHT', 'EspSA',
+           'ChildSA', 'Icmp', 'Traffic', 'traffic', 'Marks', 'InstallError', 'Language', 'xfrm_script', 'flaw',
+           'setkey_script', 'Entry', 'parse_xfrm', 'parse_setkey', 'socket_name', 'claim', 'held', 'without_keys',
+           'run_setkey', 'entries', 'remove', 'cleanup', 'main']
 
 # %% ../nbs/10_setkey.ipynb #3db311be
 import argparse
@@ -339,7 +339,8 @@ def parse_xfrm(policies: str, states: str) -> list[Entry]:
     "Return what `ip -s xfrm policy` and `ip xfrm state` have shown, the policies first."
     found = []
     for text in _records(policies):
-        if match := re.search(r'\tdir (\w+) .*?\bindex (\d+) .*?\breqid (\d+)', text, re.DOTALL):
+        if match := re.search(r'\tdir (\w+) .*?\bindex (\d+) .*?\ttmpl .*?\tproto esp .*?'
+                              r'\breqid (\d+)', text, re.DOTALL):
             way, index, reqid = match.groups()
             found.append(Entry(int(reqid), f'xfrm policy delete index {index} dir {way}'))
     for text in _records(states):
@@ -367,8 +368,12 @@ def parse_setkey(policies: str, states: str) -> list[Entry]:
     return found
 
 
-def _records(text: str) -> list[str]:
-    return re.split(r'\n(?=\S)', text)  # one begins where a line is not indented
+# what we never write: marks, interfaces, a second template; nor could it be removed by these lines
+FOREIGN = re.compile(r'^\t(?:mark|if_id) |^\ttmpl .*^\ttmpl ', re.MULTILINE | re.DOTALL)
+
+
+def _records(text: str) -> list[str]:  # one begins where a line is not indented
+    return [record for record in re.split(r'\n(?=\S)', text) if not FOREIGN.search(record)]
 
 # %% ../nbs/10_setkey.ipynb #ae851f9d
 PROGRAMS = 256

@@ -1,7 +1,7 @@
 """Debian's OpenIKED, unpacked by tests/vm/fetch and not installed, on the right side of a lab, as responder.
 
 It needs PF_KEY, and ESP in the kernel. It has no Camellia, and through PF_KEY no ESP with HMAC-SHA2-256
-(it thinks of 128 bits, and the kernel of 96) and no AEAD: that it drops from the configuration without a word,
+(it thinks of 128 bits, and the kernel of 96). AEADs it drops from the configuration of ESP, without a word,
 and answers NO_PROPOSAL_CHOSEN. It authenticates by raw RSA keys.
 """
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Debian's OpenIKED, unpacked by tests/vm/fetch and not installed, on the right side of a lab, as responder.
 
 It needs PF_KEY, and ESP in the kernel. It has no Camellia, and through PF_KEY no ESP with HMAC-SHA2-256
-(it thinks of 128 bits, and the kernel of 96) and no AEAD. It authenticates by raw RSA keys.
+(it thinks of 128 bits, and the kernel of 96). AEADs it drops from the configuration of ESP, without a word,
+and answers NO_PROPOSAL_CHOSEN. It authenticates by raw RSA keys.
 """
 from __future__ import annotations
 
@@ -25,6 +26,8 @@ cp left.pub /etc/iked/pubkeys/fqdn/alice.example.org && cp iked.conf /etc/iked.c
 chmod 600 /etc/iked/private/local.key /etc/iked.conf
 exec "$2" -d -vv -f /etc/iked.conf -s "$1/iked.sock" > "$1/iked.log" 2>&1'''
 
+READY = 'config_getstatic: no stickyaddress'
+
 
 class OpenIKED:
     """iked."""
@@ -46,8 +49,10 @@ class OpenIKED:
         self._iked = self.lab._popen(
             self.lab.right, ['sh', '-c', INSIDE, 'sh', self.home, UNPACKED / 'usr/sbin/iked'])
         # before that, the configuration may be loaded late, which ends SAs
-        poll(lambda: self._ended() or 'config_getstatic: no stickyaddress' in self.log(), 30)
-        if self._ended(): raise RuntimeError(f'iked does not start\n{self.log()[-2000:]}')
+        poll(lambda: self._ended() or READY in self.log(), 60)
+        if self._ended() or READY not in self.log():
+            self.stop()
+            raise RuntimeError(f'iked does not start\n{self.log()[-2000:]}')
 
     def _ended(self) -> bool: return self._iked is None or self._iked.poll() is not None
 
@@ -60,7 +65,7 @@ class OpenIKED:
 
     def terminate(self) -> None:
         """Let iked delete the SAs."""
-        self.ikectl('reset', 'id', 'alice.example.org')
+        self.ikectl('reset', 'id', 'FQDN/alice.example.org')
 
     def log(self) -> str:
         """Return what iked has logged."""

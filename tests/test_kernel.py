@@ -4,6 +4,7 @@ What each end has in its kernel is compared with what the other has, and nothing
 may be on the wire.
 These tests need a kernel with ESP: `make vm` runs them in one (see tests/vm/run).
 """
+import json
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from ike_lit.setkey import XFRM
 from interop import HASTE, Program, command, responder, running, start
 from kernel import (
     NAT_PEER, another_mapping, behind_nat, counted, holds, pinging, policies, route_inner_networks,
@@ -18,6 +20,8 @@ from kernel import (
 from peers.libreswan import Libreswan
 from peers.openiked import OpenIKED
 from peers.strongswan import LEFT, RIGHT, Lab
+from test_house import ROOT
+from test_setkey import CASES as TUNNEL
 
 # we rekey both SAs by ourselves, soon and more than once
 BUSY = ['--install', 'xfrm', '--child-lifetime', '3,60', '--ike-lifetime', '7,60']
@@ -270,3 +274,20 @@ def test_a_nat_takes_another_port(lab: Lab, keys: Path) -> None:
             ports = {int(p) for p in re.findall(r'sport 4500 dport (\d+)', xfrm(lab.right, 'state'))}
             assert ports and all(41000 <= p < 42000 for p in ports)
     assert not sas(lab.left) and not sas(lab.right)
+
+
+def test_chapter_10_shows_what_the_kernel_shows(lab: Lab) -> None:
+    "The listings that are stored in the chapter, of the canonical handshake's Child SA, against this kernel's."
+    cells = json.loads((ROOT / 'nbs' / '10_setkey.ipynb').read_text())['cells']
+    stored: dict[str, str] = {}
+    listing, = (''.join(cell['source']) for cell in cells if 'state = """' in ''.join(cell['source']))
+    exec(listing, stored)  # noqa: S102
+    script = '\n'.join(XFRM.lines(TUNNEL['tunnel'], XFRM.marks.reqid(0, 1)))
+    alone = f'{lab.left}-chapter'
+    lab._ip('netns', 'add', alone)
+    try:
+        lab._ip('-n', alone, '-batch', '-', input=f'{script}\n')
+        assert xfrm(alone, 'state') == stored['state']
+        assert xfrm(alone, 'policy') == stored['policy']
+    finally:
+        lab._ip('netns', 'del', alone)

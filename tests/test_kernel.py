@@ -42,7 +42,9 @@ class Case:
 
     def __str__(self) -> str:
         where = ' IPv6' * self.v6 + ' NAT' * self.nat
-        return f'{self.peer} {self.role} {self.esp} {self.mode}{where}'
+        cipher = self.ike.partition('-')[0]
+        return (f'{self.peer} {self.role} {self.esp} {self.mode}{where}'
+                + f' in {cipher}' * (not self.esp.startswith(cipher)))
 
     @property
     def selectors(self) -> tuple[str, str]:
@@ -277,7 +279,7 @@ def test_a_nat_takes_another_port(lab: Lab, keys: Path) -> None:
 
 
 def test_chapter_10_shows_what_the_kernel_shows(lab: Lab) -> None:
-    "The listings that are stored in the chapter, of the canonical handshake's Child SA, against this kernel's."
+    "The listings of the canonical handshake's Child SA that the chapter stores, against this kernel's."
     cells = json.loads((ROOT / 'nbs' / '10_setkey.ipynb').read_text())['cells']
     stored: dict[str, str] = {}
     listing, = (''.join(cell['source']) for cell in cells if 'state = """' in ''.join(cell['source']))

@@ -259,7 +259,7 @@ def test_ip_fails_at_any_line_of_a_rekeying(before: list, tmp_path: Path,
     wrong = []
     for heir, lines in zip(heirs, (2 + 3 + 3, 2 + 6), strict=True):
         for done in range(lines):
-            stand_in(tmp_path, FAILS.replace('grep -q delete', 'head -n 1 $here/script | '
+            stand_in(tmp_path, FAILS.replace('grep -q delete $here/script', 'head -n 1 $here/script | '
                                              'grep -q delete').format(done=done) + COMPLAINT)
             with pytest.raises(InstallError) as error:
                 installer.put(heir, made(2, '10.1.0.0/24,10.3.0.0/24'))
@@ -376,8 +376,7 @@ def test_a_peer_gives_an_spi_twice(before: list, rekeying: bool) -> None:
     middle = held_by_kernel()
     again = replace(made(3), outbound=made(2).outbound)
     with pytest.raises(InstallError) as error: installer.put(again, made(2) if rekeying else None)
-    assert 'File exists; at xfrm state add' in said(error)
-    assert held_by_kernel() == middle
+    assert 'has one of these SPIs' in said(error) and held_by_kernel() == middle
     installer.close(made(2))
     assert held_by_kernel() == before
 
@@ -387,6 +386,7 @@ def test_a_peer_gives_an_spi_twice_when_it_rekeys(before: list) -> None:
     installer.put(made(2))
     again = replace(made(3), outbound=made(2).outbound)
     with pytest.raises(InstallError): installer.put(again, made(2), ours=False)
+    assert spis() == ['5a000002', '5b000002']
     installer.leave()
     assert held_by_kernel() == before
 
@@ -627,7 +627,7 @@ def test_an_initiator_is_told_to_leave(before: list, psk: Path, peer: Process, s
                                        numbers: list[int]) -> None:
     process = up(start(lambda: initiator(psk)))
     for number in numbers: process.send(number)
-    assert process.wait() == 0 and 'the IKE SA is closed' in tells(process)
+    assert process.wait() == 0 and 'Delete' in tells(process)
     assert held_by_kernel() == before
 
 
@@ -714,8 +714,8 @@ def test_ip_fails_when_a_program_removes(
     process = up(start(lambda: initiator(psk), env))
     process.send(signal.SIGTERM)
     status = process.wait()
-    assert tells(process).splitlines()[-1] == (
-        'ike-lit: warning: ip: not now. What is left, python -m ike_lit.setkey --cleanup removes')
+    assert ('ike-lit: warning: ip: not now. What is left, python -m ike_lit.setkey --cleanup '
+            'removes') in tells(process).splitlines()
     assert len(spis()) == 2 and count_cleaned(capsys) == 5
     assert held_by_kernel() == before and status == 7
 

@@ -421,7 +421,9 @@ def complain(what: object, status: int = 2) -> int:
 def show_status(args: argparse.Namespace) -> int:
     "Show what all programs of ours in this network hold; return the exit status."
     for answer in ask():
-        for line in [json.dumps(answer)] if args.json else status_lines(answer): print(line)
+        with contextlib.suppress(KeyError, TypeError):  # somebody else's name for a socket
+            for line in [json.dumps(answer)] if args.json else list(status_lines(answer)):
+                print(''.join(c if c.isprintable() else '?' for c in line))
     return 0
 
 

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SWITCH_SECONDS', 'GRACE_SECONDS', 'UDP_ENCAP', 'ESP_IN_UDP', 'XFRM_POLICY', 'Tunnel', 'changes', 'Installer',
-           'prepare', 'ready', 'carried', 'may_ask', 'ask']
+           'prepare', 'ready', 'carried', 'may_ask', 'user_of', 'ask']
 
 # %% ../nbs/26_install.ipynb #25dc7a3e
 import json
@@ -194,17 +194,26 @@ def carried(esp: Proposal) -> bool:
 def may_ask(sock: socket.socket) -> bool:
     "True if the other end of a socket belongs to root or to ourselves."
     if sys.platform != 'linux': return True  # there the name is a file, with an owner
-    credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
-    _, user, _ = struct.unpack('=iII', credentials)
-    return user in (0, os.geteuid())
+    return user_of(sock) in (0, os.geteuid())
+
+
+def user_of(sock: socket.socket) -> int | None:
+    "Return who has the other end of a socket; None if the system does not say."
+    if sys.platform != 'linux': return None
+    _, user, _ = struct.unpack('=iII', sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+    return int(user)
 
 
 def ask() -> list[dict[str, Any]]:
-    "Return what each program of ours on this machine says that it holds."
+    "Return what each program of ours in this network says that it holds, and its user."
     answers = []
     for program in range(PROGRAMS):
-        with socket.socket(socket.AF_UNIX) as sock, suppress(OSError, ValueError):
-            sock.settimeout(2)
+        with socket.socket(socket.AF_UNIX) as sock, suppress(OSError, ValueError, TypeError):
+            sock.settimeout(0.5)
             sock.connect(socket_name(program))
-            with sock.makefile('rb') as file: answers.append(json.loads(file.read()))
+            said = bytearray()
+            for _ in range(100):
+                if not (chunk := sock.recv(1 << 16)): break
+                said += chunk
+            answers.append({**json.loads(said), 'user': user_of(sock)})
     return answers

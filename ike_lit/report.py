@@ -248,8 +248,8 @@ def held_json(ike: IKE, reqids: dict[bytes, int]) -> dict[str, Any]:
 
 
 def status_lines(answer: dict[str, Any]) -> Iterator[str]:
-    "Show what a program has answered."
-    yield f'{answer["program"]}, process {answer["pid"]}'
+    "Show what a program has answered. Raise `KeyError` or `TypeError` if it is no answer."
+    yield f'{answer["program"]}, process {answer["pid"]} of user {answer["user"]}'
     for ike in answer['ike']:
         yield f'  IKE SA    {ike["spi_i"]}:{ike["spi_r"]}  {ike["suite"]}'
         yield f'  ends      {ike["local"]} {ike["local_id"]}, {ike["remote"]} {ike["remote_id"]}'

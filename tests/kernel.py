@@ -69,33 +69,41 @@ def counted(namespace: str, error: str) -> int:
     return int(re.search(rf'^{error}\s+(\d+)$', done.stdout, re.MULTILINE)[1])
 
 
+IN_FLIGHT = 3  # pings whose answer may be on its way when we end
+
+
 @dataclass
 class Ping:
-    "A running ping; its loss when it is asked to end."
+    "A running ping, and what has become of its requests when it has ended."
     process: subprocess.Popen[str]
+    output: Path
     may_miss: int = 0
-    sent: int = 0
+    sent: int = 0  # and either answered or followed by one that was
     received: int = 0
 
-    def end(self) -> 'Ping':
-        "End it in order, and read what it has counted."
+    def end(self) -> None:
+        "End it in order, and read what it has said."
+        if self.process.poll() is not None: return
         self.process.send_signal(signal.SIGINT)
-        said, trouble = self.process.communicate(timeout=20)
-        counts = re.search(r'(\d+) packets transmitted, (\d+) received', said)
-        assert counts, said + trouble
-        self.sent, self.received = map(int, counts.groups())
-        return self
+        self.process.wait(20)
+        said = self.output.read_text()
+        answered = {int(n) for n in re.findall(r'icmp_seq=(\d+)', said)}
+        self.sent, self.received = max(answered, default=0), len(answered)
+        total = int(re.search(r'(\d+) packets transmitted', said)[1])
+        assert total - self.sent <= IN_FLIGHT, f'{total} sent, but {self.sent} was the last to be answered'
 
 
 @contextmanager
 def pinging(lab: Lab, there: str, here: str, interval: float = 0.05) -> Iterator[Ping]:
     "Ping from the left side while something else happens; then no reply may be missing."
-    process = lab.popen(['ping', '-n', '-q', '-i', str(interval), '-I', here, there])
-    ping = Ping(process)
+    output = lab.home.parent / 'ping.txt'
+    with output.open('w') as file:
+        process = lab.popen(['ping', '-n', '-i', str(interval), '-I', here, there], stdout=file)
+    ping = Ping(process, output)
     try:
         yield ping
     finally:
-        if process.poll() is None: ping.end()
+        ping.end()
     assert ping.sent - ping.may_miss == ping.received > 0, f'{ping.sent} sent, {ping.received} received'
 
 

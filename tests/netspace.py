@@ -139,7 +139,7 @@ class Process:
             os.dup2(theirs, 2)
             os.close(theirs)
             os.close(self.pipe)
-            sys.stdout, sys.stderr = os.fdopen(1, 'w'), os.fdopen(2, 'w')
+            sys.stdout, sys.stderr = os.fdopen(1, 'w'), os.fdopen(2, 'w', buffering=1)
             os.environ.update(env or {})
             try: status = run() or 0
             except SystemExit as gone: status = int(gone.code or 0)

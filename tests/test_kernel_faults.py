@@ -251,20 +251,25 @@ def test_ip_fails_at_removal(before: list, tmp_path: Path,
 def test_ip_fails_at_any_line_of_a_rekeying(before: list, tmp_path: Path,
                                             monkeypatch: pytest.MonkeyPatch) -> None:
     "The Child SA that was to be replaced goes on as it was."
-    installer = Watched()
-    installer.put(made(2, '10.1.0.0/24,10.3.0.0/24'))
-    middle, heirs = held_by_kernel(), [made(3, '10.1.0.0/24,10.4.0.0/24'),
-                                       made(4, '10.1.0.0/24,10.3.0.0/24', ours='192.0.2.3')]
-    monkeypatch.setenv('PATH', stand_in(tmp_path, '')['PATH'])
-    wrong = []
+    old, wrong = made(2, '10.1.0.0/24,10.3.0.0/24'), []
+    heirs = [made(3, '10.1.0.0/24,10.4.0.0/24'),
+             made(4, '10.1.0.0/24,10.3.0.0/24', ours='192.0.2.3')]
+    monkeypatch.setenv('PATH', stand_in(tmp_path, 'exec $real "$@"')['PATH'])
+    fails = FAILS.replace('grep -q delete $here/script', 'head -n 1 $here/script | grep -q delete')
     for heir, lines in zip(heirs, (2 + 3 + 3, 2 + 6), strict=True):
-        for done in range(lines):
-            stand_in(tmp_path, FAILS.replace('grep -q delete $here/script', 'head -n 1 $here/script | '
-                                             'grep -q delete').format(done=done) + COMPLAINT)
-            with pytest.raises(InstallError) as error:
-                installer.put(heir, made(2, '10.1.0.0/24,10.3.0.0/24'))
-            said(error)
-            if held_by_kernel() != middle: wrong.append((heir.inbound.spi.hex(), done))
+        installer = Watched()
+        installer.put(old)
+        for done in 0, 2, 3, lines - 1:
+            middle = held_by_kernel()
+            stand_in(tmp_path, fails.format(done=done) + COMPLAINT)
+            with pytest.raises(InstallError) as error: installer.put(heir, old)
+            stand_in(tmp_path, 'exec $real "$@"')
+            if held_by_kernel() == middle and said(error): continue
+            wrong.append((heir.inbound.spi.hex(), done))
+            installer.leave()
+            installer.put(old)
+        installer.leave()
+        assert held_by_kernel() == before
     assert wrong == []
 
 

@@ -651,6 +651,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
             'ike_lit.setkey': { 'ike_lit.setkey.ChildSA': ('setkey.html#childsa', 'ike_lit/setkey.py'),
                                 'ike_lit.setkey.ChildSA.reqid': ('setkey.html#childsa.reqid', 'ike_lit/setkey.py'),
                                 'ike_lit.setkey.Entry': ('setkey.html#entry', 'ike_lit/setkey.py'),
+                                'ike_lit.setkey.Entry.policy': ('setkey.html#entry.policy', 'ike_lit/setkey.py'),
                                 'ike_lit.setkey.EspSA': ('setkey.html#espsa', 'ike_lit/setkey.py'),
                                 'ike_lit.setkey.EspSA.__repr__': ('setkey.html#espsa.__repr__', 'ike_lit/setkey.py'),
                                 'ike_lit.setkey.EspSA.algorithms': ('setkey.html#espsa.algorithms', 'ike_lit/setkey.py'),

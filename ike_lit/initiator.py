@@ -134,12 +134,13 @@ class Program:
                 self.installer.later = lambda seconds, do: loop.call_later(seconds, self.try_to, do)
             self.begin()
             self.pump()
-            return await self.done
+            status = await self.done
         finally:
-            if self.installer: self.try_to(self.installer.leave)
+            clean = self.installer is None or self.try_to(self.installer.leave)
             for number in GOODBYE: loop.remove_signal_handler(number)
             for port in self.ports.values():
                 if port.transport: port.transport.close()
+        return status or 7 * (not clean)
 
     def broken(self, loop: 'asyncio.AbstractEventLoop', context: dict[str, Any]) -> None:
         "End the program, whose state nobody knows after an error that nobody has foreseen."
@@ -191,12 +192,14 @@ class Program:
                     self.host.start(ike, rekey_child, spi, now=self.loop.time())
         return None
 
-    def try_to(self, do: Callable[[], None]) -> None:
-        "Do something in the kernel, or say that it could not be done."
-        with contextlib.suppress(OSError):
-            try: do()
-            except InstallError as error:
+    def try_to(self, do: Callable[[], None]) -> bool:
+        "Do something in the kernel, or say that it could not be done. Return whether it was."
+        try: do()
+        except InstallError as error:
+            with contextlib.suppress(OSError):
                 warn(f'{error}. What is left, python -m ike_lit.setkey --cleanup removes')
+            return False
+        return True
 
     async def asked(self, reader: 'asyncio.StreamReader', writer: 'asyncio.StreamWriter') -> None:
         "Answer who wants to know what we hold."

@@ -80,7 +80,7 @@ class Installer:
         lines = sas + changes(self.language, tunnel.policies, policies)
         try: self.run(lines)
         except InstallError as error:
-            raise self.undone(tunnel, child, len(sas), lines, error) from None
+            raise self.undone(tunnel, child, policies, lines, error) from None
         if tunnel not in self.tunnels: self.tunnels.append(tunnel)
         tunnel.policies, tunnel.children[child.inbound.spi] = policies, child
         if waits:
@@ -88,18 +88,25 @@ class Installer:
             self.later(SWITCH_SECONDS, lambda: self.switch(tunnel))
         return Installed(child, self.language.command[0], tunnel.reqid, len(policies), replaces)
 
-    def undone(self, tunnel: Tunnel, child: ChildSA, sas: int, lines: list[str],
+    def undone(self, tunnel: Tunnel, child: ChildSA, policies: dict[str, str], lines: list[str],
                error: InstallError) -> InstallError:
         "Take back what a script has done before it failed; return the error, and where it was."
         news = {self.language.gone(sa) for sa in (child.inbound, child.outbound)}
         try:
+            # what was changed or deleted is as it was; what is more than that was added
+            restored = changes(self.language, dict.fromkeys(tunnel.policies, ''), tunnel.policies)
+            if restored: self.run(restored)
             found = [e for e in entries(self.language) if e.reqid == tunnel.reqid]
-            remove(self.language, [e for e in found if not tunnel.children or e.removal in news],
-                   self.keep)
+            sas = [e for e in found if e.removal in news]
+            added = [match for match in policies if match not in tunnel.policies]
+            added = added[:sum(e.policy for e in found) - len(tunnel.policies)]
+            remove(self.language, sas if tunnel.children else found, self.keep)
+            # setkey goes on after a line that failed, so the first ones need not be the ones
+            if tunnel.children and added and self.language is not SETKEY:
+                self.run([self.language.delete.format(match, policies[match]) for match in added])
         except InstallError as again: return InstallError(f'{error}; to take it back: {again}')
-        done = sum(entry.removal in news for entry in found)
-        if done == sas and not tunnel.children: done = len(found)
-        return InstallError(f'{error}; at {without_keys(lines[min(done, len(lines) - 1)])}')
+        done = min(len(sas) + len(added), len(lines) - 1)
+        return InstallError(f'{error}; at {without_keys(lines[done])}')
 
     def tunnel(self, child: ChildSA, replaces: ChildSA | None, peer: Identity) -> Tunnel:
         "Return the tunnel that a Child SA belongs to, or a new one."

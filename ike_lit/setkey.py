@@ -334,6 +334,11 @@ class Entry:
     reqid: int
     removal: str  # the line that takes it out
 
+    @property
+    def policy(self) -> bool:
+        "True for a policy, False for an SA."
+        return self.removal.startswith(('xfrm policy', 'spddelete'))
+
 
 def parse_xfrm(policies: str, states: str) -> list[Entry]:
     "Return what `ip -s xfrm policy` and `ip xfrm state` have shown, the policies first."

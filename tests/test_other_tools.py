@@ -17,7 +17,7 @@ from ike_lit.keys import Keys
 from ike_lit.proposal import ALGORITHMS, Proposal, parse_proposals
 from ike_lit.protocol import IKE
 from ike_lit.report import keylog_row, script_lines
-from ike_lit.setkey import ChildSA, EspSA, setkey_script, xfrm_script
+from ike_lit.setkey import SETKEY, XFRM, ChildSA, EspSA, setkey_script, xfrm_script
 from ike_lit.ts import TrafficSelector
 from network import Network
 from peers.strongswan import PACKAGES, execute
@@ -135,9 +135,9 @@ def test_setkeys_names_of_aeads(word: str) -> None:
     size, _, _, name = AEAD[word]
     if not name:
         with pytest.raises(ValueError, match=NO_WORD): setkey_script(child(word))
-        for language in 'xfrm', 'setkey':
+        for language in XFRM, SETKEY:
             shown = list(script_lines(child(word), language, show_keys=True))
-            assert (len(shown) == 1) == (language == 'setkey')
+            assert (len(shown) == 1) == (language is SETKEY)
         assert shown[0].startswith('no script: setkey has no word') and '\n' not in shown[0]
         return
     outbound = setkey_script(child(word), show_keys=True).splitlines()[1]
@@ -167,9 +167,9 @@ def test_setkeys_names_of_ciphers_and_checksums(cipher: str, integ: str) -> None
     ('chacha20poly1305', False)])
 def test_the_warning_about_hmac_sha2_256_is_given_where_there_is_one(esp: str, cut: bool) -> None:
     "Linux's PF_KEY cuts SHA2-256 to 96 bits, as an old draft had it, and no other."
-    warned = any('PF_KEY cuts HMAC-SHA2-256' in line for line in script_lines(child(esp), 'setkey'))
+    warned = any('PF_KEY cuts HMAC-SHA2-256' in line for line in script_lines(child(esp), SETKEY))
     assert warned == cut
-    for line in script_lines(child(esp), 'setkey', on_linux=False): assert 'PF_KEY' not in line
+    for line in script_lines(child(esp), SETKEY, on_linux=False): assert 'PF_KEY' not in line
 
 
 def test_a_weak_algorithm_is_refused_by_both() -> None:

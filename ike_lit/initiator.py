@@ -27,7 +27,7 @@ from .const import (
     SinglePairRequired, TsUnacceptable)
 from .create_child_sa import create_child, rekey_child
 from .host import Host
-from .install import Installer, ask, may_ask, prepare, ready
+from .install import NONSENSE, Installer, ask, may_ask, prepare, ready
 from .interface import (
     ChildClosed, ChildEstablished, ChildFailed, Closed, Config, Datagram, Established, Event,
     Installed, Moved, NotInstalled, Rekeyed)
@@ -424,7 +424,7 @@ def complain(what: object, status: int = 2) -> int:
 def show_status(args: argparse.Namespace) -> int:
     "Show what all programs of ours in this network hold; return the exit status."
     for answer in ask():
-        with contextlib.suppress(KeyError, TypeError):  # somebody else's name for a socket
+        with contextlib.suppress(*NONSENSE):  # somebody else has the name
             for line in [json.dumps(answer)] if args.json else list(status_lines(answer)):
                 print(''.join(c if c.isprintable() else '?' for c in line))
     return 0

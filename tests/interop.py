@@ -109,7 +109,7 @@ def responder(lab: Lab, keys: Path, *options: str, peer: str = LEFT,
               **more: object) -> Iterator[Program]:
     "Our responder, listening."
     with running(lab, command(keys, *options, module='responder', peer=peer, **more)) as program:
-        program.wait('Listening')
+        program.wait('Listening', 90)
         yield program
 
 

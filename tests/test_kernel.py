@@ -26,6 +26,7 @@ from test_setkey import CASES as TUNNEL
 # we rekey both SAs by ourselves, soon and more than once
 BUSY = ['--install', 'xfrm', '--child-lifetime', '3,60', '--ike-lifetime', '7,60']
 HERE, THERE = '10.1.0.1', '10.2.0.1'
+PATIENCE = 90  # seconds; Python alone may take 20 to start in there
 
 
 @dataclass(frozen=True)
@@ -112,13 +113,13 @@ class StrongSwan:
               connection={'remote_addrs': f'{case.ends[0]}, %any', 'local_addrs': case.ends[1]},
               child={'mode': case.mode}, kernel='kernel-netlink')
 
-    def initiate(self) -> None: self.lab.swanctl('--initiate', '--child', 'net', '--timeout', '20')
+    def initiate(self) -> None: self.lab.swanctl('--initiate', '--child', 'net', timeout=PATIENCE)
 
     def rekey_child(self) -> None: self.lab.swanctl('--rekey', '--child', 'net')
 
     def rekey_ike(self) -> None: self.lab.swanctl('--rekey', '--ike', 'lab')
 
-    def terminate(self) -> None: self.lab.swanctl('--terminate', '--ike', 'lab', '--timeout', '20')
+    def terminate(self) -> None: self.lab.swanctl('--terminate', '--ike', 'lab', timeout=PATIENCE)
 
     def log(self) -> str: return self.lab.log()
 
@@ -206,7 +207,7 @@ def rekeyed(program: Program, what: str, do: Callable[[], None] | None = None) -
     "Wait until an SA was replaced after this was asked for, or without being asked."
     program.position = len(program.events)
     if do: do()
-    program.wait(what, 30)
+    program.wait(what, PATIENCE)
 
 
 @pytest.mark.parametrize('case', CASES, ids=str)
@@ -237,7 +238,7 @@ def whole_life(lab: Lab, keys: Path, case: Case, peer: object, folder: Path,
     wires = [(lab.left, 'lan'), (lab.right, 'wan')] if case.nat else [(lab.left, 'veth'), (lab.right, 'veth')]
     with watching(folder, *wires) as wire:
         with up(lab, keys, case, peer) as program:
-            program.wait('Installed', 30)
+            program.wait('Installed', PATIENCE)
             agree(lab, case)
             record('ping', three_of_three(lab, *case.pinged))
             with under_ping(lab, case, record, 'we rekey'):
@@ -249,7 +250,7 @@ def whole_life(lab: Lab, keys: Path, case: Case, peer: object, folder: Path,
                     rekeyed(program, 'Rekeyed', peer.rekey_ike)
             if case.goodbye == 'theirs':
                 peer.terminate()
-                program.wait('Closed', 30)
+                program.wait('Closed', PATIENCE)
         record('cleanup', 'clean' if holds(lab.left) == before else 'dirty')
     assert holds(lab.left) == before
     seen = {name for name, count in wire.items() if count}
@@ -264,15 +265,15 @@ def test_a_nat_takes_another_port(lab: Lab, keys: Path) -> None:
               '--local-ts', '10.2.0.0/24', '--remote-ts', '10.1.0.0/24', '--install', 'xfrm']
     there = command(keys, *as_bob, module='responder', peer=NAT_PEER)
     with behind_nat(lab) as box, running(lab, there, lab.right) as far:
-        far.wait('Listening')
+        far.wait('Listening', PATIENCE)
         with running(lab, command(keys, '--install', 'xfrm', '--liveness', '1', peer=NAT_PEER)) as near:
-            near.wait('Installed', 30)
+            near.wait('Installed', PATIENCE)
             assert three_of_three(lab, THERE, HERE) == '3/3'
             another_mapping(box)
-            moved = far.wait('Moved', 30)
+            moved = far.wait('Moved', PATIENCE)
             assert ':41' in moved['after'] and ':40' in moved['before']
-            far.wait('Installed', 30)
-            near.wait('Installed', 30)
+            far.wait('Installed', PATIENCE)
+            near.wait('Installed', PATIENCE)
             assert three_of_three(lab, THERE, HERE) == '3/3'
             ports = {int(p) for p in re.findall(r'sport 4500 dport (\d+)', xfrm(lab.right, 'state'))}
             assert ports and all(41000 <= p < 42000 for p in ports)

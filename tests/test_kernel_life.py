@@ -36,7 +36,7 @@ def test_an_hour_in_a_minute(lab: Lab, keys: Path, record_property: Callable[[st
     before = holds(lab.left)
     with calling(lab, keys, *OURS) as ours, \
             lab._popen(lab.right, ['iperf3', '-s', '-1', '-B', '10.2.0.1']) as server:
-        ours.wait('Installed', 30)
+        ours.wait('Installed', 90)
         assert 'listening' in server.stdout.readline() + server.stdout.readline()
         stream = lab.popen(['iperf3', '-c', '10.2.0.1', '-B', '10.1.0.1', '-J', '-t', str(SECONDS),
                             '-u', '-b', '200K', '-l', '500'])

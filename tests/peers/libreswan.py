@@ -66,7 +66,7 @@ class Libreswan:
         self._pluto = self.lab._popen(self.lab.right, [
             'sh', '-c', INSIDE, 'sh', UNPACKED, '/usr/libexec/ipsec/pluto', '--nofork', '--no-dnssec',
             *(f'--{option}={self.home / name}' for option, name in places.items())], env=LIBRARIES)
-        poll(lambda: self._ended() or 'listening for IKE messages' in self.log(), 30)
+        poll(lambda: self._ended() or 'listening for IKE messages' in self.log(), 60)
         if self._ended():
             self.stop()
             raise RuntimeError(f'pluto does not start\n{self.said}\n{self.log()[-2000:]}')
@@ -125,7 +125,7 @@ class Libreswan:
 
 def run(argv: Argv) -> str:
     """Run a tool of libreswan's; return what it says. Raise `RuntimeError` if it fails."""
-    done = execute(argv, env=LIBRARIES)
+    done = execute(argv, env=LIBRARIES, timeout=90)
     if done.returncode: raise RuntimeError(f'{" ".join(map(str, argv))}: {done.stdout}{done.stderr}')
     return done.stdout
 

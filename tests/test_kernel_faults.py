@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import socket
+import struct
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -19,7 +20,7 @@ import ike_lit.initiator
 import ike_lit.responder
 import pytest
 from ike_lit.auth import Identity
-from ike_lit.install import GRACE_SECONDS, SWITCH_SECONDS, Installer, prepare
+from ike_lit.install import GRACE_SECONDS, SWITCH_SECONDS, XFRM_POLICY, Installer
 from ike_lit.interface import ChildEstablished
 from ike_lit.setkey import (
     RIGHT, XFRM, ChildSA, InstallError, claim, cleanup, entries, main, socket_name)
@@ -469,10 +470,16 @@ def test_what_we_never_make_is_not_ours(before: list) -> None:
 
 
 def test_policies_of_sockets_are_nobodys(before: list) -> None:
+    "Not even one with a template and a reqid like ours; it goes with its socket, and not before."
+    info = struct.pack('=40xH118xBBBB4x', socket.AF_INET, 1, 0, 0, 0)
+    template = struct.pack('=16xIB3xH2x16xIBBBxIII', 0, 50, socket.AF_INET, 0x49000001, 0, 0, 0,
+                           *[0xffffffff] * 3)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-        prepare(sock, False)
-        found = entries(XFRM)
-    assert found == entries(XFRM) and cleanup(XFRM) == 0
+        sock.setsockopt(*XFRM_POLICY[socket.AF_INET], info + template)
+        shown = subprocess.run([IP, 'xfrm', 'policy'], capture_output=True, text=True, check=True)
+        assert 'socket out' in shown.stdout and f'reqid {0x49000001}' in shown.stdout
+        assert cleanup(XFRM) == 0
+    assert held_by_kernel() == before
 
 
 # Killed, and cleaned up

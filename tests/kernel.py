@@ -184,7 +184,8 @@ def on_the_wire(pcap: Path) -> Counter[str]:
         else: continue
         if protocol == UDP: found[udp(rest)] += 1
         elif protocol == ICMP and rest[0] == 3: found['unreachable'] += 1  # our port, after our end
-        elif protocol == ICMPV6 and 133 <= rest[0] <= 137: found['ND'] += 1
+        # hop-by-hop options: a listener's report of the multicast groups that discovery needs
+        elif protocol == 0 or protocol == ICMPV6 and 133 <= rest[0] <= 137: found['ND'] += 1
         else: found[NAMES.get(protocol, str(protocol))] += 1
     return found
 

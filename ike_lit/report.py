@@ -130,8 +130,8 @@ def nat_text(ike: IKE) -> str:
 def installed_line(event: Installed) -> str:
     "Say what was put where."
     where = f'by {event.by}, reqid 0x{event.reqid:x}'
-    also = 'as others before' if event.replaces else f'and {event.policies} policies'
-    return f'installed {where}: 2 SAs {also}'
+    if event.replaces: return f'installed {where}: under the policies that are there'
+    return f'installed {where}: 2 SAs and {event.policies} policies'
 
 
 def child_lines(child: ChildSA) -> Iterator[str]:
@@ -248,7 +248,7 @@ def held_json(ike: IKE, reqids: dict[bytes, int]) -> dict[str, Any]:
 
 
 def status_lines(answer: dict[str, Any]) -> Iterator[str]:
-    "Show what a program has answered. Raise `KeyError` or `TypeError` if it is no answer."
+    "Show what a program has answered. What is no answer raises one of Python's own errors."
     yield f'{answer["program"]}, process {answer["pid"]} of user {answer["user"]}'
     for ike in answer['ike']:
         yield f'  IKE SA    {ike["spi_i"]}:{ike["spi_r"]}  {ike["suite"]}'

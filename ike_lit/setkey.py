@@ -63,7 +63,7 @@ class ChildSA:
 
     @property
     def reqid(self) -> int:
-        "The number that ties policies to these SAs. KAME allows 1 to 16383."
+        "What ties policies to these SAs in a script that is only printed. KAME allows 1 to 16383."
         return 1 + int.from_bytes(self.inbound.spi, 'big') % 16383
 
 # %% ../nbs/10_setkey.ipynb #1b05da5b
@@ -229,7 +229,6 @@ def _priority(t: Traffic) -> int:
 @dataclass(frozen=True)
 class Language:
     "How SAs and policies are written, and which program reads it from its standard input."
-    name: Literal['xfrm', 'setkey']
     command: tuple[str, ...]
     sa: Callable[[ChildSA, EspSA, int, int, bool], str]  # the line that adds one
     policies: Callable[[ChildSA, int], dict[str, str]]  # what each matches: what it does then
@@ -252,7 +251,7 @@ class Language:
 
 
 XFRM = Language(
-    'xfrm', ('ip', '-batch', '-'), _xfrm_sa, _xfrm_policies,
+    ('ip', '-batch', '-'), _xfrm_sa, _xfrm_policies,
     'xfrm policy add {} {}', 'xfrm policy update {} {}', 'xfrm policy delete {}',
     'xfrm state delete src {} dst {} proto esp spi 0x{}', XFRM_MARKS)
 
@@ -317,7 +316,7 @@ def flaw(child: ChildSA) -> str:
 
 
 SETKEY = Language(
-    'setkey', ('setkey', '-f', '/dev/stdin'), _setkey_sa, _setkey_policies,
+    ('setkey', '-f', '/dev/stdin'), _setkey_sa, _setkey_policies,
     'spdadd {} {};', 'spdupdate {} {};', 'spddelete {} {};', 'delete {} {} esp 0x{};', SETKEY_MARKS)
 
 
@@ -387,7 +386,7 @@ PROGRAMS = 256
 def socket_name(program: int) -> str:
     "Return the name under which a program can be called."
     # elsewhere than on Linux it is a file, which stays behind, but then nobody answers
-    return f'{"" if sys.platform != "linux" else chr(0)}/var/run/ike-lit/{program:02x}'
+    return f'{"" if sys.platform != "linux" else chr(0)}/var/run/ike-lit-{program:02x}'
 
 
 def claim() -> tuple[int, socket.socket]:
@@ -400,7 +399,7 @@ def claim() -> tuple[int, socket.socket]:
             sock.listen()
             return program, sock
         except OSError: sock.close()
-    raise InstallError(f'{PROGRAMS} programs have names here already')
+    raise InstallError(f'none of the {PROGRAMS} names for programs of ours is to be had')
 
 
 def held(program: int) -> bool:
@@ -454,17 +453,15 @@ def entries(language: Language) -> list[Entry]:
 # %% ../nbs/10_setkey.ipynb #ddf63242
 def remove(language: Language, unwanted: list[Entry], keep: Collection[int] = ()) -> None:
     "Take entries out of the kernel; it is no error if one is gone already. Raise `InstallError`."
-    trouble = None
-    for _ in range(3):
-        if trouble:
-            there = set(entries(language))
-            unwanted = [entry for entry in unwanted if entry in there]
-        if not unwanted: return
+    while unwanted:
         try:
             run_setkey(language.command, '\n'.join(e.removal for e in unwanted) + '\n', keep)
             return
-        except InstallError as error: trouble = error
-    raise trouble or InstallError('nothing has been removed')
+        except InstallError:
+            there = set(entries(language))
+            left = [entry for entry in unwanted if entry in there]
+            if left == unwanted: raise  # nothing was gone, and nothing goes
+            unwanted = left
 
 
 def cleanup(language: Language, mine: int | None = None) -> int:

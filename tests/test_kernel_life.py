@@ -34,10 +34,11 @@ def test_an_hour_in_a_minute(lab: Lab, keys: Path, record_property: Callable[[st
     route_inner_networks(lab)
     start(lab, keys, kernel='kernel-netlink', extra=HASTE, **THEIRS)
     before = holds(lab.left)
-    with calling(lab, keys, *OURS) as ours, \
-            lab._popen(lab.right, ['iperf3', '-s', '-1', '-B', '10.2.0.1']) as server:
+    said = lab.home.parent / 'iperf3.txt'
+    with calling(lab, keys, *OURS) as ours, said.open('w') as file, \
+            lab._popen(lab.right, ['iperf3', '-s', '-1', '-B', '10.2.0.1', '--forceflush'], stdout=file):
         ours.wait('Installed', 90)
-        assert 'listening' in server.stdout.readline() + server.stdout.readline()
+        assert poll(lambda: 'listening' in said.read_text(), 30)
         stream = lab.popen(['iperf3', '-c', '10.2.0.1', '-B', '10.1.0.1', '-J', '-t', str(SECONDS),
                             '-u', '-b', '200K', '-l', '500'])
         with pinging(lab, '10.2.0.1', '10.1.0.1', 0.1) as ping:

@@ -95,6 +95,7 @@ def make_child(ike: IKE, suite: Proposal, spi_in: bytes, local_ts: tuple[Traffic
     if ike.suite is None or ike.keys is None: raise RuntimeError('no keys yet')
     kind = Prf(ike.suite.the(TransformType.PRF).id)
     keys = keymat(kind, ike.keys.sk_d, fresh.ni, fresh.nr, suite, fresh.secret)
+    if ike.config.keylog and fresh.secret: ike.config.keylog(fresh.ni, fresh.secret)
     ours, theirs = (keys.encr_i, keys.integ_i), (keys.encr_r, keys.integ_r)
     if not fresh.ours: ours, theirs = theirs, ours
     encr, integ = suite.the(TransformType.ENCR), suite.the(TransformType.INTEG)

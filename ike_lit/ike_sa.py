@@ -67,6 +67,7 @@ def agree(ike: IKE, a: Agreement, mine: bytes, theirs: Packet) -> None:
 def use(ike: IKE, a: Agreement, seed: bytes) -> None:
     "Commit to the keys that follow from SKEYSEED."
     keys = ike_keys(a.suite, seed, a.ni, a.nr, a.spi_i, a.spi_r)
+    if ike.config.keylog: ike.config.keylog(a.ni, a.secret)
     ike.spi_i, ike.spi_r, ike.suite, ike.keys = a.spi_i, a.spi_r, a.suite, keys
     initiators, responders = directions(a.suite, keys)
     ends = (initiators, responders) if ike.initiator else (responders, initiators)

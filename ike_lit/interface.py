@@ -8,6 +8,7 @@ __all__ = ['TRANSITIONS', 'Event', 'Lifetime', 'Timing', 'Config', 'State', 'Doi
            'ChildFailed', 'ChildClosed', 'Installed', 'NotInstalled']
 
 # %% ../nbs/16_interface.ipynb #f0a6b019
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Literal
@@ -74,6 +75,8 @@ class Config:
     require_request: bool = False  # refuse a Child SA to those who ask for none
     initial_contact: bool = False  # tell the peer to forget older IKE SAs with us
     timing: Timing = Timing()
+    # told Ni and g^ir of each exchange that makes keys, by whoever keeps a key log
+    keylog: Callable[[bytes, bytes], None] | None = field(default=None, repr=False, compare=False)
 
 # %% ../nbs/16_interface.ipynb #405d7629
 class State(Enum):

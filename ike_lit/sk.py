@@ -33,7 +33,7 @@ try:  # cryptography keeps these among the old ciphers, and may drop them
         warnings.simplefilter('ignore')
         from cryptography.hazmat.decrepit.ciphers.algorithms import Camellia, TripleDES
     CBC |= {Encryption.CAMELLIA_CBC: Camellia, Encryption.TRIPLE_DES: TripleDES}
-except ImportError: pass  # chapter 29 finds out that they are missing
+except ImportError: pass  # chapter 30 finds out that they are missing
 
 # %% ../nbs/07_sk.ipynb #18863a14
 BLOCK_SIZE = 16  # octets, of AES and of Camellia
@@ -258,12 +258,16 @@ class SK:
         ciphertext = r.octets(size, 'Encrypted IKE Payloads, Padding, Pad Length')
         return iv, ciphertext, r.rest('Integrity Checksum Data')
 
-    def decrypted(self, data: bytes, sealed: Encrypted) -> bytes:
-        "Verify a message and return the chain inside it. Raise `Discard` if it is not authentic."
+    def plaintext(self, data: bytes, sealed: Encrypted) -> bytes:
+        "Verify a message and return what it hides. Raise `Discard` if it is not authentic."
         try: iv, ciphertext, icv = self.parse(Reader(sealed.data))
         except InvalidSyntax: raise Discard('too short to be authentic') from None
         seen = data[:len(data) - len(sealed.data)]
-        return unpad(self.lock.unlock(seen, iv, ciphertext, icv))
+        return self.lock.unlock(seen, iv, ciphertext, icv)
+
+    def decrypted(self, data: bytes, sealed: Encrypted) -> bytes:
+        "Return the chain inside a message. Raise `Discard` if it is not authentic."
+        return unpad(self.plaintext(data, sealed))
 
     def open(self, data: bytes) -> Packet:
         """Return a message with its decrypted payloads.

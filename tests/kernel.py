@@ -159,8 +159,9 @@ def behind_nat(lab: Lab) -> Iterator[str]:
 
 
 def another_mapping(box: str) -> None:
-    "Let the NAT forget what it knows, as if it had been restarted, and take other ports."
-    for words in ['nft', 'flush ruleset'], ['nft', MASQUERADE % '41000-41999'], ['conntrack', '-F']:
+    """Let the NAT forget what it knows, as if it had been restarted, and take other ports; the rules in one
+    transaction, for between two a packet would get through as it is."""
+    for words in ['nft', f"flush ruleset; {MASQUERADE % '41000-41999'}"], ['conntrack', '-F']:
         done = execute([*IN, box, *words])
         assert done.returncode == 0, done.stderr
 

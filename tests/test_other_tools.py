@@ -16,7 +16,8 @@ from ike_lit.interface import Datagram, Lifetime, Message, Timing
 from ike_lit.keys import Keys
 from ike_lit.proposal import ALGORITHMS, Proposal, parse_proposals
 from ike_lit.protocol import IKE
-from ike_lit.report import keylog_row, script_lines
+from ike_lit.keylog import keylog_row
+from ike_lit.report import script_lines
 from ike_lit.setkey import SETKEY, XFRM, ChildSA, EspSA, setkey_script, xfrm_script
 from ike_lit.ts import TrafficSelector
 from network import Network

@@ -301,9 +301,10 @@ class IkeError(Exception):
     # the Notify that reports it; None: nothing is reported
     type: ClassVar[MessageType | None] = None
 
-    def __init__(self, reason: str, data: bytes = b''):
+    def __init__(self, reason: str, data: bytes = b'', evidence: object = None):
         super().__init__(reason)
         self.data = data  # Notification Data
+        self.evidence = evidence  # what was compared, for chapter 23, which explains failures
 
     def bare(self) -> 'IkeError':
         "Return the error without the places that it came through, which hold on to secrets."

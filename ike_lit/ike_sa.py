@@ -6,15 +6,16 @@
 __all__ = ['DETOURS', 'CANDIDATES', 'CHILD_ONLY', 'INITIAL_EXCHANGES', 'Agreement', 'agree', 'use', 'announced_hashes',
            'ike_sa_init', 'fragmentation', 'repeated_cookie', 'wanted_group', 'accepted', 'answered', 'add_candidate',
            'respond_ike_sa_init', 'prove', 'way_to_sign', 'certificates', 'certificate_requests', 'asked_in_init',
-           'check_proof', 'ike_auth', 'no_proof', 'accepted_address', 'respond_ike_auth', 'find_config',
-           'respond_first_child', 'respond_address']
+           'check_proof', 'proven', 'Evidence', 'mistaken_octets', 'ike_auth', 'no_proof', 'accepted_address',
+           'respond_ike_auth', 'find_config', 'respond_first_child', 'respond_address']
 
 # %% ../nbs/19_ike_sa.ipynb #db5bc0e4
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
-from .auth import (
-    AUTH, IDi, IDr, SharedKey, Way, choose_scheme, hash_algorithms, sign, signed_octets, verify)
+from ike_lit.auth import (
+    AUTH, Identity, IDi, IDr, SharedKey, Way, choose_scheme, hash_algorithms, sign, signed_octets,
+    verify)
 from .certificate import CERT, CERTREQ, Authorities, Signer, dn, shown
 from .child_sa import (
     accepted_child, install, respond_child, traffic_payloads, wish)
@@ -249,19 +250,36 @@ def asked_in_init(ike: IKE) -> Iterator[CERTREQ]:
 def check_proof(ike: IKE, config: Config, identity: IDi, message: Packet) -> str:
     """Check the peer's name and the proof in its IKE_AUTH message; return how it was proven.
 
-    Raise `AuthenticationFailed`."""
-    if not identity.identity.matches(config.remote_id):
-        raise AuthenticationFailed(
-            f'the peer is {identity.identity!r}, we expect {config.remote_id!r}')
+    Raise `AuthenticationFailed`, with `Evidence`."""
     theirs, nonce = ike.first_messages[1], ike.nonces[0]
     kind, sk_p = _sk_p(ike, not ike.initiator)
     octets = signed_octets(theirs, nonce, kind, sk_p, identity.body)
     auth, seen = message.one(AUTH), message.all(CERT)
+    try:
+        if not identity.identity.matches(config.remote_id):
+            raise AuthenticationFailed(
+                f'the peer is {identity.identity!r}, we expect {config.remote_id!r}')
+        return proven(config, identity.identity, kind, octets, auth, seen)
+    except AuthenticationFailed as error:
+        error.evidence = Evidence(identity.identity, auth, tuple(seen), kind, octets,
+                                  mistaken_octets(ike, identity.body))
+        raise
+
+
+def _sk_p(ike: IKE, initiators: bool) -> tuple[Prf, bytes]:
+    if ike.keys is None or ike.suite is None: raise RuntimeError('no keys yet')
+    sk_p = ike.keys.sk_pi if initiators else ike.keys.sk_pr
+    return Prf(ike.suite.the(TransformType.PRF).id), sk_p
+
+# %% ../nbs/19_ike_sa.ipynb #3d029b05
+def proven(config: Config, identity: Identity, kind: Prf, octets: bytes, auth: AUTH,
+           seen: list[CERT]) -> str:
+    "Return how a proof proves that the peer is who it says. Raise `AuthenticationFailed`."
     if isinstance(config.trust, SharedKey): return config.trust.verify(kind, octets, auth)
     if auth.method == AuthenticationType.SHARED_KEY:
         raise AuthenticationFailed('the peer proves itself by a shared key, we want a signature')
     if isinstance(config.trust, Authorities):
-        leaf = config.trust.certified(seen, identity.identity)
+        leaf = config.trust.certified(seen, identity)
         how = verify(leaf.public_key(), octets, auth, config.allow_sha1)  # type: ignore[arg-type]
         return f'{how}, certified by {dn(leaf.issuer)}'
     try: return verify(config.trust, octets, auth, config.allow_sha1)
@@ -269,11 +287,32 @@ def check_proof(ike: IKE, config: Config, identity: IDi, message: Packet) -> str
         if not seen: raise
         raise AuthenticationFailed(f'{error}; the peer has shown {shown(seen)}') from None
 
+# %% ../nbs/19_ike_sa.ipynb #bba821ba
+@dataclass(frozen=True, repr=False)
+class Evidence:
+    "A proof that was refused, and what it was compared with."
+    identity: Identity  # that the peer claims
+    auth: AUTH
+    shown: tuple[CERT, ...]
+    kind: Prf
+    octets: bytes  # that had to be signed
+    mistaken: dict[str, bytes]  # that an end with an error in it may have signed
 
-def _sk_p(ike: IKE, initiators: bool) -> tuple[Prf, bytes]:
-    if ike.keys is None or ike.suite is None: raise RuntimeError('no keys yet')
-    sk_p = ike.keys.sk_pi if initiators else ike.keys.sk_pr
-    return Prf(ike.suite.the(TransformType.PRF).id), sk_p
+
+def mistaken_octets(ike: IKE, id_body: bytes) -> dict[str, bytes]:
+    "Return what a peer may sign instead of what it has to, by the mistake that it makes."
+    (ours, theirs), (our_nonce, their_nonce) = ike.first_messages, ike.nonces
+    kind, sk_p = _sk_p(ike, not ike.initiator)
+    other = _sk_p(ike, ike.initiator)[1]
+    return {'its own nonce in place of ours': signed_octets(
+                theirs, their_nonce, kind, sk_p, id_body),
+            'our first message in place of its own': signed_octets(
+                ours, our_nonce, kind, sk_p, id_body),
+            'SK_p of the other side': signed_octets(theirs, our_nonce, kind, other, id_body),
+            'its name without type and RESERVED': signed_octets(
+                theirs, our_nonce, kind, sk_p, id_body[4:]),
+            'no name': theirs + our_nonce,
+            'no nonce': signed_octets(theirs, b'', kind, sk_p, id_body)}
 
 # %% ../nbs/19_ike_sa.ipynb #89e67600
 def ike_auth(ike: IKE) -> Conversation:

@@ -401,7 +401,8 @@ def choose(
         for proposal in ours:
             if suite := common(offered, proposal): return suite
     raise NoProposalChosen(f'offered {", ".join(map(str, offer.proposals))}; '
-                           f'accepted {", ".join(map(str, ours))}')
+                           f'accepted {", ".join(map(str, ours))}',
+                           evidence=(offer.proposals, ours))
 
 # %% ../nbs/03_proposal.ipynb #d050b66d
 def check_choice(
@@ -413,18 +414,19 @@ def check_choice(
     Raise `NoProposalChosen`."""
     if len(answer.proposals) != 1:
         raise NoProposalChosen(f'the answer has {len(answer.proposals)} proposals instead of one')
-    chosen = answer.proposals[0]
+    offered, chosen = tuple(offered), answer.proposals[0]
     wanted = chosen.number, chosen.protocol
     offer = next((p for p in offered if (p.number, p.protocol) == wanted), None)
     if offer is None:
         raise NoProposalChosen(f'the answer {chosen} has number {chosen.number}, '
-                               'which we did not offer')
+                               'which we did not offer', evidence=((chosen,), tuple(offered)))
     for kind in dict.fromkeys(t.type for t in (*offer.transforms, *chosen.transforms)):
         taken = chosen.choices(kind)
         if len(taken) != 1:
             raise NoProposalChosen(f'{len(taken)} transforms of type {kind} in {chosen}')
         if taken[0] not in offer.choices(kind):
-            raise NoProposalChosen(f'the answer {chosen} was not offered: {offer}')
+            raise NoProposalChosen(f'the answer {chosen} was not offered: {offer}',
+                                   evidence=((chosen,), (offer,)))
     if len(chosen.spi) != len(offer.spi):
         raise NoProposalChosen(f'the answer has an SPI of {len(chosen.spi)} octets')
     return chosen

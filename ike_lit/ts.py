@@ -280,7 +280,8 @@ def narrow(
     answer = minimal(allowed(offered, policy))
     if not answer:
         raise TsUnacceptable(f'offered {", ".join(map(str, offered))}; '
-                             f'our policy is {", ".join(map(str, policy))}')
+                             f'our policy is {", ".join(map(str, policy))}',
+                             evidence=(offered, policy))
     return answer
 
 # %% ../nbs/09_ts.ipynb #7e4ae1b7
@@ -319,5 +320,6 @@ def check_narrowed(
     for ts in answer:
         if not covers(offered, [ts]):
             ours = ', '.join(map(str, offered))
-            raise TsUnacceptable(f'the answer {ts} is wider than our offer {ours}')
+            raise TsUnacceptable(f'the answer {ts} is wider than our offer {ours}',
+                                 evidence=(answer, offered))
     return answer

@@ -13,7 +13,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from peers.strongswan import HERE, Lab, execute
+from peers.strongswan import HERE, Lab, execute, poll
 
 CAPTURE, IN = HERE / 'capture.py', [shutil.which('ip') or 'ip', 'netns', 'exec']
 
@@ -81,13 +81,20 @@ class Ping:
     sent: int = 0  # and either answered or followed by one that was
     received: int = 0
 
+    def _answered(self) -> set[int]:
+        return {int(n) for n in re.findall(r'icmp_seq=(\d+)', self.output.read_text())}
+
+    def flows(self) -> None:
+        "Wait until a few more are answered: what has just been lost is then seen to be."
+        enough = max(self._answered(), default=0) + IN_FLIGHT
+        assert poll(lambda: max(self._answered(), default=0) > enough, 30), 'no ping is answered any more'
+
     def end(self) -> None:
         "End it in order, and read what it has said."
         if self.process.poll() is not None: return
         self.process.send_signal(signal.SIGINT)
         self.process.wait(20)
-        said = self.output.read_text()
-        answered = {int(n) for n in re.findall(r'icmp_seq=(\d+)', said)}
+        said, answered = self.output.read_text(), self._answered()
         self.sent, self.received = max(answered, default=0), len(answered)
         total = int(re.search(r'(\d+) packets transmitted', said)[1])
         assert total - self.sent <= IN_FLIGHT, f'{total} sent, but {self.sent} was the last to be answered'

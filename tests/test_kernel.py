@@ -198,6 +198,7 @@ def under_ping(lab: Lab, case: Case, record: Callable[[str, str], None], column:
     unknown = strays(lab)
     with pinging(lab, *case.pinged) as ping:
         yield
+        ping.flows()
         ping.end()  # and then count: a stray may come in the meantime
         if case.peer in HASTY: ping.may_miss = strays(lab) - unknown
     missed = ping.sent - ping.received

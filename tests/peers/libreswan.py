@@ -98,12 +98,12 @@ class Libreswan:
         self.whack('name=lab', 'initiate')
 
     def rekey_child(self) -> None:
-        """Let pluto rekey the Child SA."""
-        self.whack('name=lab', 'rekey-ipsec')
+        """Let pluto rekey the Child SA, and don't wait: whack may wait for ever when both ends rekey."""
+        self.whack('name=lab', 'rekey-ipsec', 'asynchronous')
 
     def rekey_ike(self) -> None:
         """Let pluto rekey the IKE SA."""
-        self.whack('name=lab', 'rekey-ike')
+        self.whack('name=lab', 'rekey-ike', 'asynchronous')
 
     def terminate(self) -> None:
         """Let pluto delete the SAs."""

@@ -4,12 +4,13 @@
 
 # %% auto #0
 __all__ = ['IKE_PORT', 'NAT_PORT', 'MARKER', 'RAW', 'LINKS', 'RAW_LINKS', 'UDP', 'ESP', 'FRAGMENT_HEADER', 'Seen', 'Capture',
-           'ike_message', 'ip_packet', 'Pieces', 'transport', 'read_capture', 'packet_of', 'write_capture']
+           'ike_message', 'ip_packet', 'Pieces', 'transport', 'read_capture', 'packet_of', 'pcap_writer',
+           'write_capture']
 
-# %% ../nbs/26_capture.ipynb #7300ea7b
+# %% ../nbs/26_capture.ipynb #382724fb
 import struct
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import Any, BinaryIO, NamedTuple
@@ -164,7 +165,7 @@ def _sort(number: int, time: float, source: str, destination: str, protocol: int
                              Endpoint(destination, to_port, natt), message))
     elif NAT_PORT in ports and len(content) > 8: esp[source, destination, content[:4]] += 1
 
-# %% ../nbs/26_capture.ipynb #cb937cb4
+# %% ../nbs/26_capture.ipynb #b19ba5f2
 def packet_of(seen: Seen) -> bytes:
     "Return an IP packet that carries a message."
     data = NON_ESP_MARKER * seen.source.natt + seen.data
@@ -176,7 +177,15 @@ def packet_of(seen: Seen) -> bytes:
     return bytes(dpkt.ip6.IP6(src=src, dst=dst, nxt=UDP, hlim=64, plen=len(udp), data=udp))
 
 
+def pcap_writer(file: BinaryIO) -> Callable[[Seen], None]:
+    "Begin a pcap file, and return what writes a message into it."
+    writer = dpkt.pcap.Writer(file, linktype=RAW)
+
+    def write(seen: Seen) -> None: writer.writepkt(packet_of(seen), seen.time)
+    return write
+
+
 def write_capture(file: BinaryIO, messages: Iterable[Seen]) -> None:
     "Write a pcap file."
-    writer = dpkt.pcap.Writer(file, linktype=RAW)
-    for seen in messages: writer.writepkt(packet_of(seen), seen.time)
+    write = pcap_writer(file)
+    for seen in messages: write(seen)

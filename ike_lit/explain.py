@@ -6,15 +6,15 @@
 __all__ = ['RFC', 'PAYLOADS', 'EXCHANGES', 'HEADINGS', 'CHECKOUT', 'MARKS', 'STYLE', 'NOTEBOOK_MESSAGES', 'place', 'default_book',
            'links', 'cited', 'contents', 'ends', 'ladder_line', 'remark_lines', 'outcome', 'Story', 'Page', 'tell',
            'octets_html', 'remark_html', 'message_html', 'ladder_svg', 'story_html', 'notebook', 'story_json',
-           'message_json', 'ike_json', 'load_table', 'read_story', 'build_parser', 'files_in', 'write', 'explain',
-           'main']
+           'explained', 'load_table', 'read_story', 'build_parser', 'files_in', 'write', 'explain', 'main']
 
-# %% ../nbs/29_explain.ipynb #ce3947ec
+# %% ../nbs/29_explain.ipynb #b3353b39
 import argparse
 import json
 import os
 import re
 import sys
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from html import escape
@@ -22,15 +22,18 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-from .capture import Capture, read_capture
+from .auth import PublicKey, SharedKey
+from .capture import Capture, Seen, read_capture
+from .certificate import Signer, spki
 from .const import ExchangeType, Type
 from .credential import load_public_key, load_shared_key
 from .header import COLOURS, Dissection
+from .interface import Config
 from .keylog import KeyTable, parse_keylog
 from .onlooker import Child, Onlooked, Remark, Told
 from .payload import Encrypted
 from .report import LENGTH, SHOWN, short
-from .story import Believed, Onlooker
+from .story import Believed, Onlooker, ike_json, message_json
 
 # %% ../nbs/29_explain.ipynb #e70ed1f8
 RFC = 'https://www.rfc-editor.org/rfc/rfc'
@@ -337,7 +340,7 @@ def notebook(story: Story, source: str) -> str:
     return json.dumps({'cells': cells, 'metadata': {'kernelspec': kernel}, 'nbformat': 4,
                        'nbformat_minor': 5}, indent=1) + '\n'
 
-# %% ../nbs/29_explain.ipynb #661af7f1
+# %% ../nbs/29_explain.ipynb #fc2cb0e6
 def story_json(story: Story) -> dict[str, Any]:
     "Return the story as JSON data, without keys."
     return {'name': story.name, 'packets': story.capture.packets,
@@ -345,36 +348,23 @@ def story_json(story: Story) -> dict[str, Any]:
             'messages': [message_json(told) for told in story.told],
             'ike_sas': [ike_json(ike) for ike in story.onlooker.sas]}
 
-
-def message_json(told: Told) -> dict[str, Any]:
-    "Return a message as JSON data."
-    header, seen = told.header, told.seen
-    payloads = told.packet.payloads if told.packet else ()
-    return {'number': seen.number, 'time': seen.time, 'source': str(seen.source),
-            'destination': str(seen.destination), 'octets': len(seen.data),
-            'exchange': str(header.exchange_type) if header else None,
-            'response': header.response if header else None,
-            'message_id': header.message_id if header else None,
-            'spi_i': header.spi_i.hex() if header else None,
-            'spi_r': header.spi_r.hex() if header else None,
-            'sealed': told.sealed, 'opened': told.inside is not None,
-            'answers': told.request.seen.number if told.request else None,
-            'copy_of': told.again.seen.number if told.again else None,
-            'payloads': [repr(p)[:LENGTH] for p in payloads[:SHOWN]],
-            'remarks': [{'grade': r.grade, 'text': r.text[:LENGTH], 'section': r.section}
-                        for r in told.remarks]}
-
-
-def ike_json(ike: Onlooked) -> dict[str, Any]:
-    "Return what came of an IKE SA as JSON data, without keys."
-    return {'spi_i': ike.spi_i.hex(), 'spi_r': ike.spi_r.hex(),
-            'suite': str(ike.suite) if ike.suite else None,
-            'initiator': ike.names.get(True), 'responder': ike.names.get(False),
-            'replaces': ike.parent.spi_i.hex() if ike.parent else None,
-            'keys': ike.keys is not None,
-            'children': [{'spi_i': c.spi_i.hex(), 'spi_r': c.spi_r.hex(), 'suite': str(c.suite),
-                          'tsi': list(map(str, c.tsi)), 'tsr': list(map(str, c.tsr)),
-                          'mode': c.mode, 'keys': c.keys is not None} for c in ike.children]}
+# %% ../nbs/29_explain.ipynb #5ce169dd
+def explained(messages: Iterable[Seen], secrets: dict[bytes, bytes], configs: Iterable[Config],
+              path: Path) -> str:
+    "Return the story of our own messages, as HTML or JSON if the file is called so, or as text."
+    keys: dict[bytes, PublicKey] = {}
+    shared = None
+    for held in (held for config in configs for held in (config.trust, config.credential)):
+        if isinstance(held, Signer): held = held.key.public_key()
+        if isinstance(held, SharedKey): shared = held
+        elif isinstance(held, PublicKey): keys[spki(held)] = held
+    seen = tuple(messages)
+    capture = Capture(seen, len(seen), Counter())
+    story = tell(capture, KeyTable(secrets=secrets), Believed(tuple(keys.values()), shared),
+                 'this session', default_book())
+    if path.suffix in ('.html', '.htm'): return story_html(story)
+    if path.suffix == '.json': return json.dumps(story_json(story)) + '\n'
+    return '\n'.join([*story.lines(octets=True), ''])
 
 # %% ../nbs/29_explain.ipynb #531b1e76
 def load_table(path: str | None) -> KeyTable:

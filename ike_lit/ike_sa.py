@@ -13,9 +13,9 @@ __all__ = ['DETOURS', 'CANDIDATES', 'CHILD_ONLY', 'INITIAL_EXCHANGES', 'Agreemen
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
-from ike_lit.auth import (
-    AUTH, Identity, IDi, IDr, SharedKey, Way, choose_scheme, hash_algorithms, sign, signed_octets,
-    verify)
+from .auth import (
+    AUTH, Identity, IDi, IDr, SharedKey, Way, choose_scheme, hash_algorithms, sign,
+    signed_octets, verify)
 from .certificate import CERT, CERTREQ, Authorities, Signer, dn, shown
 from .child_sa import (
     accepted_child, install, respond_child, traffic_payloads, wish)

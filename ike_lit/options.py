@@ -130,6 +130,10 @@ def add_output_options(parser: argparse.ArgumentParser) -> None:
         help='install nothing, but print the script that would, with its keys')
     add('--keylog', type=Path, metavar='DIR',
         help='append the keys of the IKE SA to DIR/ikev2_decryption_table, for Wireshark')
+    add('--pcap', type=Path, metavar='FILE', help='record our messages, for Wireshark or explain')
+    add('--explain', type=Path, metavar='FILE',
+        help='at the end, explain each octet of our messages: as HTML or JSON if FILE is '
+             'called so, else as text')
     add('--json', action='store_true', help='one JSON object a line')
     add('-v', '--verbose', action='store_true',
         help='show payloads, and datagrams that were dropped')
@@ -325,7 +329,8 @@ def is_loopback(address: str) -> bool:
     return ip_address(address.partition('%')[0]).is_loopback
 
 # %% ../nbs/31_options.ipynb #1a45008c
-PATHS = ('private-key', 'passphrase-file', 'cert', 'peer-key', 'ca', 'crl', 'psk-file', 'keylog')
+PATHS = ('private-key', 'passphrase-file', 'cert', 'peer-key', 'ca', 'crl', 'psk-file', 'keylog',
+         'pcap', 'explain')
 
 
 def connection_words(path: Path, parser: argparse.ArgumentParser) -> dict[str, list[str]]:

@@ -5,11 +5,12 @@
 # %% auto #0
 __all__ = ['WEAK', 'ERRORS', 'REFUSED', 'Believed', 'Onlooker', 'understand', 'begin', 'find', 'about_octets', 'weak',
            'about_algorithms', 'about_traffic', 'about_notifications', 'about_nat', 'about_parts', 'about_proof',
-           'about_changes', 'judge']
+           'about_changes', 'judge', 'message_json', 'ike_json']
 
-# %% ../nbs/28_story.ipynb #73096fc9
+# %% ../nbs/28_story.ipynb #4a0893ec
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from .auth import (
     AUTH, METHODS, RSA_SHA1, IDi, IDr, PublicKey, SharedKey, signed_octets, verify)
@@ -27,6 +28,7 @@ from .nonce import Nonce
 from .onlooker import Child, Onlooked, Remark, Told, derive, open_box
 from .payload import Delete, Encrypted, Notify, Opaque, Packet
 from .proposal import ALGORITHMS, SA, Proposal, Transform, check_choice
+from .report import LENGTH, SHOWN
 from .ts import TSi, TSr, check_narrowed
 
 # %% ../nbs/28_story.ipynb #8906370a
@@ -357,3 +359,34 @@ def judge(onlooker: Onlooker, told: Told, packet: Packet, ike: Onlooked) -> Iter
 REFUSED = {MessageType.NO_PROPOSAL_CHOSEN: 'RFC 7296 §3.3.6',
            MessageType.TS_UNACCEPTABLE: 'RFC 7296 §2.9',
            MessageType.INVALID_SYNTAX: 'RFC 7296 §2.21'}
+
+# %% ../nbs/28_story.ipynb #17c044b7
+def message_json(told: Told) -> dict[str, Any]:
+    "Return a message as JSON data."
+    header, seen = told.header, told.seen
+    payloads = told.packet.payloads if told.packet else ()
+    return {'number': seen.number, 'time': seen.time, 'source': str(seen.source),
+            'destination': str(seen.destination), 'octets': len(seen.data),
+            'exchange': str(header.exchange_type) if header else None,
+            'response': header.response if header else None,
+            'message_id': header.message_id if header else None,
+            'spi_i': header.spi_i.hex() if header else None,
+            'spi_r': header.spi_r.hex() if header else None,
+            'sealed': told.sealed, 'opened': told.inside is not None,
+            'answers': told.request.seen.number if told.request else None,
+            'copy_of': told.again.seen.number if told.again else None,
+            'payloads': [repr(p)[:LENGTH] for p in payloads[:SHOWN]],
+            'remarks': [{'grade': r.grade, 'text': r.text[:LENGTH], 'section': r.section}
+                        for r in told.remarks]}
+
+
+def ike_json(ike: Onlooked) -> dict[str, Any]:
+    "Return what came of an IKE SA as JSON data, without keys."
+    return {'spi_i': ike.spi_i.hex(), 'spi_r': ike.spi_r.hex(),
+            'suite': str(ike.suite) if ike.suite else None,
+            'initiator': ike.names.get(True), 'responder': ike.names.get(False),
+            'replaces': ike.parent.spi_i.hex() if ike.parent else None,
+            'keys': ike.keys is not None,
+            'children': [{'spi_i': c.spi_i.hex(), 'spi_r': c.spi_r.hex(), 'suite': str(c.suite),
+                          'tsi': list(map(str, c.tsi)), 'tsr': list(map(str, c.tsr)),
+                          'mode': c.mode, 'keys': c.keys is not None} for c in ike.children]}

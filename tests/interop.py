@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from itertools import takewhile
 from pathlib import Path
 
 import pytest
@@ -177,3 +178,11 @@ def both_agree(lab: Lab, ours: dict, child: dict) -> dict:
     assert algorithms(net) == '/'.join(filter(None, (child['encr'], child['integ'])))
     assert net['mode'].lower() == child['mode']
     return net
+
+
+def paragraph(said: str) -> str:
+    "What a program says of a failure: the line that begins so, and those below it, as one."
+    lines = said.splitlines()
+    at = next(n for n, line in enumerate(lines) if line.startswith(('failed: ', 'no Child SA: ')))
+    below = takewhile(lambda line: line.startswith('  '), lines[at + 1:])
+    return ' '.join([lines[at], *map(str.strip, below)])

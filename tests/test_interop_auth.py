@@ -19,7 +19,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
-from interop import HASTE, Program, end_all, inside, needs_strongswan, running, start, states
+from interop import (
+    HASTE, Program, end_all, inside, needs_strongswan, paragraph, running, start, states)
 from peers.certificates import CODE_SIGNING, DAY, NOW, Office, only_for
 from peers.strongswan import LEFT, RIGHT, Lab, poll
 
@@ -439,9 +440,8 @@ class Answer:
     up: bool  # does charon have an IKE SA?
 
     def paragraph(self) -> str:
-        found = [line for line in self.said.splitlines() if line.startswith('failed: ')]
-        assert len(found) == 1 and not self.errors, self
-        return found[0]
+        assert self.said.count('failed: ') == 1 and not self.errors, self
+        return paragraph(self.said)
 
 
 def until(process: subprocess.Popen[str], *beginnings: str, timeout: float = 10) -> str:

@@ -227,7 +227,9 @@ def test_a_tunnel_from_the_first_message_to_the_last(
 
 @contextmanager
 def network(lab: Lab, case: Case) -> Iterator[None]:
-    "The network that a case needs."
+    "The network that a case needs; what an earlier one may have left in the kernel is gone."
+    for side in lab.left, lab.right:
+        for what in 'state', 'policy': lab._ip('-n', side, 'xfrm', what, 'flush')
     if case.nat:
         with behind_nat(lab): yield
     else: yield

@@ -7,6 +7,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+from contextlib import suppress
 from base64 import b64encode
 from pathlib import Path
 from string import Template
@@ -85,25 +86,33 @@ class Libreswan:
         run([UNPACKED / 'usr/bin/certutil', '-N', '--empty-password', '-d', nss])
         run([UNPACKED / 'usr/bin/pk12util', '-i', p12, '-W', '', '-K', '', '-d', nss])
 
-    def _control(self, name: str, *words: str | Path) -> str:
+    def _control(self, name: str, *words: str | Path, timeout: float = 90) -> str:
         return run(['ip', 'netns', 'exec', self.lab.right, PROGRAMS / name,
-                    '--ctlsocket', self.home / 'run/pluto.ctl', *words])
+                    '--ctlsocket', self.home / 'run/pluto.ctl', *words], timeout)
 
-    def whack(self, *words: str) -> str:
+    def whack(self, *words: str, timeout: float = 90) -> str:
         """Return what pluto says to `whack`, such as 'trafficstatus'."""
-        return self._control('whack', *(f'--{word}' for word in words))
+        return self._control('whack', *(f'--{word}' for word in words), timeout=timeout)
 
     def initiate(self) -> None:
         """Let pluto call, and wait until it has a Child SA."""
         self.whack('name=lab', 'initiate')
 
     def rekey_child(self) -> None:
-        """Let pluto rekey the Child SA, and don't wait: whack may wait for ever when both ends rekey."""
-        self.whack('name=lab', 'rekey-ipsec', 'asynchronous')
+        """Let pluto rekey the Child SA."""
+        self._rekey('rekey-ipsec')
 
     def rekey_ike(self) -> None:
         """Let pluto rekey the IKE SA."""
-        self.whack('name=lab', 'rekey-ike', 'asynchronous')
+        self._rekey('rekey-ike')
+
+    def _rekey(self, word: str) -> None:
+        """whack waits until it is done; but now and then pluto forgets it, and it has to ask again."""
+        for _ in range(3):
+            with suppress(subprocess.TimeoutExpired):
+                self.whack('name=lab', word, timeout=20)
+                return
+        raise RuntimeError(f'pluto does not {word}: {self.log()[-2000:]}')
 
     def terminate(self) -> None:
         """Let pluto delete the SAs."""
@@ -123,9 +132,9 @@ class Libreswan:
         self._pluto = None
 
 
-def run(argv: Argv) -> str:
+def run(argv: Argv, timeout: float = 90) -> str:
     """Run a tool of libreswan's; return what it says. Raise `RuntimeError` if it fails."""
-    done = execute(argv, env=LIBRARIES, timeout=90)
+    done = execute(argv, env=LIBRARIES, timeout=timeout)
     if done.returncode: raise RuntimeError(f'{" ".join(map(str, argv))}: {done.stdout}{done.stderr}')
     return done.stdout
 

@@ -15,8 +15,8 @@ from ike_lit.nat import Endpoint
 from ike_lit.responder import Server
 from ike_lit.setkey import ChildSA, InstallError
 
-ARGS = Namespace(json=True, verbose=False, keylog=None, pcap=None, explain=None, install='xfrm', dry_run=False,
-                 once=False, childless=False)
+ARGS = Namespace(json=True, verbose=False, keylog=None, pcap=None, explain=None, install='xfrm',
+                 dry_run=False, once=False, childless=False)
 
 
 class Kernel:

@@ -7,8 +7,8 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from contextlib import suppress
 from base64 import b64encode
+from contextlib import suppress
 from pathlib import Path
 from string import Template
 

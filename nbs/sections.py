@@ -1,4 +1,4 @@
-"""From a section of RFC 7296 to the chapters that speak of it, found by reading them, for the index."""
+"""From a section of RFC 7296 to the chapters that speak of it: found by reading them, for the index."""
 import json
 import re
 from collections import Counter
@@ -31,8 +31,8 @@ TITLES = {
     '3.16': 'EAP Payload', '4': 'Conformance Requirements', '5': 'Security Considerations',
     '6': 'IANA Considerations'}
 NOT_HERE = {'1.1': 'who uses it, and for what', '2.16': 'EAP is not part of this book',
-            '2.20': 'nobody needs to know', '2.22': 'compression is never offered', '2.24': 'it is the kernel that carries the packets',
-            '3.16': 'EAP is not part of this book'}
+            '2.20': 'nobody needs to know', '2.22': 'compression is never offered',
+            '2.24': 'it is the kernel that carries the packets', '3.16': 'EAP is not part of this book'}
 
 
 def mentioned(text: str) -> list[str]:

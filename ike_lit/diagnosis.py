@@ -231,7 +231,7 @@ def _second_exchange(ike: IKE, port: int) -> Iterator[str]:
     yield ('Or the peer does not like our name or proof and says nothing: its log knows. '
            f'We are {ike.config.local_id!r}, by {means(ike.config.credential)}.')
 
-# %% ../nbs/23_diagnosis.ipynb #add38a3c
+# %% ../nbs/23_diagnosis.ipynb #443fd49c
 ADVICE: dict[type[IkeError], str] = {
     SinglePairRequired: 'Name the packet that wants to go with --packet.',
     InternalAddressFailure: 'Its log says why it has no inner address for us.',
@@ -241,6 +241,8 @@ ADVICE: dict[type[IkeError], str] = {
 
 def why(ike: IKE | None, error: IkeError) -> list[str]:
     "Return sentences that explain a failure, and say what to try. None holds a secret."
+    # an attempt fails by what its last candidate has met (chapter 19)
+    if ike and ike.suite is None and ike.heirs: ike = ike.heirs[-1]
     match error:
         case NoProposalChosen(): found = list(about_proposals(ike, error))
         case InvalidKePayload():

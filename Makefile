@@ -17,8 +17,7 @@ test: .venv/dev  ## lint, types, every cell of every chapter, and the tests (tho
 
 vm: .venv/dev  ## the tests of ESP: in a VM whose kernel has it, with strongSwan, libreswan and OpenIKED
 	tests/vm/fetch
-	tests/vm/run -t 1500 env PYTEST_DISABLE_PLUGIN_AUTOLOAD=1 $(BIN)/python -m pytest -p no:cacheprovider \
-		$(wildcard tests/test_kernel*.py)
+	tests/vm/run -t 2400 tests/vm/tests $(wildcard tests/test_kernel*.py)
 
 lab: .venv/dev  ## open the chapters in JupyterLab
 	$(BIN)/jupyter lab --notebook-dir nbs

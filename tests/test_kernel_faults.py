@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import ike_lit.initiator
+import ike_lit.program
 import ike_lit.responder
 import pytest
 from ike_lit.auth import Identity
@@ -666,7 +666,7 @@ def test_an_error_that_nobody_has_foreseen(before: list, psk: Path, start: Start
         if type(event).__name__ == 'Installed': raise RuntimeError('oh')
 
     def broken() -> int:
-        monkeypatch.setattr(ike_lit.initiator, 'show', failing)
+        monkeypatch.setattr(ike_lit.program, 'show', failing)
         return run(psk, *INSIDE * (run is initiator))
     if run is initiator:
         start(lambda: responder(psk, '--install', 'none')).until('listening')

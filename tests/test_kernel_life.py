@@ -31,9 +31,10 @@ def sending(lab: Lab) -> dict[str, str]:
 
 
 def held(lab: Lab) -> list[str] | None:
-    "The SPI under which our program sends, by its own account; None if it has several Child SAs, or none."
+    "The SPI under which our program sends, by its own account; None if it has several Child SAs, or is busy."
     done = lab.run([sys.executable, '-m', 'ike_lit.initiator', '--status', '--json'])
-    spis = [child['spi_out'] for ike in json.loads(done.stdout)['ike'] for child in ike['children']]
+    spis = [child['spi_out'] for line in done.stdout.splitlines()
+            for ike in json.loads(line)['ike'] for child in ike['children']]
     return spis if len(spis) == 1 else None
 
 

@@ -16,6 +16,7 @@ from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import ike_lit.initiator
 import ike_lit.program
 import ike_lit.responder
 import pytest

@@ -1,0 +1,55 @@
+"""The README's pictures: the canonical handshake as `explain` shows it, in Chromium, light and dark.
+
+    .venv/bin/python docs/picture.py
+"""
+import re
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+DOCS = Path(__file__).resolve().parent
+sys.path.insert(0, str(DOCS.parent / 'nbs'))
+from canonical import ALICE, BOB, KEYS, configs, deliver, public_key, two_ends  # noqa: E402
+from ike_lit.capture import Capture, Seen  # noqa: E402
+from ike_lit.create_child_sa import RESPONDERS  # noqa: E402
+from ike_lit.explain import Story, story_html, tell  # noqa: E402
+from ike_lit.ike_sa import ike_sa_init  # noqa: E402
+from ike_lit.keylog import KeyTable  # noqa: E402
+from ike_lit.story import Believed  # noqa: E402
+
+SIZE = 1000, 1150
+CHROMIUM = ['chromium', '--headless', '--no-sandbox', '--hide-scrollbars', f'--window-size={SIZE[0]},{SIZE[1]}']
+
+
+def handshake() -> Story:
+    "The four messages, as an onlooker with the keys tells them."
+    secrets: dict[bytes, bytes] = {}
+    alice, bob = two_ends(RESPONDERS, *configs(keylog=secrets.__setitem__))
+    alice.start(ike_sa_init, now=0)
+    seen: list[Seen] = []
+    for n in range(1, 5):
+        sender, receiver = (alice, bob) if n % 2 else (bob, alice)
+        data, = deliver(sender, receiver)
+        seen.append(Seen(n, n / 100, *((ALICE, BOB) if n % 2 else (BOB, ALICE)), data))
+        if n == 2: alice, = alice.heirs
+    keys = tuple(public_key(KEYS / f'{end}.pub') for end in ('initiator', 'responder'))
+    return tell(Capture(tuple(seen), 4, Counter()), KeyTable(secrets=secrets), Believed(keys), 'handshake.pcap')
+
+
+def main() -> None:
+    page = story_html(handshake())
+    # of the messages only the third, and of that only what was sealed
+    page = re.sub(r'<details open id="m[124]".*?</details>', '', page, flags=re.DOTALL)
+    page = re.sub(r'(id="m3".*?)<pre.*?</pre>', r'\1', page, count=1, flags=re.DOTALL)
+    with TemporaryDirectory() as folder:
+        html = Path(folder, 'page.html')
+        html.write_text(page)
+        for scheme, number in ('light', 1), ('dark', 0):
+            subprocess.run([*CHROMIUM, f'--blink-settings=preferredColorScheme={number}',  # noqa: S603
+                            f'--screenshot={DOCS / f"handshake-{scheme}.png"}', html.as_uri()],
+                           check=True, timeout=60, capture_output=True)
+
+
+if __name__ == '__main__': main()

@@ -6,12 +6,13 @@
 __all__ = ['WIRESHARK_ENCR', 'NO_CHECKING', 'WIRESHARK_INTEG', 'UNKNOWN', 'NONCE', 'ENCR_NAMES', 'INTEG_NAMES', 'keylog_row',
            'secret_line', 'KeyRow', 'KeyTable', 'parse_keylog']
 
-# %% ../nbs/25_keylog.ipynb #912bf5f6
+# %% ../nbs/25_keylog.ipynb #4591232a
 import csv
+import re
 from dataclasses import dataclass, field
 
 from .const import Encryption, Integrity, TransformType
-from .proposal import ALGORITHMS, NO_INTEG, Transform
+from .proposal import ALGORITHMS, NO_INTEG, Transform, key_size
 from .protocol import IKE
 
 # %% ../nbs/25_keylog.ipynb #26c9fedc
@@ -84,7 +85,7 @@ INTEG_NAMES: dict[str, Transform | None] = {
     **_transforms(TransformType.INTEG, WIRESHARK_INTEG), NO_CHECKING: None,
     'NONE [RFC4306]': NO_INTEG, 'INTEG_NONE': NO_INTEG}
 
-# %% ../nbs/25_keylog.ipynb #6408f5da
+# %% ../nbs/25_keylog.ipynb #88316756
 def parse_keylog(text: str) -> KeyTable:
     "Read a key log. Raise `ValueError` with the number of the line that makes no sense."
     table = KeyTable()
@@ -93,7 +94,8 @@ def parse_keylog(text: str) -> KeyTable:
             row = line.strip().removeprefix(UNKNOWN)
             if row.startswith(NONCE): _read_secret(row, table)
             elif row and not row.startswith('#'): _read_row(row, table)
-        except ValueError as error: raise ValueError(f'line {number}: {error}') from None
+        except (ValueError, csv.Error) as error:
+            raise ValueError(f'line {number}: {error}') from None
     return table
 
 
@@ -108,14 +110,29 @@ def _read_secret(line: str, table: KeyTable) -> None:
     table.secrets[_octets(ni)] = _octets(secret)
 
 
-def _read_row(row: str, table: KeyTable) -> None:
-    fields = next(csv.reader([row]))
+def _read_row(text: str, table: KeyTable) -> None:
+    fields = next(csv.reader([text]))
     if len(fields) != 8:
         raise ValueError(f'{len(fields)} fields, a row of Wireshark\'s table has 8')
     spi_i, spi_r, sk_ei, sk_er, sk_ai, sk_ar = (_octets(fields[n]) for n in (0, 1, 2, 3, 5, 6))
-    encr, integ = fields[4], fields[7]
-    if encr not in ENCR_NAMES: raise ValueError(f'{encr[:60]!r} is no cipher that can be read')
-    if integ not in INTEG_NAMES:
-        raise ValueError(f'{integ[:60]!r} is no integrity algorithm that can be read')
-    table.rows[spi_i, spi_r] = KeyRow(
-        ENCR_NAMES[encr], INTEG_NAMES[integ], sk_ei, sk_er, sk_ai, sk_ar)
+    for at, names, what in (4, ENCR_NAMES, 'cipher'), (7, INTEG_NAMES, 'integrity algorithm'):
+        if fields[at] not in names:
+            raise ValueError(f'{_shown(fields[at])} is no {what} that can be read')
+    row = KeyRow(ENCR_NAMES[fields[4]], INTEG_NAMES[fields[7]], sk_ei, sk_er, sk_ai, sk_ar)
+    _check_sizes(row)
+    table.rows[spi_i, spi_r] = row
+
+
+def _check_sizes(row: KeyRow) -> None:
+    if row.encr.aead != (row.integ == NO_INTEG):
+        raise ValueError('the cipher has an integrity check of its own, or needs one, '
+                         'and the row says otherwise')
+    for keys, size in (((row.sk_ei, row.sk_er), key_size(row.encr)),
+                       ((row.sk_ai, row.sk_ar), key_size(row.integ) if row.integ else 0)):
+        if {len(key) for key in keys} != {size}:
+            raise ValueError(f'a key has not the {size} octets that its algorithm takes')
+
+
+def _shown(field: str) -> str:
+    # a mistyped row may have a key in this place
+    return 'a field' if len(field) > 60 or re.search('[0-9a-fA-F]{16}', field) else repr(field)

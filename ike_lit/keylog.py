@@ -85,11 +85,11 @@ INTEG_NAMES: dict[str, Transform | None] = {
     **_transforms(TransformType.INTEG, WIRESHARK_INTEG), NO_CHECKING: None,
     'NONE [RFC4306]': NO_INTEG, 'INTEG_NONE': NO_INTEG}
 
-# %% ../nbs/25_keylog.ipynb #88316756
+# %% ../nbs/25_keylog.ipynb #17c1b461
 def parse_keylog(text: str) -> KeyTable:
     "Read a key log. Raise `ValueError` with the number of the line that makes no sense."
     table = KeyTable()
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(text.removeprefix('\ufeff').splitlines(), 1):
         try:
             row = line.strip().removeprefix(UNKNOWN)
             if row.startswith(NONCE): _read_secret(row, table)

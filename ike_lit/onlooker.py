@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['RFC', 'PAYLOADS', 'INTERMEDIATE', 'EXCHANGES', 'HEADINGS', 'ANY_96', 'Remark', 'Told', 'place', 'links', 'cited',
-           'Child', 'Onlooked', 'derive', 'open_box']
+           'Child', 'Onlooked', 'derive', 'open_box', 'choose_keys']
 
 # %% ../nbs/27_onlooker.ipynb #0c5967b0
 import re
@@ -119,7 +119,7 @@ def cited(section: str) -> str:
     if not found: return escape(section)
     return f'<a href="{RFC}{found[1]}#section-{found[2]}">{escape(section)}</a>'
 
-# %% ../nbs/27_onlooker.ipynb #584eb6c0
+# %% ../nbs/27_onlooker.ipynb #a0270c20
 @dataclass(eq=False, repr=False)
 class Child:
     "A pair of ESP SAs, from outside."
@@ -147,6 +147,7 @@ class Onlooked:
     first: tuple[bytes, bytes] | None = None  # both IKE_SA_INIT messages, which are signed
     keys: Keys | None = None
     locks: tuple[SK, SK] | None = None  # what the initiator sends, what the responder sends
+    spare: tuple[SK, SK] | None = None  # what the log says as well, and contradicts that
     unchecked: bool = False  # there are no keys for the checksums
     names: dict[bool, str] = field(default_factory=dict)  # True: of the initiator
     children: list[Child] = field(default_factory=list)
@@ -164,7 +165,7 @@ class Onlooked:
 
     def __repr__(self) -> str: return f'<IKE SA {self.spi_i.hex()}:{self.spi_r.hex()}>'
 
-# %% ../nbs/27_onlooker.ipynb #409fd777
+# %% ../nbs/27_onlooker.ipynb #5cecbefe
 def derive(ike: Onlooked, table: KeyTable) -> Iterator[Remark]:
     "Find the keys of an IKE SA; tell where they come from (RFC 7296 §2.14, §2.18)."
     row, secret = table.rows.get((ike.spi_i, ike.spi_r)), table.secrets.get(ike.ni)
@@ -181,11 +182,14 @@ def derive(ike: Onlooked, table: KeyTable) -> Iterator[Remark]:
             ike.keys = ike.locks = None
             yield Remark(f'{ike.suite} can not be computed here')
         else:
-            yield Remark('SKEYSEED and all seven keys computed from g^ir', 'RFC 7296 §2.14')
+            yield Remark('SKEYSEED and all seven keys computed from g^ir',
+                         f'RFC 7296 §2.{18 if older else 14}')
             if row and not _same(row, ike.locks):
+                ike.spare = _locks(ike, row)
                 yield Remark('the row of the key log has other keys', grade='wrong')
             elif row: yield Remark('the keys in the row of the key log are the same')
-    if row and ike.locks is None: _use_row(ike, row)
+    if row and ike.locks is None:
+        ike.locks, ike.unchecked = _locks(ike, row), row.integ is None
 
 
 def _same(row: KeyRow, locks: tuple[SK, SK]) -> bool:
@@ -194,17 +198,15 @@ def _same(row: KeyRow, locks: tuple[SK, SK]) -> bool:
             and (integ is None or (integ, row.sk_ai, row.sk_ar) == (i.integ, i.sk_a, r.sk_a)))
 
 
-def _use_row(ike: Onlooked, row: KeyRow) -> None:
+def _locks(ike: Onlooked, row: KeyRow) -> tuple[SK, SK]:
     known = ike.suite.choices(TransformType.INTEG) if ike.suite else ()
     integ = row.integ or next(iter(known), ANY_96)
-    ike.unchecked = row.integ is None
-    ike.locks = (SK(row.encr, integ, row.sk_ei, row.sk_ai),
-                 SK(row.encr, integ, row.sk_er, row.sk_ar))
+    return (SK(row.encr, integ, row.sk_ei, row.sk_ai), SK(row.encr, integ, row.sk_er, row.sk_ar))
 
 
 ANY_96 = Transform(TransformType.INTEG, Integrity.AES_CMAC_96)  # has the right size
 
-# %% ../nbs/27_onlooker.ipynb #5366bc1f
+# %% ../nbs/27_onlooker.ipynb #a17bf1cb
 def open_box(told: Told, ike: Onlooked, box: Encrypted) -> None:
     "Open the Encrypted payload of a message, or remark why not."
     header = told.header
@@ -212,10 +214,11 @@ def open_box(told: Told, ike: Onlooked, box: Encrypted) -> None:
     if ike.locks is None:
         told.remarks.append(Remark('sealed; the key log has no keys for this IKE SA'))
         return
-    sk, data = ike.locks[not header.initiator], told.seen.data
-    told.outside = _box_dissected(told.outside, sk, box)
-    fixed = FRAGMENT.size if box.kind == Type.SKF else 0
+    fixed, data = FRAGMENT.size if box.kind == Type.SKF else 0, told.seen.data
     inner = replace(box, data=box.data[fixed:])
+    choose_keys(ike, header, data, inner)
+    sk = ike.locks[not header.initiator]
+    told.outside = _box_dissected(told.outside, sk, box)
     try: plaintext = _plaintext(ike, sk, data, inner)
     except (IkeError, ValueError) as error:
         if ike.beyond and header.exchange_type != INTERMEDIATE:
@@ -237,6 +240,17 @@ def open_box(told: Told, ike: Onlooked, box: Encrypted) -> None:
     except IkeError as error:
         told.remarks.append(Remark(f'opened, but makes no sense: {error}',
                                    'RFC 7296 §2.21', 'wrong'))
+
+
+def choose_keys(ike: Onlooked, header: Header, data: bytes, box: Encrypted) -> None:
+    "Where a key log contradicts itself, take the keys that open something."
+    if ike.spare is None: return
+    for locks in filter(None, (ike.locks, ike.spare)):
+        try: locks[not header.initiator].plaintext(data, box)
+        except (IkeError, ValueError): continue
+        if locks is ike.spare: ike.keys = None
+        ike.locks, ike.spare = locks, None
+        return
 
 
 def _plaintext(ike: Onlooked, sk: SK, data: bytes, box: Encrypted) -> bytes:

@@ -34,7 +34,7 @@ from .proposal import ALGORITHMS, SA, Proposal, Transform, check_choice
 from .report import LENGTH, SHOWN
 from .ts import TSi, TSr, check_narrowed
 
-# %% ../nbs/28_story.ipynb #e7729840
+# %% ../nbs/28_story.ipynb #310f30af
 @dataclass(frozen=True)
 class Believed:
     "What proofs are compared with."
@@ -65,7 +65,7 @@ class Onlooker:
             first = told.again
             told.ike, told.packet, told.request = first.ike, first.packet, first.request
             told.sealed, told.outside, told.inside = first.sealed, first.outside, first.inside
-            told.remarks.append(Remark(f'sent again, as number {told.again.seen.number}',
+            told.remarks.append(Remark(f'sent again: a copy of number {first.seen.number}',
                                        'RFC 7296 §2.1'))
             return told
         self.copies[seen.data, seen.source] = told
@@ -209,7 +209,7 @@ def about_traffic(told: Told, packet: Packet, ike: Onlooked) -> Iterator[Remark]
                 was, now = (', '.join(map(str, ts.selectors)) for ts in (asked, got))
                 yield Remark(f'{side.__name__} narrowed from {was} to {now}', 'RFC 7296 §2.9')
 
-# %% ../nbs/28_story.ipynb #11783156
+# %% ../nbs/28_story.ipynb #54c17cf6
 ERRORS = {
     MessageType.UNSUPPORTED_CRITICAL_PAYLOAD: (
         'a payload that must not be skipped is unknown', '2.5'),
@@ -237,13 +237,13 @@ def about_notifications(told: Told, packet: Packet, ike: Onlooked) -> Iterator[R
         if name == MessageType.COOKIE and told.header and told.header.response:
             yield Remark('asks for the same request again, with this cookie', 'RFC 7296 §2.6')
         elif name == MessageType.INVALID_KE_PAYLOAD:
-            yield Remark(f'asks for {Group(int.from_bytes(n.data[:2], "big"))} in KE',
-                         'RFC 7296 §1.2')
+            group = Group(int.from_bytes(n.data[:2], 'big')) if len(n.data) == 2 else 'no group'
+            yield Remark(f'asks for {group} in KE', 'RFC 7296 §1.2')
         elif name.is_error:
             meaning, section = ERRORS.get(name, ('an error', '3.10.1'))
             yield Remark(f'{name}: {meaning}', f'RFC 7296 §{section}', 'wrong')
 
-# %% ../nbs/28_story.ipynb #7d4cf4c3
+# %% ../nbs/28_story.ipynb #4549a06e
 def about_nat(told: Told, packet: Packet, ike: Onlooked) -> Iterator[Remark]:
     "Remark on what the hashes of addresses tell (RFC 7296 §2.23)."
     header, seen = told.header, told.seen
@@ -257,11 +257,7 @@ def about_nat(told: Told, packet: Packet, ike: Onlooked) -> Iterator[Remark]:
 
 
 def about_parts(told: Told, packet: Packet, ike: Onlooked) -> Iterator[Remark]:
-    "Remark on nonces, unknown payloads, and protection that is missing."
-    for nonce in packet.all(Nonce):
-        if not 16 <= len(nonce.data) <= 256:
-            yield Remark(f'a nonce of {len(nonce.data)} octets; 16 to 256 are allowed',
-                         'RFC 7296 §3.9', 'wrong')
+    "Remark on unknown payloads, and protection that is missing."
     for payload in packet.payloads:
         if isinstance(payload, Opaque):
             yield Remark(f'the payload of type {payload.kind} is not read here', 'RFC 7296 §3.2')

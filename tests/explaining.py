@@ -223,7 +223,7 @@ class Frame:
 def wireshark(tool: str, *options: object, config: Path | None = None) -> str:
     "Run a program of Wireshark's, with a folder in which a key log is."
     where = {'WIRESHARK_CONFIG_DIR': str(config), 'HOME': str(config)} if config else {}
-    done = subprocess.run([tool, *map(str, options)], capture_output=True, text=True, timeout=60,
+    done = subprocess.run([tool, *map(str, options)], capture_output=True, text=True, timeout=120,
                           check=False, env={**os.environ, **where})
     assert done.returncode == 0 and 'Error' not in done.stderr, done.stderr
     return done.stdout
@@ -296,7 +296,7 @@ def call(*options: object) -> Done:
 def run(*options: object, stdin: bytes | None = None, env: Mapping[str, str] = PLAIN,
         cwd: Path | None = None) -> Done:
     "The program, as a person runs it. There is never a traceback."
-    done = subprocess.run(command(*options), input=stdin, capture_output=True, timeout=60, env=env,
+    done = subprocess.run(command(*options), input=stdin, capture_output=True, timeout=120, env=env,
                           cwd=cwd, check=False)
     out, err = done.stdout.decode(errors='replace'), done.stderr.decode(errors='replace')
     assert 'Traceback' not in err and 'Exception ignored' not in err, err[-2000:]
@@ -308,7 +308,7 @@ def unread(*options: object) -> subprocess.CompletedProcess:
     there, here = os.pipe()
     os.close(there)
     try:
-        return subprocess.run(command(*options), stdout=here, stderr=subprocess.PIPE, timeout=60, env=PLAIN,
+        return subprocess.run(command(*options), stdout=here, stderr=subprocess.PIPE, timeout=120, env=PLAIN,
                               check=False)
     finally: os.close(here)
 

@@ -306,6 +306,14 @@ def test_rows_are_the_same_only_if_all_of_them_is(field: int, value: str) -> Non
     assert 'the row of the key log has other keys' in texts
 
 
+def test_of_two_keys_the_one_that_opens_is_used(r: Recorded) -> None:
+    "The log contradicts itself: that is wrong, and what can be read is read."
+    spoilt = KeyTable(parse_keylog(r.rows).rows, {ni: flipped(secret, 3) for ni, secret in r.secrets.items()})
+    found = story(r.seen, spoilt)
+    assert [kinds(t) for t in found.told] == [kinds(t) for t in story(r.seen, r.lines).told]
+    assert every(found, 'wrong') == ['the row of the key log has other keys'] and not right(found)
+
+
 def test_fragments_of_a_smaller_size_begin_afresh(r: Recorded) -> None:
     "RFC 7383 §2.5.2, §2.6: with a larger total, what is left of the former ones is forgotten."
     first, octets = pack_chain((Delete(ProtocolID.ESP, (b'one-', b'two-', b'tri-')),))

@@ -4,6 +4,7 @@ the explainer says what it can, in a line, and in time.
 import gc
 import json
 import os
+import signal
 import struct
 import subprocess
 import time
@@ -130,6 +131,10 @@ def test_a_key_log_with_a_line_of_any_length() -> None:
         with pytest.raises(ValueError, match=r'^line 1: .{1,150}$'): parse_keylog(text)
 
 
+def test_a_key_log_that_an_editor_has_marked_as_unicode(r: Recorded) -> None:
+    assert parse_keylog(f'\ufeff{r.lines}{r.rows}').secrets == r.secrets
+
+
 def test_an_error_does_not_show_what_is_in_the_line() -> None:
     "Chapter 25: a mistyped line may hold a key all the same; here a column is missing."
     secret = '0123456789abcdef' * 4
@@ -199,14 +204,14 @@ def test_a_reader_that_has_gone_before_a_short_story(options: tuple[str, ...]) -
 def test_a_full_disk(options: tuple[str, ...]) -> None:
     "One line, and a status that says that it was not written."
     with Path('/dev/full').open('w') as full:
-        done = subprocess.run(command(CLEAN, *options), stdout=full, stderr=subprocess.PIPE, timeout=60,
+        done = subprocess.run(command(CLEAN, *options), stdout=full, stderr=subprocess.PIPE, timeout=120,
                               env=PLAIN, check=False)
     assert done.returncode == 2 and done.stderr.count(b'\n') == 1 and b'No space left' in done.stderr
 
 
 def test_no_standard_input() -> None:
     done = subprocess.run(['/bin/sh', '-c', 'exec "$@" <&-', 'sh', *command('-')], capture_output=True,
-                          timeout=60, check=False)
+                          timeout=120, check=False)
     assert done.returncode == 2 and done.stderr.count(b'\n') == 1 and b'Traceback' not in done.stderr
 
 
@@ -282,3 +287,26 @@ def test_a_terminal_and_a_locale_without_the_paragraph_sign(tmp_path: Path) -> N
     assert done.returncode == 0 and 'RFC 7296 §3.3' in page.read_text(encoding='utf-8')
     done = run(CLEAN, env=old)
     assert done.returncode == 0 and 'offers aes128-sha256-prfsha256-modp2048' in done.stdout
+
+
+@pytest.mark.parametrize('option', ['--html', '--notebook'])
+@pytest.mark.parametrize('name', ['a.pcap', 'keylog', 'link'])
+def test_what_is_read_is_not_written_over(option: str, name: str, tmp_path: Path) -> None:
+    "A slip of the hand costs no capture and no keys."
+    (tmp_path / 'a.pcap').write_bytes(FILE)
+    (tmp_path / 'keylog').write_text('# Ni,aa,g^ir,bb\n')
+    (tmp_path / 'link').symlink_to('a.pcap')
+    before = (tmp_path / name).read_bytes()
+    done = call(tmp_path / 'a.pcap', '--keys', tmp_path / 'keylog', option, tmp_path / name)
+    assert (tmp_path / name).read_bytes() == before
+    assert done.returncode == 2 and name in done.stderr
+
+
+def test_ctrl_c(tmp_path: Path) -> None:
+    "While it waits for what is to come through a pipe."
+    os.mkfifo(tmp_path / 'pipe')
+    program = subprocess.Popen(command(tmp_path / 'pipe'), stderr=subprocess.PIPE, env=PLAIN)
+    with (tmp_path / 'pipe').open('wb'):  # it is reading now
+        program.send_signal(signal.SIGINT)
+        _, errors = program.communicate(timeout=60)
+    assert program.returncode in (130, -signal.SIGINT) and b'Traceback' not in errors

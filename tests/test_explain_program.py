@@ -457,7 +457,7 @@ def test_a_notebook_can_be_run_again(files: Path, tmp_path: Path) -> None:
     assert len([c for c in book['cells'] if c['cell_type'] == 'code']) == 1 + len(seen_in(files))
     assert book['nbformat'] == 4 and len({c['id'] for c in book['cells']}) == len(book['cells'])
     again = subprocess.run([sys.executable, '-m', 'pytest', '-q', '-p', 'no:cacheprovider', '--nbval',
-                            target], capture_output=True, text=True, timeout=60, check=False, cwd=tmp_path)
+                            target], capture_output=True, text=True, timeout=180, check=False, cwd=tmp_path)
     assert again.returncode == 0, again.stdout[-3000:]
 
 

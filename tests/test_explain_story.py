@@ -106,7 +106,7 @@ def test_what_is_sent_again_changes_nothing() -> None:
     assert keys_as_told(twice) == keys_as_told(once) and len(twice.onlooker.sas) == 1
     for n, told in enumerate(twice.told):
         first = 3 * (n // 3) + 1
-        again = f'sent again, as number {first} (RFC 7296 §2.1)'
+        again = f'sent again: a copy of number {first} (RFC 7296 §2.1)'
         assert (remarks(told) == [again]) == (told.seen.number != first)
     assert every(twice).count('AUTH is right: method 14, RSA with SHA2-256, key of 2048 bits, '
                               'a key that was given (RFC 7296 §2.15)') == 2

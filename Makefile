@@ -22,6 +22,10 @@ vm: .venv/dev  ## the tests of ESP: in a VM whose kernel has it, with strongSwan
 lab: .venv/dev  ## open the chapters in JupyterLab
 	$(BIN)/jupyter lab --notebook-dir nbs
 
+docs: .venv/dev  ## build the book as a site, to be read from docs/_build/html/index.html
+	mkdir -p docs/_build/source
+	$(BIN)/python -m sphinx -qW --keep-going -c docs docs/_build/source docs/_build/html
+
 export: .venv/dev  ## write ike_lit/*.py from the chapters
 	$(BIN)/nbdev-export
 
@@ -34,7 +38,7 @@ bench: .venv/dev  ## ratios against the bare primitives, scapy, and an empty Pyt
 	$(BIN)/python tests/bench/bench.py
 
 clean:     ## remove what the other habits have made, the virtual environment too
-	rm -rf .venv .vm build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis nbs/.ipynb_checkpoints
+	rm -rf .venv .vm build dist docs/_build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis nbs/.ipynb_checkpoints
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 .venv/run: settings.ini setup.py pyproject.toml
@@ -46,4 +50,4 @@ clean:     ## remove what the other habits have made, the virtual environment to
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	touch $@
 
-.PHONY: help demo test vm lab export refresh bench clean
+.PHONY: help demo test vm lab docs export refresh bench clean

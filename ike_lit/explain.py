@@ -496,4 +496,5 @@ def _unwritten(error: OSError) -> int:
     return 2
 
 # %% ../nbs/29_explain.ipynb #b8a53079
-if __name__ == '__main__': sys.exit(main())
+# a notebook is interactive, and has a prompt
+if __name__ == '__main__' and not hasattr(sys, 'ps1'): sys.exit(main())

@@ -264,4 +264,5 @@ def main(argv: list[str] | None = None) -> int:
         return 1
 
 # %% ../nbs/35_initiator.ipynb #084f73ab
-if __name__ == '__main__': sys.exit(main())
+# a notebook is interactive, and has a prompt
+if __name__ == '__main__' and not hasattr(sys, 'ps1'): sys.exit(main())

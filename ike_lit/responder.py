@@ -116,4 +116,5 @@ def main(argv: list[str] | None = None) -> int:
         for sock in sockets: sock.close()
 
 # %% ../nbs/36_responder.ipynb #c0b22fe3
-if __name__ == '__main__': sys.exit(main())
+# a notebook is interactive, and has a prompt
+if __name__ == '__main__' and not hasattr(sys, 'ps1'): sys.exit(main())

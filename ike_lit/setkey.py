@@ -491,4 +491,5 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 # %% ../nbs/10_setkey.ipynb #fbad243e
-if __name__ == '__main__': sys.exit(main())
+# a notebook is interactive, and has a prompt
+if __name__ == '__main__' and not hasattr(sys, 'ps1'): sys.exit(main())

@@ -1,0 +1,164 @@
+"""The chapters in JupyterLab, as a reader has them: opened untrusted, run by Run All, saved, and the same
+as before; and a cell of the reader's own that shakes hands over the loopback interface."""
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import nbformat
+import pytest
+from browser import Browser, chromium, needs_chromium, poll
+from test_house import BOOK, ROOT
+
+pytestmark = needs_chromium
+OPTIONS = ['--no-browser', '--allow-root', '--ServerApp.ip=127.0.0.1', '--ServerApp.port=0',
+           '--LabApp.expose_app_in_browser=True', '--LabApp.extension_manager=readonly',
+           '--LabApp.news_url=None', '--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate']
+# what the functions below have at hand in the page
+HERE = """
+const app = window.jupyterapp, panel = app.shell.currentWidget;
+const cells = () => [...panel.content.model.cells].filter(cell => cell.type === 'code');
+const shown = cell => Array.from({length: cell.outputs.length}, (_, n) => cell.outputs.get(n).toJSON());
+const failed = () => cells().flatMap(shown).filter(output => output.output_type === 'error');
+const kernel = () => panel.sessionContext.session?.kernel;
+"""
+DONE = HERE + """
+return failed().length || kernel()?.status === 'idle'
+    && cells().every(cell => cell.executionCount !== null && cell.executionState === 'idle')"""
+DRAWN = HERE + """
+const found = [...panel.content.widgets[arguments[0]].node.querySelectorAll('.jp-RenderedMermaid img')];
+return found.length === arguments[1] && found.every(img => img.complete && img.naturalWidth > 50)"""
+LIVE = r'''
+import sys
+from ike_lit.initiator import Session, build_parser, demo_peer, endpoint, open_socket
+from ike_lit.options import config_from
+
+def words(us, them):
+    return ['--local-id', f'{us}.example.org', '--remote-id', f'{them}.example.org', '--local-ts', NET[us],
+            '--remote-ts', NET[them], '--private-key', f'{KEY[us]}.key', '--peer-key', f'{KEY[them]}.pub']
+
+NET = {'alice': '10.1.0.0/24', 'bob': '10.2.0.0/24'}
+KEY = {'alice': '../keys/initiator', 'bob': '../keys/responder'}
+with demo_peer(words('bob', 'alice')) as (port, nat_port):
+    args = build_parser().parse_args(['127.0.0.1', '--once', '--install', 'none', '--port', port,
+                                      '--nat-port', nat_port, *words('alice', 'bob')])
+    sockets = open_socket((args.peer, args.port), 0), open_socket((args.peer, args.nat_port), 0)
+    ports = {endpoint(sock, natt): sock for sock, natt in zip(sockets, (False, True))}
+    session = Session(config_from(args, '127.0.0.1', args.peer), args, sys.stdout)
+    status = await session.run(ports)
+status
+'''
+
+
+@pytest.fixture(scope='module')
+def book(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    "The chapters, with what they read."
+    folder = tmp_path_factory.mktemp('book')
+    leave = shutil.ignore_patterns('__pycache__', '.ipynb_checkpoints')
+    for name in 'nbs', 'keys', 'tests/vectors': shutil.copytree(ROOT / name, folder / name, ignore=leave)
+    shutil.copy(ROOT / 'tests' / 'conformance.tsv', folder / 'tests')
+    return folder
+
+
+@pytest.fixture(scope='module')
+def server(book: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    "The address of a JupyterLab that knows nobody and has never seen these notebooks."
+    home = tmp_path_factory.mktemp('home')
+    env = {name: value for name, value in os.environ.items()
+           if not name.startswith(('JUPYTER', 'IPYTHON', 'XDG_'))}
+    env |= {'HOME': str(home), 'PYTHONPATH': str(ROOT)}
+    with (home / 'log').open('w') as log, subprocess.Popen(
+            [sys.executable, '-m', 'jupyterlab', *OPTIONS, f'--ServerApp.root_dir={book}'],
+            cwd=home, env=env, stdin=subprocess.DEVNULL, stdout=log, stderr=log) as lab:
+        try:
+            def address() -> str | None:
+                assert lab.poll() is None, (home / 'log').read_text()
+                found = re.search(r'http://127\.0\.0\.1:\d+/lab\?token=\w+', (home / 'log').read_text())
+                return found and found[0]
+            yield poll(address, 60, (home / 'log').read_text)
+        finally:
+            lab.terminate()
+            try: lab.wait(20)
+            except subprocess.TimeoutExpired: lab.kill()
+
+
+@pytest.fixture(scope='module')
+def browser(server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    with chromium(tmp_path_factory.mktemp('browser')) as found:
+        found.width(1280)
+        found.get(server)
+        found.until('return window.jupyterapp && document.querySelector(".jp-Launcher")', timeout=60)
+        yield found
+
+
+def opened(browser: Browser, path: str) -> None:
+    "Open a notebook as a click in the file browser does."
+    browser.js(HERE + """
+        return app.commands.execute('docmanager:open', {path: arguments[0], factory: 'Notebook'})
+            .then(found => Promise.all([found.context.ready, found.revealed])).then(() => null)""", path)
+    browser.until(HERE + 'return panel.context?.path === arguments[0] && kernel()?.status === "idle"', path)
+
+
+def closed(browser: Browser) -> None:
+    "End the kernel and close the notebook in front."
+    browser.js(HERE + 'return panel.sessionContext.shutdown().then(() => panel.dispose())')
+
+
+def outputs(path: Path) -> dict[str, dict[str, str | list]]:
+    "What each code cell shows, as nbval compares it: a stream as a whole, other things in their order."
+    found: dict[str, dict[str, str | list]] = {}
+    for cell in (cell for cell in nbformat.read(path, 4).cells if cell.cell_type == 'code'):
+        here = found[cell.id] = {}
+        for output in cell.outputs:
+            if output.output_type == 'stream': here[output.name] = here.get(output.name, '') + output.text
+            elif output.output_type == 'error': here.setdefault('error', []).append(output.evalue)
+            else:
+                for kind, data in output.data.items(): here.setdefault(kind, []).append(data)
+    return found
+
+
+def see_diagrams(browser: Browser, path: Path) -> None:
+    "All diagrams of each cell are drawn, those of its prose and those of its outputs."
+    for n, cell in enumerate(nbformat.read(path, 4).cells):
+        texts = [output.get('data', {}).get('text/markdown', '') for output in cell.get('outputs', [])]
+        if cell.cell_type == 'markdown': texts.append(cell.source)
+        count = len(re.findall('^```mermaid', '\n'.join(texts), re.MULTILINE))
+        if count: browser.until(DRAWN, n, count, timeout=120)  # cells far down are made when there is leisure
+
+
+@pytest.mark.parametrize('path', BOOK, ids=lambda path: path.stem)
+def test_a_chapter_is_opened_run_and_saved(path: Path, book: Path, server: str, browser: Browser) -> None:
+    opened(browser, f'nbs/{path.name}')
+    try:
+        see_diagrams(browser, path)  # nobody has trusted it yet
+        browser.js(HERE + "app.commands.execute('runmenu:restart-and-run-all')")
+        browser.until("return document.querySelector('.jp-Dialog button.jp-mod-accept')").click()
+        browser.until(DONE, timeout=120)
+        assert not browser.js(HERE + 'return failed()')
+        see_diagrams(browser, path)
+        browser.js(HERE + "return app.commands.execute('docmanager:save')")
+        browser.until(HERE + 'return !panel.context.model.dirty')
+        assert outputs(book / 'nbs' / path.name) == outputs(path)
+        assert not browser.strangers(server)
+    finally: closed(browser)
+
+
+def test_a_handshake_in_a_cell(book: Path, browser: Browser) -> None:
+    "In the event loop that the notebook has, over UDP, with a responder that is another process."
+    browser.js(HERE + """
+        return app.commands.execute('notebook:create-new', {kernelName: 'python3', cwd: 'nbs'})
+            .then(found => found.context.ready)""")
+    browser.until(HERE + 'return panel.context?.path.includes("Untitled") && kernel()?.status === "idle"')
+    try:
+        browser.js(HERE + 'panel.content.activeCell.model.sharedModel.setSource(arguments[0]);'
+                          "app.commands.execute('notebook:run-cell')", LIVE)
+        browser.until(DONE, timeout=60)
+        assert not browser.js(HERE + 'return failed()')
+        said = json.dumps(browser.js(HERE + 'return cells().flatMap(shown)'))
+        for word in 'IKE_SA_INIT', 'IKE_AUTH', 'proven by method 14', 'Child SA': assert word in said
+        assert browser.js(HERE + "return cells().flatMap(shown).at(-1).data['text/plain']") == '0'
+    finally: closed(browser)

@@ -14,6 +14,7 @@ test: .venv/dev  ## lint, types, every cell of every chapter, and the tests (tho
 	$(BIN)/mypy
 	$(BIN)/pytest -q --nbval nbs/
 	$(BIN)/pytest tests/
+	$(MAKE) --no-print-directory vm
 
 vm: .venv/dev  ## the tests of ESP: in a VM whose kernel has it, with strongSwan, libreswan and OpenIKED
 	tests/vm/fetch

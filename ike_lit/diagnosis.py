@@ -160,7 +160,7 @@ def _proves(secret: SharedKey, kind: Prf, octets: bytes, auth: AUTH) -> bool:
     except AuthenticationFailed: return False
     return True
 
-# %% ../nbs/23_diagnosis.ipynb #98b085bb
+# %% ../nbs/23_diagnosis.ipynb #c4e7b39b
 def about_proof(ike: IKE | None, error: IkeError) -> Iterator[str]:
     "Explain AUTHENTICATION_FAILED, ours or the peer's (RFC 7296 §2.15, §2.21.2)."
     if ike is None: return
@@ -173,7 +173,7 @@ def about_proof(ike: IKE | None, error: IkeError) -> Iterator[str]:
         elif evidence.auth.method != AuthenticationType.SHARED_KEY:
             yield from about_signature(config, evidence)
     elif str(error).startswith('the peer answers'):
-        # RFC 7296 §2.21.2: it may tell us no more than that
+        # RFC 7296 §2.21.2: usually it tells us no more than that
         yield ('Its log says why. Usually it has no connection for these names, or another key for '
                'ours; if it wants a password by EAP, it has to be configured for something else.')
     yield (f'We are {config.local_id!r}, by {means(config.credential)}, '

@@ -34,7 +34,7 @@ from .proposal import ALGORITHMS, SA, Proposal, Transform, check_choice
 from .report import LENGTH, SHOWN
 from .ts import TSi, TSr, check_narrowed
 
-# %% ../nbs/28_story.ipynb #310f30af
+# %% ../nbs/28_story.ipynb #a1c03b65
 @dataclass(frozen=True)
 class Believed:
     "What proofs are compared with."
@@ -81,8 +81,9 @@ class Onlooker:
         return ike
 
 
-REMARKS = 24  # about one message; it may hold thousands of payloads%%% code
-#| export
+REMARKS = 24  # about one message; it may hold thousands of payloads
+
+# %% ../nbs/28_story.ipynb #10a04b8d
 def _not_ike(data: bytes, error: IkeError) -> Remark:
     shifted = data[4:] if data.startswith(bytes(4)) else b''
     if len(shifted) >= HEADER.size and HEADER.unpack(shifted)[-1] == len(shifted):

@@ -20,7 +20,8 @@ from ike_lit.keylog import KeyTable  # noqa: E402
 from ike_lit.story import Believed  # noqa: E402
 
 SIZE = 1000, 1150
-CHROMIUM = ['chromium', '--headless', '--no-sandbox', '--hide-scrollbars', f'--window-size={SIZE[0]},{SIZE[1]}']
+CHROMIUM = ['chromium', '--headless', '--no-sandbox', '--hide-scrollbars',
+            f'--window-size={SIZE[0]},{SIZE[1]}']
 
 
 def handshake() -> Story:
@@ -35,7 +36,8 @@ def handshake() -> Story:
         seen.append(Seen(n, n / 100, *((ALICE, BOB) if n % 2 else (BOB, ALICE)), data))
         if n == 2: alice, = alice.heirs
     keys = tuple(public_key(KEYS / f'{end}.pub') for end in ('initiator', 'responder'))
-    return tell(Capture(tuple(seen), 4, Counter()), KeyTable(secrets=secrets), Believed(keys), 'handshake.pcap')
+    capture = Capture(tuple(seen), 4, Counter())
+    return tell(capture, KeyTable(secrets=secrets), Believed(keys), 'handshake.pcap')
 
 
 def main() -> None:

@@ -42,13 +42,14 @@ INTEGRITY = ('sha512-TQsq6u22fAn3rek5VOubrhKPo1g5hwC3FXUN9hiyupTckcYiGuuKGkNQrKY
              )  # npm view mermaid@11.16.1 dist.integrity
 
 
-def mermaid() -> Path:
-    "Return Mermaid in one file, from its npm package: fetched once, and only if it is the one we know."
-    kept = ROOT / 'docs' / '_build' / f'mermaid-{MERMAID}.min.js'
-    if kept.exists(): return kept
+KEPT = ROOT / 'docs' / '_build' / f'mermaid-{MERMAID}.min.js'
+
+
+def fetch() -> None:
+    "Take Mermaid out of its npm package, once, and only if it is the one we know."
+    if KEPT.exists(): return
+    if not (npm := shutil.which('npm')): raise ConfigError('the diagrams need npm, once: apt-get install npm')
     with TemporaryDirectory() as folder:
-        if not (npm := shutil.which('npm')):
-            raise ConfigError('the diagrams need npm, once: apt-get install npm')
         try: subprocess.run([npm, 'pack', '--silent', f'mermaid@{MERMAID}'],  # noqa: S603
                             cwd=folder, stdout=subprocess.DEVNULL, check=True, timeout=300)
         except subprocess.SubprocessError as error: raise ConfigError(f'no Mermaid: {error}') from None
@@ -57,16 +58,16 @@ def mermaid() -> Path:
         if found != INTEGRITY: raise ConfigError(f'mermaid {MERMAID} from npm is {found}, not {INTEGRITY}')
         with tarfile.open(package) as tar:
             script = tar.extractfile('package/dist/mermaid.min.js').read()
-    kept.parent.mkdir(exist_ok=True)
-    new = kept.with_suffix('.new')
+    KEPT.parent.mkdir(exist_ok=True)
+    new = KEPT.with_suffix('.new')
     new.write_bytes(script)
-    return new.replace(kept)
+    new.replace(KEPT)
 
 
 project = html_title = 'ike-lit'
 extensions = ['myst_nb', 'sphinx.ext.autodoc', 'sphinx.ext.linkcode']
 html_theme = 'furo'
-html_static_path = ['site.css', 'diagrams.js', str(mermaid())]
+html_static_path = ['site.css', 'diagrams.js', str(KEPT)]
 html_css_files = ['site.css']
 html_favicon = 'icon.svg'
 pygments_dark_style = 'github-dark'
@@ -130,7 +131,7 @@ def chapter(path: Path) -> str:
 def contents(index: dict) -> str:
     "Return the table of contents: the parts are those of the table in the index."
     text = '\n'.join(map(source, index['cells']))
-    parts = {number: part for part, number in re.findall(r'^\| *(.*?) *\| \[(\d\d)', text, re.MULTILINE)}
+    parts = {number: part for part, number in re.findall(r'^\| *([^|]*?) *\| \[(\d\d)', text, re.MULTILINE)}
     toc = []
     for path in CHAPTERS:
         if parts.get(path.stem[:2]): toc.append([parts[path.stem[:2]].capitalize()])
@@ -287,12 +288,13 @@ class Diagram(Directive):
 def add_scripts(app: Sphinx, page: str, template: str, context: dict, doctree: object) -> None:
     "Give the pages that have diagrams, and only those, what draws them."
     if '<pre class="mermaid">' in context.get('body', ''):
-        app.add_js_file(mermaid().name)
+        app.add_js_file(KEPT.name)
         app.add_js_file('diagrams.js', defer='defer')
 
 
 def setup(app: Sphinx) -> None:
     "Write the pages, those that have changed, and tell Sphinx about the rest."
+    fetch()
     pages = {f'{path.stem}.ipynb': chapter(path) for path in [*CHAPTERS, ROOT / 'nbs' / 'index.ipynb']}
     pages |= {f'reference/{name}.rst': reference(name) for name in MODULES}
     pages |= {'reference/index.md': references(), 'conformance.md': conformance()}

@@ -19,7 +19,7 @@ async function draw() {
       try { place.innerHTML = (await mermaid.render(`diagram-${n}`, source)).svg; }
       catch (error) { console.error(error); continue; }  // its source stays
       const {style} = place.firstElementChild;  // on a narrow screen it shrinks, but stays legible
-      style.minWidth = `min(${style.maxWidth || '40rem'}, 40rem)`;
+      style.minWidth = `calc(0.6 * ${style.maxWidth || '40rem'})`;
     }
   }
   drawing = false;

@@ -25,6 +25,8 @@ DRAWN = """return [...document.querySelectorAll('pre.mermaid')].every(
     place => place.dataset.drawn === arguments[0])"""
 SIZES = """return [...document.querySelectorAll('pre.mermaid svg')].map(
     svg => Math.min(svg.getBoundingClientRect().width, svg.getBoundingClientRect().height))"""
+WIDTH = """return Math.max(...[document.scrollingElement, ...document.querySelectorAll('.content')].map(
+    part => part.scrollWidth))"""
 # how readable coloured octets are, by WCAG: the lowest contrast of a text and what is behind it
 CONTRAST = """
 const light = rgb => rgb.map(c => c / 255).map(c => c <= .04045 ? c / 12.92 : ((c + .055) / 1.055) ** 2.4)
@@ -76,6 +78,7 @@ class Page(HTMLParser):
     def __init__(self, path: Path):
         super().__init__()
         self.ids, self.links, self.loads = [], [], []
+        self.captions, self.in_caption = [], False  # of the parts of the book, at the side
         self.feed(path.read_text())
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
@@ -84,6 +87,11 @@ class Page(HTMLParser):
         if tag == 'a' and 'href' in found: self.links.append(found['href'])
         elif 'href' in found: self.loads.append(found['href'])
         if 'src' in found: self.loads.append(found['src'])
+        self.in_caption = found.get('class') == 'caption-text'
+
+    def handle_data(self, data: str) -> None:
+        if self.in_caption: self.captions.append(data)
+        self.in_caption = False
 
 
 @pytest.fixture(scope='session')
@@ -94,6 +102,7 @@ def pages(site: Path) -> dict[str, Page]:
 def test_every_chapter_module_and_requirement_has_its_place(pages: dict[str, Page]) -> None:
     names = [*(path.stem for path in BOOK), *(f'reference/{module}' for module in MODULES), 'conformance']
     assert {f'{name}.html' for name in names} <= set(pages)
+    assert pages['index.html'].captions[0] == 'The words' and max(map(len, pages['index.html'].captions)) < 20
     for row in requirements(): assert row.id in pages['conformance.html'].ids
     for path in CHAPTERS:
         module = path.stem[3:]
@@ -114,7 +123,8 @@ def test_every_link_leads_somewhere(site: Path, pages: dict[str, Page]) -> None:
             ids = pages[path].ids if path in pages else []
             if where.netloc != 'site' or not (site / path).is_file() or anchor and anchor not in ids:
                 wrong.append(f'{name}: {target}')
-    assert not wrong and sum(len(page.links) for page in pages.values()) > 3000
+    assert not wrong, '\n'.join(wrong)
+    assert sum(len(page.links) for page in pages.values()) > 3000
 
 
 def diagrams(path: Path) -> int:
@@ -130,7 +140,7 @@ def test_a_browser_shows_every_page(pages: dict[str, Page], home: str, browser: 
     """No error, and nobody else is asked. All diagrams of the chapter are there.
     On a narrow screen nothing sticks out."""
     wanted = {f'{path.stem}.html': diagrams(path) for path in BOOK}
-    wrong: dict[str, list] = {}
+    wrong: list[str] = []
     browser.prefer('light')
     for name in pages:
         browser.width(1280)
@@ -138,10 +148,11 @@ def test_a_browser_shows_every_page(pages: dict[str, Page], home: str, browser: 
         browser.until(DRAWN, 'default')
         drawn = [size > 40 for size in browser.js(SIZES)]
         browser.width(390)
-        wide = browser.js('return document.scrollingElement.scrollWidth')
-        wrong[name] = [*browser.complaints(), *browser.strangers(home), *[f'{wide} px'] * (wide > 390)]
-        if drawn != [True] * wanted.get(name, 0): wrong[name].append(f'{drawn}, not {wanted.get(name, 0)}')
-    assert not any(wrong.values()), {name: found for name, found in wrong.items() if found}
+        wide = browser.js(WIDTH)
+        wrong += [f'{name}: {what}' for what in (*browser.complaints(), *browser.strangers(home))]
+        if wide > 390: wrong.append(f'{name}: {wide} px wide')
+        if drawn != [True] * wanted.get(name, 0): wrong.append(f'{name}: {drawn}, not {wanted.get(name)}')
+    assert not wrong, '\n'.join(wrong)
     assert sum(wanted.values()) > 30
 
 

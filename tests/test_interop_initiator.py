@@ -125,7 +125,7 @@ def test_it_deletes_the_ike_sa(lab: Lab, keys: Path, session: Session) -> None:
     with session(lab, keys) as ours:
         ours.wait('ChildEstablished')
         lab.swanctl('--terminate', '--ike', 'lab')
-        assert ours.wait('Closed') == {'event': 'Closed', 'error': None, 'type': None}
+        assert ours.wait('Closed') == {'event': 'Closed', 'error': None, 'type': None, 'why': []}
         assert lab.list_sas() == []
         if session is calling: ours.end(None)  # by itself
 

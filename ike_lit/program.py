@@ -128,7 +128,7 @@ class Tape:
         text = explained(self.kept, self.secrets, configs, self.explain)
         self.explain.write_text(text)
 
-# %% ../nbs/34_program.ipynb #30d522b9
+# %% ../nbs/34_program.ipynb #76c41305
 GOODBYE = signal.SIGINT, signal.SIGTERM, signal.SIGHUP
 
 
@@ -167,6 +167,7 @@ class Program:
         finally:
             clean = self.installer is None or self.try_to(self.installer.leave)
             for number in GOODBYE: loop.remove_signal_handler(number)
+            loop.set_exception_handler(None)  # in a notebook the loop goes on
             for port in self.ports.values():
                 if port.transport: port.transport.close()
             if self.tape: self.tape.end(self.configs())

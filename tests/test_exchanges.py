@@ -958,7 +958,10 @@ def test_a_fresh_message_is_a_sign_of_life_and_a_repeated_or_forged_one_is_not()
 
 def test_what_the_system_says_about_a_socket_ends_nothing() -> None:
     "§2.4: 'MUST NOT conclude that the other endpoint has failed based on any routing information'."
-    class Args: json, verbose, keylog, install, dry_run = False, False, None, 'none', False
+    class Args:
+        json = verbose = dry_run = False
+        keylog = pcap = explain = None
+        install = 'none'
     session = initiator.Session(Host(), Args(), None)
     session.attempt = session.host.connect(configs()[0], ALICE, BOB, now=0)
     for _ in range(1000): session.failed(ConnectionRefusedError(111, 'Connection refused'))

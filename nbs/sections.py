@@ -36,8 +36,8 @@ NOT_HERE = {'1.1': 'who uses it, and for what', '2.16': 'EAP is not part of this
 
 
 def mentioned(text: str) -> list[str]:
-    "Return the sections of RFC 7296 that a text names, cut to those with a title."
-    found, rfc = [], ''
+    "Return the sections of RFC 7296 that a text names, by their first two numbers."
+    found = []
     for line in text.splitlines():
         rfc = '7296'
         for other, section in re.findall(r'RFC (\d+)|§(\d+(?:\.\d+)?)', line):

@@ -1,0 +1,83 @@
+"""A proof that is refused: the peer's mistake is made here, by the RFC's formula, and has to be found."""
+import pytest
+from canonical import family, handshake, two_ends
+from ike_lit import ike_sa
+from ike_lit.auth import AUTH, SCHEMES, IDi, sign
+from ike_lit.const import AuthenticationType, Prf
+from ike_lit.create_child_sa import RESPONDERS
+from ike_lit.diagnosis import why
+from ike_lit.interface import Closed
+from ike_lit.keys import prf
+from ike_lit.protocol import IKE
+
+KIND = Prf.PRF_HMAC_SHA2_256
+
+
+def parts(bob: IKE, identity: IDi) -> tuple[bytes, bytes, bytes]:
+    "RFC 7296 §2.15: ResponderSignedOctets = RealMessage2 | NonceIData | MACedIDForR."
+    return bob.first_messages[0], bob.nonces[1], prf(KIND, bob.keys.sk_pr, identity.body)
+
+
+MISTAKES = {
+    'its own nonce in place of ours': lambda b, i: parts(b, i)[0] + b.nonces[0] + parts(b, i)[2],
+    'our first message in place of its own': lambda b, i: b.first_messages[1] + b''.join(parts(b, i)[1:]),
+    'SK_p of the other side': lambda b, i: b''.join(parts(b, i)[:2]) + prf(KIND, b.keys.sk_pi, i.body),
+    'its name without type and RESERVED':
+        lambda b, i: b''.join(parts(b, i)[:2]) + prf(KIND, b.keys.sk_pr, i.body[4:]),
+    'no name': lambda b, i: b''.join(parts(b, i)[:2]),
+    'no nonce': lambda b, i: parts(b, i)[0] + parts(b, i)[2]}
+
+
+def said_by_alice(monkeypatch: pytest.MonkeyPatch, proof: object) -> list[str]:
+    "What Alice's operator is told when Bob proves himself like that."
+    honest = ike_sa.prove
+    monkeypatch.setattr(ike_sa, 'prove', lambda ike, config, identity: (
+        honest if ike.initiator else proof)(ike, config, identity))
+    attempt, bob = two_ends(RESPONDERS)
+    handshake(attempt, bob)
+    alice, told = family(attempt)[-1], []
+    while event := alice.next_event(): told.append(event)
+    closed = [event for event in told if isinstance(event, Closed)]
+    assert len(closed) == 1 and not alice.proof
+    return why(alice, closed[0].error)
+
+
+def signed(octets: bytes, config: object, identifier: bytes = b'') -> AUTH:
+    method = AuthenticationType.DIGITAL_SIGNATURE if identifier else AuthenticationType.RSA
+    return sign(config.credential.key, octets, (method, identifier))
+
+
+RSA_SHA256 = next(octets for octets, scheme in SCHEMES.items() if scheme.name == 'RSA with SHA2-256')
+PSS_SHA512 = next(octets for octets, scheme in SCHEMES.items() if scheme.name == 'RSA-PSS with SHA2-512')
+
+
+@pytest.mark.parametrize('mistake', MISTAKES)
+def test_wrong_octets_are_named(mistake: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    told = said_by_alice(monkeypatch, lambda ike, config, identity: signed(
+        MISTAKES[mistake](ike, identity), config, RSA_SHA256))
+    assert told[0].startswith(f'The peer has signed the wrong octets: {mistake} (RFC 7296 §2.15).')
+
+
+def test_sha1_is_named_with_the_option_that_would_take_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    told = said_by_alice(monkeypatch, lambda ike, config, identity: signed(
+        b''.join(parts(ike, identity)), config))
+    right = 'The signature is right, by the key that we have for it: method 1, RSA with SHA-1'
+    assert told[0].startswith(right)
+    assert 'RFC 7427' in told[1] and '--allow-sha1' in told[1]
+
+
+def test_a_signature_of_another_kind_than_it_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    "PSS, and the AlgorithmIdentifier says PKCS #1 v1.5."
+    def proof(ike: IKE, config: object, identity: IDi) -> AUTH:
+        signature = signed(b''.join(parts(ike, identity)), config, PSS_SHA512).data[1 + len(PSS_SHA512):]
+        return AUTH(AuthenticationType.DIGITAL_SIGNATURE, bytes([len(RSA_SHA256)]) + RSA_SHA256 + signature)
+    told = said_by_alice(monkeypatch, proof)
+    assert told[0].startswith('The signature is right') and 'RSA-PSS with SHA2-512' in told[0]
+
+
+def test_garbage_fits_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    "No mistake is made up where there is none."
+    told = said_by_alice(monkeypatch, lambda ike, config, identity: signed(b'anything', config, RSA_SHA256))
+    assert told[0].startswith('It does not fit the key that we have for it')
+    assert not any('wrong octets' in line for line in told)
+    assert 'SHA-256' in told[0]

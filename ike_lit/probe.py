@@ -10,6 +10,7 @@ __all__ = ['NOBODYS_GROUP', 'NOBODYS_CIPHER', 'PACE', 'PATIENCE', 'SILENCE', 'NO
 import socket
 import time
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from .const import (
@@ -24,8 +25,7 @@ from .proposal import ALGORITHMS, NO_GROUP, SA, Algorithm, Proposal, Transform
 NOBODYS_GROUP, NOBODYS_CIPHER = Group(65530), Encryption(65530)  # for private use (RFC 7296 §3.3.2)
 
 
-def question(proposals: tuple[Proposal, ...], random: Random,
-             cookie: tuple[Notify, ...] = ()) -> Packet:
+def question(proposals: tuple[Proposal, ...], random: Random) -> Packet:
     "Return an IKE_SA_INIT request that asks whether a suite is acceptable, and no more."
     first = proposals[0]
     decoy = Proposal(len(proposals) + 1, ProtocolID.IKE, b'', (
@@ -33,8 +33,7 @@ def question(proposals: tuple[Proposal, ...], random: Random,
         *first.of(TransformType.PRF)[:1], *first.of(TransformType.INTEG)[:1],
         Transform(TransformType.DH, NOBODYS_GROUP)))
     return Packet(ExchangeType.IKE_SA_INIT, (
-        *cookie, SA((*proposals, decoy)), KE(NOBODYS_GROUP, random(32)),
-        Nonce(random(NONCE_SIZE))))
+        SA((*proposals, decoy)), KE(NOBODYS_GROUP, random(32)), Nonce(random(NONCE_SIZE))))
 
 # %% ../nbs/33_probe.ipynb #9c2189a5
 class Ask(NamedTuple):
@@ -105,15 +104,14 @@ PACE, PATIENCE, SILENCE = 0.2, 1.0, 3  # seconds between questions, for an answe
 
 def ask_once(sock: socket.socket, ask: Ask, random: Random) -> Answer:
     "Send a question, with a cookie if one is wanted, and wait for the answer."
-    cookie = tuple[Notify, ...]()
+    spi_i, request = new_ike_spi(random), question(ask.proposals, random)
     for _ in range(2):
-        spi_i = new_ike_spi(random)
-        data = question(ask.proposals, random, cookie).encode(
-            spi_i, bytes(8), response=False, initiator=True, message_id=0)
-        sock.send(data)
+        sock.send(request.encode(
+            spi_i, bytes(8), response=False, initiator=True, message_id=0))
         answer = _wait(sock, spi_i)
         if not answer.cookie and answer.said != NOTHING: break
-        cookie = answer.cookie
+        # RFC 7296 §2.6: the cookie goes in front, and all that it was made from stays the same
+        request = replace(request, payloads=(*answer.cookie, *request.payloads))
     return answer
 
 

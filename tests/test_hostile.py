@@ -1414,7 +1414,8 @@ def test_what_a_peer_says_is_no_command(monkeypatch: pytest.MonkeyPatch) -> None
 
 SHA512 = Transform(TransformType.INTEG, Integrity.HMAC_SHA2_512_256)
 OURS = XFRM_MARKS.reqid(7, 1)
-OTHERS = (0, 1, 16383, 0x48ffffff, 0x4a000000, 0x490001, 0x070001, 0x48070001, 0x4a070001, XFRM_MARKS.reqid(8, 1))
+OTHERS = (0, 1, 16383, 0x48ffffff, 0x4a000000, 0x490001, 0x070001, 0x48070001, 0x4a070001,
+          XFRM_MARKS.reqid(8, 1))
 
 
 def listed() -> tuple[str, str]:

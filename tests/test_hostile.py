@@ -12,6 +12,7 @@ import os
 import random
 import re
 import socket
+import tempfile
 import tracemalloc
 from collections import Counter, deque
 from collections.abc import Callable
@@ -1461,7 +1462,7 @@ def test_keys_reach_the_kernels_program_by_a_pipe(
                     'cat read >&2\nexit 1\n')
     fake.chmod(0o755)
     monkeypatch.setenv('PATH', f'{folder}:{os.environ["PATH"]}')
-    for name in 'TMPDIR', 'TMP', 'TEMP': monkeypatch.setenv(name, str(tmp_path / 'tmp'))
+    monkeypatch.setattr(tempfile, 'tempdir', str(tmp_path / 'tmp'))
     monkeypatch.setenv('SECRET', 'not for everybody')
     monkeypatch.chdir(tmp_path / 'tmp')
     child, = shaken(esp='aes256-sha256')[0].children.values()

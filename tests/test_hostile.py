@@ -15,7 +15,7 @@ import socket
 import tempfile
 import tracemalloc
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from copy import copy
 from dataclasses import replace
 from functools import cache, partial
@@ -26,13 +26,14 @@ import pytest
 from authority import ed_key, issue, key, names, rsa_key
 from canonical import (
     ALICE, BOB, KEYS, configs, deliver, events, family, handshake, private_key, talk, two_ends)
+from cryptography.exceptions import InternalError, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, padding
 from cryptography.hazmat.primitives.serialization import (
     Encoding, NoEncryption, PrivateFormat, PublicFormat)
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from ike_lit import ike_sa, install, payload, program, protocol, setkey
+from ike_lit import ike_sa, install, ke, payload, program, protocol, selftest, setkey, sk
 from ike_lit.auth import (
     AUTH, METHODS, RSA_SHA1, SCHEMES, Identity, IDi, IDr, SharedKey, hash_algorithms, sign, verify)
 from ike_lit.certificate import CERT, CERTREQ, Signer, spki
@@ -40,7 +41,8 @@ from ike_lit.child_sa import new_spi
 from ike_lit.configuration import CP, Attribute
 from ike_lit.const import (
     AuthenticationFailed, AuthenticationType, CertEncoding, CfgAttribute, CfgType, Encryption, Esn,
-    ExchangeType, Group, IDType, IkeError, Integrity, MessageType, Prf, ProtocolID, TransformType, Type)
+    ExchangeType, Group, IDType, IkeError, Integrity, InvalidSyntax, MessageType, Prf, ProtocolID,
+    TransformType, Type)
 from ike_lit.create_child_sa import RESPONDERS, rekey_child, rekey_ike_sa
 from ike_lit.credential import load_private_key, load_public_key
 from ike_lit.fragment import split
@@ -152,7 +154,7 @@ def test_any_datagram(name: str, data: st.DataObject) -> None:
 
 @pytest.mark.parametrize('make', WAITING[1:], ids=lambda f: f.__name__)
 def test_any_changed_octet_of_a_sealed_message(make: Callable) -> None:
-    "Every octet, three changes each, every truncation: dropped; then the true one is taken."
+    "S15: every octet, three changes each, every truncation: dropped; then the true one is taken."
     ike, good = make()
     for at in range(len(good)):
         for mask in 0x01, 0x80, 0xff:
@@ -182,7 +184,7 @@ def reply(ike: IKE, *payloads: Payload, spi_r: bytes = b'12345678') -> bytes:
 
 
 def test_ike_sa_init_responses_that_are_not_answers() -> None:
-    "Each payload missing, doubled, or wrong: noted, and the wait goes on."
+    "S21: each payload missing, doubled, or wrong, and what was not offered: noted, and the wait goes on."
     ike, good = waiting_for_init()
     sa, ke, nonce, *rest = Packet.parse(Reader(good)).payloads
     proposal = sa.proposals[0]
@@ -227,7 +229,7 @@ def test_ike_sa_init_responses_that_are_not_answers() -> None:
 @pytest.mark.parametrize('name', PREPARED)
 def test_unprotected_messages_are_not_looked_at(
         name: str, response: bool, exchange: ExchangeType) -> None:
-    """Right SPIs, right message ID, right flags, everything but the box
+    """S14: right SPIs, right message ID, right flags, everything but the box
     (some implementations delete the SA)."""
     ike, _ = PREPARED[name]
     if ike.incoming is None: return
@@ -755,7 +757,71 @@ def test_a_payload_that_is_missing_or_there_twice(
     assert not [e for e in events(reader) if isinstance(e, ChildEstablished)]
 
 
+@pytest.fixture
+def asked_anew() -> Iterator[None]:
+    "Each algorithm is asked for its answer again."
+    selftest.complaint.cache_clear()
+    yield
+    selftest.complaint.cache_clear()
+
+
+def test_what_the_library_lacks_is_not_offered(monkeypatch: pytest.MonkeyPatch, asked_anew: None) -> None:
+    "S24: it would be chosen."
+    monkeypatch.setattr(sk, 'CBC', {Encryption.AES_CBC: sk.CBC[Encryption.AES_CBC]})
+    wanted = parse_proposals('camellia256-sha256-x25519,aes256-sha256-x25519', ProtocolID.IKE)
+    kept, told_ = selftest.tested(wanted)
+    assert [p.transforms for p in kept] == [wanted[1].transforms] and 'camellia256 is not' in told_[0]
+
+
+@pytest.mark.parametrize('error', [
+    UnsupportedAlgorithm('FIPS'), InternalError('no', []), KeyError(5), OSError()], ids=lambda e: type(e).__name__)
+def test_a_library_that_refuses_is_asked_first(
+        monkeypatch: pytest.MonkeyPatch, asked_anew: None, error: Exception) -> None:
+    "S25: not when the keys are to be made."
+    def refuses(*args: object) -> bytes: raise error
+    monkeypatch.setattr(selftest, 'prf', refuses)
+    with pytest.raises(ValueError, match='prfsha256 is not offered'):
+        selftest.tested(parse_proposals('aes256-sha256-x25519', ProtocolID.IKE))
+
+
 # Diffie-Hellman, and random numbers
+
+@pytest.mark.parametrize('group', GROUPS, ids=str)
+def test_a_public_value_of_another_size(group: Group) -> None:
+    "S30: it is refused before anything is computed."
+    dh = object.__new__(DiffieHellman)
+    dh.group, dh._kind = group, GROUPS[group]
+    for size in {0, 1, dh._kind.size - 1, dh._kind.size + 1, 2 * dh._kind.size, 65000}:
+        for octet in b'\0', b'\2':
+            with pytest.raises(InvalidSyntax, match=f'value of {size} octets'): dh.derive(octet * size)
+
+
+@pytest.mark.parametrize('library', [True, False])
+def test_a_public_value_that_makes_the_secret_known(monkeypatch: pytest.MonkeyPatch, library: bool) -> None:
+    "S31: by ourselves where OpenSSL does not look, or is not asked."
+    monkeypatch.setattr(ke, 'BY_LIBRARY', library and ke.BY_LIBRARY)
+    modp, size = GROUPS[Group.MODP_2048], 256
+    for value in 0, 1, modp.prime - 1, modp.prime, modp.prime + 1, 2 ** 2048 - 1:
+        with pytest.raises(ValueError, match='between 2 and p-2'):
+            modp.shared(3, value.to_bytes(size, 'big'))
+    for group in GROUPS:
+        if group.name.startswith('MODP'): continue
+        kind = GROUPS[group]
+        for public in bytes(kind.size), b'\1' + bytes(kind.size - 1), b'\xff' * kind.size:
+            if public[:1] == b'\xff' and kind.size in (32, 56): continue  # x is taken modulo the prime
+            with pytest.raises(ValueError, match='not a point|secret is zero'):
+                kind.shared(kind.secret(os.urandom), public)
+
+
+@pytest.mark.parametrize('library', [True, False])
+def test_zeros_in_front_of_a_secret_stay(monkeypatch: pytest.MonkeyPatch, library: bool) -> None:
+    "S33: or one handshake in 256 would fail, and take another time."
+    monkeypatch.setattr(ke, 'BY_LIBRARY', library and ke.BY_LIBRARY)
+    for group in Group.MODP_2048, Group.MODP_3072:
+        kind = GROUPS[group]
+        secret = kind.shared(2, (1 << kind.bits // 2 - 30).to_bytes(kind.size, 'big'))
+        assert secret == (1 << kind.bits - 60).to_bytes(kind.size, 'big') and secret.startswith(bytes(7))
+
 
 def test_a_public_value_of_another_group_than_the_chosen_one() -> None:
     "S32: not even of one that some implementation uses only inside."
@@ -1288,6 +1354,17 @@ def test_certificates_of_any_content(monkeypatch: pytest.MonkeyPatch, who: str, 
         assert [end.state for end in ends] == [State.CLOSED] * 2
 
 
+@pytest.mark.parametrize('encoding', [12, 13])
+def test_a_url_is_not_followed(monkeypatch: pytest.MonkeyPatch, encoding: int) -> None:
+    "S58: whatever it is, and whoever has sent it."
+    for name in 'socket', 'create_connection', 'getaddrinfo':
+        monkeypatch.setattr(socket, name, lambda *args, **kwargs: pytest.fail('a socket'))
+    _, right = pair('certificate')
+    for url in b'http://127.0.0.1:9/', b'file:///etc/passwd', b'', NOISE:
+        with pytest.raises(AuthenticationFailed, match='we never fetch'):
+            right.trust.certified([CERT(CertEncoding(encoding), bytes(20) + url)], right.remote_id)
+
+
 def test_nothing_of_a_peers_is_kept_for_later() -> None:
     "S59: what is remembered by its content is ours: words of the command line, and names of files."
     cached = {f'{name}.{node.name}' for name, node in nodes() if isinstance(node, ast.FunctionDef)
@@ -1311,6 +1388,35 @@ def test_nothing_of_a_peers_is_kept_for_later() -> None:
 
 
 # The box
+
+def test_nothing_is_decrypted_before_it_is_known_to_be_authentic(monkeypatch: pytest.MonkeyPatch) -> None:
+    "S60: or padding would answer questions. There is one answer, which is none."
+    _, bob = shaken(ike='camellia256-sha256-x25519')
+    good = to(bob, INFORM)
+    monkeypatch.setattr(sk, 'decrypt', lambda *args: pytest.fail('decrypted'))
+    reasons = set()
+    for at in range(32, len(good)):
+        events(bob)
+        bob.receive_datagram(good[:at] + bytes([good[at] ^ 0x10]) + good[at + 1:], ALICE, 0)
+        reasons |= {e.reason for e in events(bob)}
+        assert not bob.datagrams_to_send(0)
+    assert reasons == {'the message is not authentic'}
+
+
+def test_no_vector_twice() -> None:
+    "S61: a counter for each direction, and what is sent again is sent as it was."
+    alice, bob = shaken()
+    seals = [alice.outgoing, bob.outgoing]
+    for seal in seals:
+        assert len({seal.lock.vector(bytes) for _ in range(10_000)}) == 10_000
+    assert seals[0].sk_e != seals[1].sk_e
+    alice.start(liveness, now=0)
+    sent = [d.data for d in alice.datagrams_to_send(0)]
+    while len(sent) < 4 and (at := alice.next_timer()) is not None:
+        alice.handle_timer(at)
+        sent += [d.data for d in alice.datagrams_to_send(at)]
+    assert len(sent) == 4 and len(set(sent)) == 1
+
 
 @pytest.mark.parametrize('ike', [
     'aes256gcm16-prfsha256-x25519', 'aes128gcm8-prfsha256-x25519', 'aes256ccm12-prfsha256-x25519',

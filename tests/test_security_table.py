@@ -3,6 +3,7 @@ or the row says why it does not apply. tests/security.tsv is the table; chapter 
 """
 import ast
 import os
+import re
 import subprocess
 import sys
 from functools import cache
@@ -65,13 +66,14 @@ def test_its_tests_are_collected_and_not_skipped(row: Attack, collected: dict[st
     assert everywhere or row.state == 'not applicable'
 
 
-def test_test_hostile_has_a_name_for_nearly_all() -> None:
-    "Where it has none, the file that the table names has known the class for longer."
+def test_what_is_called_by_a_number_is_in_that_row() -> None:
+    "A test in test_hostile.py begins with the number of its class, and the row names the test."
     docs = {name: ast.get_docstring(node) or '' for name, node in functions('test_hostile.py').items()}
     for row in attacks():
         ours = [n.partition('::')[2] for n in row.tests.split() if n.startswith('test_hostile.py::')]
         said = [name for name, doc in docs.items() if doc.startswith(f'{row.id}:')]
         assert set(said) <= set(ours), f'{row.id}: the table does not name {said}'
+    assert len({doc.partition(':')[0] for doc in docs.values() if re.match(r'S\d\d:', doc)}) > 50
 
 
 def test_the_ids_are_what_they_were() -> None:
@@ -88,3 +90,10 @@ def test_the_count(capsys: pytest.CaptureFixture) -> None:
 def test_the_table_of_chapter_37_has_every_row() -> None:
     text = table().data
     for row in attacks(): assert f'| {row.id} | {row.what} | ' in text
+
+
+def test_what_else_speaks_of_the_table_is_true() -> None:
+    for name in 'SECURITY.md', 'nbs/37_attack.ipynb':
+        assert f'{len(attacks())} classes of attacks' in (HERE.parent / name).read_text(), name
+    targets = re.findall(r'\]\(([^)]+)\)', (HERE.parent / 'SECURITY.md').read_text())
+    assert len(targets) > 15 and all((HERE.parent / target).exists() for target in targets)

@@ -774,7 +774,8 @@ def test_what_the_library_lacks_is_not_offered(monkeypatch: pytest.MonkeyPatch, 
 
 
 @pytest.mark.parametrize('error', [
-    UnsupportedAlgorithm('FIPS'), InternalError('no', []), KeyError(5), OSError()], ids=lambda e: type(e).__name__)
+    UnsupportedAlgorithm('FIPS'), InternalError('no', []), KeyError(5), OSError()],
+    ids=lambda e: type(e).__name__)
 def test_a_library_that_refuses_is_asked_first(
         monkeypatch: pytest.MonkeyPatch, asked_anew: None, error: Exception) -> None:
     "S25: not when the keys are to be made."

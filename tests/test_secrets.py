@@ -260,10 +260,10 @@ def test_a_crash_leaves_no_image_of_the_memory(files: Path, tmp_path: Path) -> N
                       before=start) as crashing:
             assert crashing.stdout.readline()
             limits = (Path('/proc') / str(crashing.pid) / 'limits').read_text()
-            crashing.send_signal(signal.SIGQUIT)
+            crashing.send_signal(signal.SIGABRT)
             crashing.communicate(timeout=20)
         soft, hard = re.search(r'Max core file size +(\S+) +(\S+)', limits).groups()
-        assert soft == '0' and crashing.returncode == -signal.SIGQUIT
+        assert soft == '0' and crashing.returncode == -signal.SIGABRT
         assert hard == ('unlimited' if most == resource.RLIM_INFINITY else str(most))
 
 

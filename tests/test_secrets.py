@@ -39,6 +39,7 @@ from ike_lit.nonce import Nonce
 from ike_lit.payload import Packet
 from ike_lit.program import Tape
 from ike_lit.proposal import SA, parse_proposals
+from ike_lit.report import as_json, held_json, report
 from ike_lit.setkey import XFRM
 from test_exchanges import reachable
 from test_install import Ends
@@ -335,8 +336,11 @@ def test_no_repr_shows_a_secret(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
     table = parse_keylog(''.join(secret_line(*pair) for pair in logged) + keylog_row(one))
     assert len(secrets) > 20
     found = chain(waiting, shown_by(alice, bob, one, other, told, installer, tape, table, wrong, shared))
+    held = [json.dumps(held_json(ike, {})) for ike in (one, other)]  # what --status asks for
+    said = chain(held, *(report(ike, event, verbose=True) for ike, event in told),
+                 (json.dumps(as_json(ike, event)) for ike, event in told))
     kinds = set()
-    for kind, text in found:
+    for kind, text in chain(found, (('told', text) for text in said)):
         kinds.add(kind)
         assert leaks(text.encode(), secrets) == [], f'{kind}: {text[:300]}'
     assert {'IKE', 'Host', 'Session', 'Server', 'Config', 'SharedKey', 'Keys', 'SK', 'CipherAndChecksum',

@@ -26,15 +26,18 @@ from cryptography.hazmat.primitives.serialization import (
 from ike_lit import initiator, install
 from ike_lit.auth import SharedKey
 from ike_lit.capture import read_capture
+from ike_lit.certificate import Signer
+from ike_lit.child_sa import Fresh
 from ike_lit.const import Prf, ProtocolID, TransformType
 from ike_lit.create_child_sa import RESPONDERS
 from ike_lit.header import Reader
+from ike_lit.ike_sa import Agreement
 from ike_lit.informational import liveness
 from ike_lit.install import Installer
 from ike_lit.interface import ChildEstablished, Closed, Established
 from ike_lit.ke import DiffieHellman
 from ike_lit.keylog import keylog_row, parse_keylog, secret_line
-from ike_lit.keys import ike_keys, keymat, prf, skeyseed
+from ike_lit.keys import ChildKeys, ike_keys, keymat, prf, skeyseed
 from ike_lit.nonce import Nonce
 from ike_lit.payload import Packet
 from ike_lit.program import Tape
@@ -320,9 +323,12 @@ def test_no_repr_shows_a_secret(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
     other, = bob.host.established
     one.start(liveness, now=1)
     installer = Installer(XFRM, 3)
-    for _, event in told:
-        if isinstance(event, ChildEstablished): installer.add(event, config.remote_id)
-        if len(installer.tunnels) == 1: break
+    child = next(event.child for _, event in told if isinstance(event, ChildEstablished))
+    installer.add(ChildEstablished(child), config.remote_id)
+    again = replace(child, inbound=replace(child.inbound, spi=b'twin'),
+                    outbound=replace(child.outbound, spi=b'pair'))
+    installer.add(ChildEstablished(again, child, ours=False), config.remote_id)  # its other half waits
+    assert installer.tunnels[0].waiting
     tape = Tape(Namespace(explain=tmp_path / 'told', pcap=None))
     for pair in logged: tape.learn(*pair)
     wrong = refusal(config, bob.host.configs[0])
@@ -335,7 +341,10 @@ def test_no_repr_shows_a_secret(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
     secrets['the cookies'], = bob.host.cookies.secrets.values()
     table = parse_keylog(''.join(secret_line(*pair) for pair in logged) + keylog_row(one))
     assert len(secrets) > 20
-    found = chain(waiting, shown_by(alice, bob, one, other, told, installer, tape, table, wrong, shared))
+    passing = (Agreement(b'', b'', one.suite, SECRET, b'', b''), Fresh(True, b'', b'', SECRET),
+               ChildKeys(SECRET, SECRET, SECRET, SECRET), Signer(HELD['alice']))
+    found = chain(waiting, shown_by(
+        alice, bob, one, other, told, installer, tape, table, wrong, shared, passing))
     held = [json.dumps(held_json(ike, {})) for ike in (one, other)]  # what --status asks for
     said = chain(held, *(report(ike, event, verbose=True) for ike, event in told),
                  (json.dumps(as_json(ike, event)) for ike, event in told))
@@ -345,7 +354,8 @@ def test_no_repr_shows_a_secret(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
         assert leaks(text.encode(), secrets) == [], f'{kind}: {text[:300]}'
     assert {'IKE', 'Host', 'Session', 'Server', 'Config', 'SharedKey', 'Keys', 'SK', 'CipherAndChecksum',
             'ChildSA', 'EspSA', 'DiffieHellman', 'Pending', 'Installer', 'Tunnel', 'Tape', 'KeyTable',
-            'KeyRow', 'Evidence', 'AuthenticationFailed', 'Cookies', 'ChildEstablished'} <= kinds
+            'KeyRow', 'Evidence', 'Agreement', 'Fresh', 'ChildKeys', 'Signer', 'AuthenticationFailed',
+            'Cookies', 'ChildEstablished'} <= kinds
 
 
 def shown_by(*roots: object) -> Iterator[tuple[str, str]]:

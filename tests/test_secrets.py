@@ -376,7 +376,7 @@ def refusal(left: object, right: object) -> object:
 
 # Other interpreters
 
-QUICK = ['test_handshake.py', 'test_proposal.py', 'test_host.py']  # 185 tests, three seconds
+QUICK = ['test_handshake.py', 'test_proposal.py']  # 157 tests, two seconds
 INTERPRETERS = {'-O': (['-O'], {}), '-W error': (['-W', 'error'], {}),
                 **{f'hash seed {n}': ([], {'PYTHONHASHSEED': str(n)}) for n in (0, 1, 4711)}}
 

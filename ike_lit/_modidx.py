@@ -875,6 +875,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                'ike_lit.story.Onlooker.remember': ('story.html#onlooker.remember', 'ike_lit/story.py'),
                                'ike_lit.story._agreed': ('story.html#_agreed', 'ike_lit/story.py'),
                                'ike_lit.story._child': ('story.html#_child', 'ike_lit/story.py'),
+                               'ike_lit.story._key_of': ('story.html#_key_of', 'ike_lit/story.py'),
                                'ike_lit.story._not_ike': ('story.html#_not_ike', 'ike_lit/story.py'),
                                'ike_lit.story._offered': ('story.html#_offered', 'ike_lit/story.py'),
                                'ike_lit.story._proven': ('story.html#_proven', 'ike_lit/story.py'),

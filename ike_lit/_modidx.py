@@ -431,6 +431,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                    'ike_lit.initiator.connect': ('initiator.html#connect', 'ike_lit/initiator.py'),
                                    'ike_lit.initiator.demo': ('initiator.html#demo', 'ike_lit/initiator.py'),
                                    'ike_lit.initiator.demo_peer': ('initiator.html#demo_peer', 'ike_lit/initiator.py'),
+                                   'ike_lit.initiator.establish': ('initiator.html#establish', 'ike_lit/initiator.py'),
                                    'ike_lit.initiator.exit_status': ('initiator.html#exit_status', 'ike_lit/initiator.py'),
                                    'ike_lit.initiator.main': ('initiator.html#main', 'ike_lit/initiator.py'),
                                    'ike_lit.initiator.named': ('initiator.html#named', 'ike_lit/initiator.py'),

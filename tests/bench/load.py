@@ -29,7 +29,7 @@ def config(folder: Path, kind: str, suite: str) -> Config:
         Identity.from_text('alice.example.org'), Identity.from_text('bob.example.org'),
         Signer(load_private_key(folder / f'alice-{kind}.key')), load_public_key(folder / f'bob-{kind}.pub'),
         parse_proposals(suite, ProtocolID.IKE), parse_proposals('aes128gcm16', ProtocolID.ESP),
-        (TrafficSelector.from_text('10.1.0.0/24'),), (TrafficSelector.from_cidr('10.2.0.0/24'),),
+        (TrafficSelector.from_text('10.1.0.0/24'),), (TrafficSelector.from_text('10.2.0.0/24'),),
         childless='force', timing=PATIENT)
 
 

@@ -6,8 +6,8 @@
 __all__ = ['DETOURS', 'CANDIDATES', 'CHILD_ONLY', 'INITIAL_EXCHANGES', 'Agreement', 'agree', 'use', 'announced_hashes',
            'ike_sa_init', 'fragmentation', 'repeated_cookie', 'wanted_group', 'accepted', 'answered', 'add_candidate',
            'respond_ike_sa_init', 'prove', 'way_to_sign', 'certificates', 'certificate_requests', 'asked_in_init',
-           'check_proof', 'proven', 'Evidence', 'mistaken_octets', 'ike_auth', 'no_proof', 'accepted_address',
-           'respond_ike_auth', 'find_config', 'respond_first_child', 'respond_address']
+           'check_proof', 'proven', 'Evidence', 'mistaken_octets', 'ike_auth', 'take_first_child', 'no_proof',
+           'accepted_address', 'respond_ike_auth', 'find_config', 'respond_first_child', 'respond_address']
 
 # %% ../nbs/19_ike_sa.ipynb #db5bc0e4
 from collections.abc import Iterable, Iterator
@@ -18,7 +18,7 @@ from .auth import (
     signed_octets, verify)
 from .certificate import CERT, CERTREQ, Authorities, Signer, dn, shown
 from .child_sa import (
-    accepted_child, install, respond_child, traffic_payloads, wish)
+    Wish, accepted_child, install, respond_child, traffic_payloads, wish)
 from .configuration import CP, assigned, cfg_request, selectors_for
 from .const import (
     AuthenticationFailed, AuthenticationType, CfgType, ExchangeType, FailedCpRequired, Group,
@@ -47,7 +47,7 @@ class Agreement:
     ni: bytes
     nr: bytes
 
-
+# %% ../nbs/19_ike_sa.ipynb #d8156af8
 def agree(ike: IKE, a: Agreement, mine: bytes, theirs: Packet) -> None:
     "Derive the keys of the IKE SA, and commit. `mine` and `theirs` are the two messages."
     kind = Prf(a.suite.the(TransformType.PRF).id)
@@ -64,7 +64,7 @@ def agree(ike: IKE, a: Agreement, mine: bytes, theirs: Packet) -> None:
     ike.peer_hashes = announced_hashes(theirs)
     ike.become(State.CONNECTING)
 
-
+# %% ../nbs/19_ike_sa.ipynb #261e8226
 def use(ike: IKE, a: Agreement, seed: bytes) -> None:
     "Commit to the keys that follow from SKEYSEED."
     keys = ike_keys(a.suite, seed, a.ni, a.nr, a.spi_i, a.spi_r)
@@ -119,7 +119,7 @@ def ike_sa_init(ike: IKE) -> Conversation:
                              (*cookie, offer, KE(dh.group, dh.public), ni, *extras))
         except IkeError as error: ike.remark(error)
 
-
+# %% ../nbs/19_ike_sa.ipynb #39d36524
 def fragmentation(config: Config) -> tuple[Notify, ...]:
     "Return the notification that we know about fragments, if we are to use them (RFC 7383 §2.3)."
     return (Notify(MessageType.IKEV2_FRAGMENTATION_SUPPORTED),) if config.datagram else ()
@@ -136,11 +136,11 @@ def repeated_cookie(wanted: Notify, before: tuple[Notify, ...], tries: int) -> t
     if tries > DETOURS: raise InvalidSyntax(f'a cookie, after {DETOURS} detours')
     return (Notify(MessageType.COOKIE, wanted.data),)
 
-
+# %% ../nbs/19_ike_sa.ipynb #4e3b37ee
 def wanted_group(wanted: Notify, offer: SA, current: Group, tries: int = 1) -> Group:
     """Return the group that the responder asks for.
 
-    Raise an `IkeError` unless we offered it, have not just used it, and have tried too often."""
+    Raise an `IkeError` if we have not offered it, have just used it, or have tried too often."""
     if len(wanted.data) != 2:
         raise InvalidSyntax(f'INVALID_KE_PAYLOAD with {len(wanted.data)} octets of data')
     group = Group(int.from_bytes(wanted.data, 'big'))
@@ -182,7 +182,7 @@ def answered(versions: dict[bytes, DiffieHellman], answers: int,
     if not fitting: raise InvalidSyntax(f'KE of group {group}, which we have not used')
     return fitting[0]
 
-
+# %% ../nbs/19_ike_sa.ipynb #cadb880d
 def add_candidate(ike: IKE, agreement: Agreement, sent: bytes, response: Packet) -> None:
     "Begin an IKE SA of its own with the sender of an acceptable response."
     candidate = beget(ike, initiator=True, spi_i=ike.spi_i)
@@ -298,7 +298,7 @@ class Evidence:
     octets: bytes  # that had to be signed
     mistaken: dict[str, bytes]  # that an end with an error in it may have signed
 
-
+# %% ../nbs/19_ike_sa.ipynb #6dcae0bf
 def mistaken_octets(ike: IKE, id_body: bytes) -> dict[str, bytes]:
     "Return what a peer may sign instead of what it has to, by the mistake that it makes."
     (ours, theirs), (our_nonce, their_nonce) = ike.first_messages, ike.nonces
@@ -339,6 +339,11 @@ def ike_auth(ike: IKE) -> Conversation:
     ike.become(State.ESTABLISHED)
     ike.tell(Established(identity.identity, ike.proof))
     if not payloads: return
+    yield from take_first_child(ike, asked, response)
+
+# %% ../nbs/19_ike_sa.ipynb #dfd99d01
+def take_first_child(ike: IKE, asked: Wish, response: Packet) -> Conversation:
+    "Take the Child SA that IKE_AUTH has brought; tell the peer if it is not what we asked for."
     try:
         child = accepted_child(ike, asked, response, *ike.nonces)
         address = accepted_address(ike, response)
@@ -396,7 +401,7 @@ def respond_ike_auth(ike: IKE, request: Packet) -> Packet:
     child = () if childless else respond_first_child(ike, request)
     return Packet(ExchangeType.IKE_AUTH, (idr, *shown, auth, *child))
 
-
+# %% ../nbs/19_ike_sa.ipynb #ff0d6727
 def find_config(ike: IKE, identity: IDi, wanted: list[IDr]) -> Config:
     "Return the configuration for a caller. Raise `AuthenticationFailed` if there is none."
     known = [c for c in ike.configs if c.remote_id.matches(identity.identity)]
@@ -422,7 +427,7 @@ def respond_first_child(ike: IKE, request: Packet) -> tuple[Payload, ...]:
     install(ike, grant.child)
     return *address, grant.sa, *grant.traffic
 
-
+# %% ../nbs/19_ike_sa.ipynb #915abab9
 def respond_address(ike: IKE, request: Packet) -> tuple[CP, ...]:
     """Give the peer an inner address if it asks for one and we have any to give (RFC 7296 §2.19).
 
@@ -433,6 +438,6 @@ def respond_address(ike: IKE, request: Packet) -> tuple[CP, ...]:
     ike.leased = selectors_for(assigned(wanted[0], reply))
     return (reply,)
 
-
+# %% ../nbs/19_ike_sa.ipynb #ec875d0e
 INITIAL_EXCHANGES = {ExchangeType.IKE_SA_INIT: respond_ike_sa_init,
                      ExchangeType.IKE_AUTH: respond_ike_auth}

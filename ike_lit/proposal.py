@@ -38,6 +38,8 @@ ATTRIBUTE = Layout(
     ('Attribute Type', 15, '14 is Key Length'),
     ('Value or Length', 16, ''),
 )
+
+# %% ../nbs/03_proposal.ipynb #cb177e0f
 KEY_LENGTH = 14
 AEADS = frozenset({Encryption.AES_CCM_8, Encryption.AES_CCM_12, Encryption.AES_CCM_16,
                    Encryption.AES_GCM_8, Encryption.AES_GCM_12, Encryption.AES_GCM_16,
@@ -82,7 +84,7 @@ class Algorithm:
 NO_GROUP = Transform(TransformType.DH, Group.NONE)
 NO_INTEG = Transform(TransformType.INTEG, Integrity.NONE)
 
-
+# %% ../nbs/03_proposal.ipynb #19c54e78
 def _encryption() -> Iterable[Algorithm]:
     for name, cipher, salt in (
             ('camellia{}', Encryption.CAMELLIA_CBC, 0),
@@ -110,7 +112,7 @@ def _hashes() -> Iterable[Algorithm]:
         yield Algorithm(name, Transform(TransformType.INTEG, integ), size, weak)
         yield Algorithm(f'prf{name}', Transform(TransformType.PRF, kind), size, weak)
 
-
+# %% ../nbs/03_proposal.ipynb #3c580cb8
 def _groups() -> Iterable[Algorithm]:
     for name, group in (
             ('modp2048', Group.MODP_2048), ('modp3072', Group.MODP_3072),
@@ -325,7 +327,7 @@ def _algorithm(word: str, text: str) -> Algorithm:
         raise ValueError(f'{word!r} in {text!r} is too weak to be used')
     return ALGORITHMS[keyword]
 
-
+# %% ../nbs/03_proposal.ipynb #28658b9a
 def _parse_one(number: int, text: str, protocol: ProtocolID) -> Proposal:
     chosen = [_algorithm(word, text) for word in text.lower().split('-')]
     kinds = {a.transform.type for a in chosen}

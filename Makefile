@@ -35,8 +35,11 @@ refresh: export  ## run all chapters again and store their outputs
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/jupyter nbconvert --coalesce-streams $(NOTEBOOKS)
 	$(BIN)/nbdev-clean
 
-bench: .venv/dev  ## ratios against the bare primitives, scapy, and an empty Python
+bench: .venv/dev  ## measure against bare primitives, scapy, strongSwan; keep it in nbs/measured (15 min, wants charon-cmd)
 	$(BIN)/python tests/bench/bench.py
+	$(BIN)/python tests/bench/rivals.py
+	$(BIN)/python tests/bench/scale.py
+	$(BIN)/python tests/bench/plot.py
 
 clean:     ## remove what the other habits have made, the virtual environment too
 	rm -rf .venv .vm build dist docs/_build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis nbs/.ipynb_checkpoints

@@ -75,6 +75,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                      'ike_lit.certificate.Signer.payloads': ('certificate.html#signer.payloads', 'ike_lit/certificate.py'),
                                      'ike_lit.certificate._authorities': ('certificate.html#_authorities', 'ike_lit/certificate.py'),
                                      'ike_lit.certificate._identity': ('certificate.html#_identity', 'ike_lit/certificate.py'),
+                                     'ike_lit.certificate._why_no_chain': ('certificate.html#_why_no_chain', 'ike_lit/certificate.py'),
                                      'ike_lit.certificate._within': ('certificate.html#_within', 'ike_lit/certificate.py'),
                                      'ike_lit.certificate.check_dates': ('certificate.html#check_dates', 'ike_lit/certificate.py'),
                                      'ike_lit.certificate.check_key': ('certificate.html#check_key', 'ike_lit/certificate.py'),

@@ -689,6 +689,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                  'ike_lit.program.Tape.learn': ('program.html#tape.learn', 'ike_lit/program.py'),
                                  'ike_lit.program.endpoint': ('program.html#endpoint', 'ike_lit/program.py'),
                                  'ike_lit.program.installs': ('program.html#installs', 'ike_lit/program.py'),
+                                 'ike_lit.program.no_core': ('program.html#no_core', 'ike_lit/program.py'),
                                  'ike_lit.program.open_socket': ('program.html#open_socket', 'ike_lit/program.py'),
                                  'ike_lit.program.resolve': ('program.html#resolve', 'ike_lit/program.py'),
                                  'ike_lit.program.show': ('program.html#show', 'ike_lit/program.py'),

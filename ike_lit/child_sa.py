@@ -194,7 +194,7 @@ def respond_ke(ike: IKE, suite: Proposal, request: Packet) -> tuple[tuple[KE, ..
     Raise `InvalidKePayload` if the peer's value is of another group."""
     group = dh_group(suite)
     if group is None: return (), b''
-    ke = next(iter(request.all(KE)), None)
+    ke = request.one(KE) if request.all(KE) else None
     if ke is None or ke.group != group:
         what = f'of group {ke.group}' if ke else 'missing'
         raise InvalidKePayload(f'KE is {what}, we want {group}', group.to_bytes(2, 'big'))

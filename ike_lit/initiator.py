@@ -32,7 +32,8 @@ from .nat import Endpoint
 from .options import add_options, config_from, connection_words, language_from, warnings
 from .probe import as_json as probed_json
 from .probe import asks, probe, suites, table
-from .program import Program, endpoint, installs, open_socket, resolve, warn
+from .program import (
+    Program, endpoint, installs, no_core, open_socket, resolve, warn)
 from .proposal import Proposal
 from .protocol import IKE
 from .report import status_lines
@@ -241,6 +242,7 @@ def show_status(args: argparse.Namespace) -> int:
 
 def main(argv: list[str] | None = None) -> int:
     "Run the command line."
+    no_core()
     parser, argv, where = build_parser(), sys.argv[1:] if argv is None else argv, ''
     args = parser.parse_args(argv)
     if bool(args.connection) != bool(args.config):

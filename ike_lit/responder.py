@@ -18,7 +18,7 @@ from .informational import delete_child
 from .initiator import named
 from .interface import Closed, Config, Event, NotInstalled
 from .options import add_options, config_from, connection_words, warnings
-from .program import Program, endpoint, warn
+from .program import Program, endpoint, no_core, warn
 from .protocol import IKE
 from .setkey import InstallError
 
@@ -81,6 +81,7 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     "Run the command line."
     import asyncio
+    no_core()
     parser, argv = build_parser(), sys.argv[1:] if argv is None else argv
     args = parser.parse_args(argv)
     family = socket.AF_INET6 if ':' in args.listen else socket.AF_INET

@@ -189,7 +189,7 @@ def _xfrm_sa(child: ChildSA, sa: EspSA, reqid: int, hard: int, show: bool) -> st
         line += f' enc {XFRM_ENCR[sa.encr.id]} {_key(sa.encr_key, show)}'
         icv_bits = int(sa.integ.id.name.rpartition('_')[2])
         line += f' auth-trunc {XFRM_INTEG[sa.integ.id]} {_key(sa.integ_key, show)} {icv_bits}'
-    unspecified = '::' if ip_address(sa.source).version == 6 else '0.0.0.0'  # noqa: S104
+    unspecified = type(ip_address(sa.source))(0)
     ports = _ports(child, sa)
     return line + (f' encap espinudp {ports[0]} {ports[1]} {unspecified}' if ports else '')
 

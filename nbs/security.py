@@ -1,0 +1,69 @@
+"""The table of what has hit others, for chapter 37 and the tests."""
+import csv
+from collections.abc import Iterator
+from itertools import groupby
+from pathlib import Path
+from typing import NamedTuple
+
+from IPython.display import Markdown
+
+BOOK = Path(__file__).resolve().parent
+TABLE = BOOK.parent / 'tests' / 'security.tsv'
+GROUPS = {'S0': 'proofs', 'S1': 'proofs', 'S2': 'what is agreed on',
+          'S3': 'Diffie-Hellman and random numbers', 'S4': 'messages', 'S5': 'messages',
+          'S6': 'the box, and what the kernel gets', 'S7': 'the host'}
+
+
+class Attack(NamedTuple):
+    "A row of the table: a class of attacks, or of mistakes that invite them."
+    id: str
+    what: str
+    advisory: str  # where it has happened to others
+    must: str  # what has to happen instead
+    tests: str  # what shows it: FILE::TEST ...
+    guards: str  # what holds it off: MODULE.NAME ...
+    note: str  # why it does not apply, or what else there is to say
+
+    @property
+    def state(self) -> str:
+        if self.tests and self.guards: return 'held off'
+        return 'not applicable' if self.note and not self.tests and not self.guards else 'missing'
+
+
+def attacks() -> list[Attack]:
+    with TABLE.open(newline='') as file:
+        rows = list(csv.reader(file, delimiter='\t', quoting=csv.QUOTE_NONE))
+    assert rows[0] == list(Attack._fields)
+    return [Attack(*row) for row in rows[1:]]
+
+
+def counts() -> str:
+    "Say how many classes are in which state."
+    states = [row.state for row in attacks()]
+    return ', '.join(f'{states.count(name)} {name}' for name in ('held off', 'not applicable', 'missing'))
+
+
+def table() -> Markdown:
+    "Return the classes by what they attack, each group folded."
+    lines = [f'**{counts()}**', '']
+    for group, rows in groupby(attacks(), lambda row: GROUPS[row.id[:2]]):
+        found = list(rows)
+        lines += [f'<details><summary>{group}: {len(found)} classes</summary>', '',
+                  '| | attack or mistake | seen in | instead | guard | test |', '|---|---|---|---|---|---|']
+        lines += [f'| {row.id} | {row.what} | {row.advisory} | {row.must} | {where(row)} | '
+                  f'{" ".join(f"`{name}`" for name in row.tests.split()[:1])}'
+                  f'{" ..." * (" " in row.tests)} |' for row in found]
+        lines += ['', '</details>', '']
+    return Markdown('\n'.join(lines))
+
+
+def where(row: Attack) -> str:
+    "Return links to the guards of a class, and the note."
+    return ' '.join([*links(row), row.note]).strip()
+
+
+def links(row: Attack) -> Iterator[str]:
+    books = {path.stem[3:]: path.name for path in BOOK.glob('[0-9]*.ipynb')}
+    for name in row.guards.split():
+        book = books[name.partition('.')[0]]
+        yield f'[{book[:2]}]({book})&nbsp;`{name.partition(".")[2]}`'

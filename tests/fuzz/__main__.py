@@ -3,7 +3,7 @@
     python tests/fuzz [--seconds S | --runs N] [--seed N] [--keep DIR] [TARGET ...]
     python tests/fuzz --replay HEX TARGET
 
-Each target (parser, sk, engine, explain, config) runs in a process of its own. It ends at the first
+Each target (parser, sk, engine, explain, config) runs in a process of its own, which ends at the first
 input that breaks an invariant, saves it, and prints it as hex, which `--replay` takes. What a target
 counts: inputs, those that found something new, places of the code that were reached, the growth of
 memory in objects of Python. Afterwards, without the counting of places, which costs time itself, a
@@ -19,7 +19,7 @@ import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from hashlib import sha256
 from heapq import heappush, heappushpop
 from pathlib import Path
@@ -42,8 +42,9 @@ LONGEST = 4096  # octets; what is longer is measured, and not changed
 class Fuzzing:
     "One target under way."
 
-    def __init__(self, args: argparse.Namespace, target: Callable, clock: type, in_time: Callable):
-        self.args, self.target, self.clock, self.in_time = args, target, clock, in_time
+    def __init__(self, args: argparse.Namespace, report: str, target: Callable, clock: type,
+                 in_time: Callable):
+        self.args, self.report, self.target, self.clock, self.in_time = args, report, target, clock, in_time
         self.begun, self.count, self.blocks, self.at = time.monotonic(), 0, 0, 0
         self.chance = random.Random(args.seed)  # noqa: S311
         self.sample: list[bytes] = []
@@ -78,7 +79,7 @@ class Fuzzing:
                   'spent': self.spent, 'broken': broken, 'data': data.hex() if data is not None else '',
                   'sample': [d.hex() for d in self.sample],
                   'slowest': [d.hex() for _, _, d in sorted(self.slowest, reverse=True)]}
-        Path(self.args.report).write_text(json.dumps(report))
+        Path(self.report).write_text(json.dumps(report))
         sys.stderr.flush()
         os._exit(3 if broken else 0)
 
@@ -88,68 +89,78 @@ def blocks() -> int:
     return sys.getallocatedblocks()
 
 
-def fuzz(name: str, args: argparse.Namespace) -> None:
-    "Run a target. Never returns."
+def child(args: argparse.Namespace) -> None:
+    "Run targets one after the other, each in a process that forks off; say when one has ended."
     import atheris
     with atheris.instrument_imports(include=['ike_lit'], enable_loader_override=False):
         from fuzz.targets import TARGETS, Clock, in_time
-    running = Fuzzing(args, TARGETS[name], Clock, in_time)
-    limits = [f'-seed={args.seed}', f'-max_len={LONGEST}', '-timeout=600', '-rss_limit_mb=4096',
-              f'-artifact_prefix={args.report}-', '-len_control=20', '-runs=-1']
-    atheris.Setup([sys.argv[0], *limits, args.corpus], running.one)
-    atheris.Fuzz()
+    for name in args.targets:
+        report = str(Path(args.child) / f'{name}.json')
+        if not (pid := os.fork()):
+            with Path(f'{report}.log').open('wb') as log:
+                for stream in 1, 2: os.dup2(log.fileno(), stream)
+            corpus = str(Path(args.keep or args.child) / name)
+            limits = [f'-seed={args.seed}', f'-max_len={LONGEST}', '-timeout=600', '-rss_limit_mb=4096',
+                      f'-artifact_prefix={report}-', '-len_control=20', '-runs=-1']
+            running = Fuzzing(args, report, TARGETS[name], Clock, in_time)
+            atheris.Setup([sys.argv[0], *limits, corpus], running.one)
+            atheris.Fuzz()
+            os._exit(0)
+        print(name, os.waitpid(pid, 0)[1], flush=True)
 
 
-def measure(name: str, given: dict[str, list[str]]) -> dict[str, object]:
+# In the process of who asks
+
+def run(args: argparse.Namespace, folder: Path) -> Iterator[tuple[str, dict]]:
+    "Fuzz each target, and yield what it reports."
+    from fuzz.corpus import seeds
+    begun = {}
+    for name in args.targets:
+        corpus = Path(args.keep or folder) / name
+        corpus.mkdir(parents=True, exist_ok=True)
+        begun[name] = seeds(name)
+        if args.most: begun[name] = begun[name][::-(-len(begun[name]) // args.most)]
+        for data in begun[name]: (corpus / sha256(data).hexdigest()[:16]).write_bytes(data)
+    words = [*args.targets, '--child', folder, '--seed', args.seed, '--seconds', args.seconds,
+             '--runs', args.runs, *(['--keep', args.keep] if args.keep else [])]
+    with subprocess.Popen([sys.executable, __file__, *map(str, words)], stdout=subprocess.PIPE, text=True,
+                          stderr=(folder / 'log').open('w'),  # with the same order of sets in every run
+                          env={**os.environ, 'PYTHONHASHSEED': '0'}) as process:
+        done = [ended(*said.split(), folder) for said in process.stdout or ()]
+        for name, report in done:
+            report['seeds'] = len(begun[name])
+            yield name, report if report['broken'] else report | measure(name, report, not args.most)
+    if missing := set(args.targets) - {name for name, _ in done}:
+        yield min(missing), {'broken': (folder / 'log').read_text()[-3000:], 'data': ''}
+
+
+def ended(name: str, status: str, folder: Path) -> tuple[str, dict]:
+    report, said = folder / f'{name}.json', (folder / f'{name}.json.log').read_text(errors='replace')
+    if not report.exists(): return name, {'broken': f'ended by itself ({status})\n{said[-3000:]}', 'data': ''}
+    places = re.findall(r'cov: (\d+) ft: (\d+) corp: (\d+)', said) or [(0, 0, 0)]
+    return name, json.loads(report.read_text()) | dict(
+        zip(('places', 'features', 'corpus'), map(int, places[-1]), strict=True))
+
+
+def measure(name: str, given: dict[str, list[str]], thorough: bool) -> dict[str, object]:
     "Return the time that inputs take, each the best of three, without anything that counts places."
     from fuzz.corpus import long
-    from fuzz.targets import TARGETS, Clock
+    from fuzz.targets import TARGETS, Clock, in_time
 
     def takes(data: bytes) -> float:
         found = []
         for _ in range(3):
             timed = Clock()
-            TARGETS[name](data, timed)
+            with in_time(): TARGETS[name](data, timed)
             found.append(timed.seconds)
         return min(found)
     inputs = {kind: [bytes.fromhex(d) for d in given[kind]] for kind in ('sample', 'slowest')}
+    if not thorough: inputs = {kind: some[:20] for kind, some in inputs.items()}
     for data in inputs['sample'][:20]: takes(data)
-    usual = [takes(d) for d in inputs['sample']]
-    slow = max((takes(d), d.hex()) for d in inputs['slowest'] + inputs['sample'])
-    return {'median': median(usual), 'worst': slow[0], 'slow': slow[1],
-            'long': max(map(takes, long(name)), default=0.0)}
-
-
-# In the process of who asks
-
-def run(name: str, args: argparse.Namespace, folder: Path) -> dict[str, object]:
-    "Fuzz a target in a process of its own, and return what it reports."
-    from fuzz.corpus import seeds
-    corpus = Path(args.keep) / name if args.keep else folder / name
-    corpus.mkdir(parents=True, exist_ok=True)
-    begin = seeds(name)
-    if args.most: begin = begin[::-(-len(begin) // args.most)]
-    for data in begin: (corpus / sha256(data).hexdigest()[:16]).write_bytes(data)
-    words = ['--child', name, '--corpus', str(corpus), '--report', str(folder / f'{name}.json'), '--seed',
-             str(args.seed), '--seconds', str(args.seconds), '--runs', str(args.runs)]
-    log = folder / f'{name}.log'
-    with log.open('wb') as file:
-        done = call(words, stdout=file, stderr=file)
-    said = log.read_text(errors='replace')
-    if not (folder / f'{name}.json').exists():
-        return {'broken': f'the process has ended by itself ({done})\n{said[-3000:]}', 'data': ''}
-    report = json.loads((folder / f'{name}.json').read_text()) | {'seeds': len(begin)}
-    places = re.findall(r'cov: (\d+) ft: (\d+) corp: (\d+)', said)
-    report |= dict(zip(('places', 'features', 'corpus'), map(int, places[-1]), strict=True)) if places else {}
-    if report['broken']: return report
-    call(['--measure', name, '--report', str(folder / f'{name}.json')])
-    return report | json.loads((folder / f'{name}.json').read_text())
-
-
-def call(words: list[str], **streams: object) -> int:
-    "This program once more; with the same order of sets in every run."
-    return subprocess.run([sys.executable, __file__, *words], check=False, cwd=HERE.parents[1],
-                          env={**os.environ, 'PYTHONHASHSEED': '0'}, **streams).returncode
+    usual = [(takes(d), d.hex()) for d in inputs['sample']]
+    slow = max(usual + [(takes(d), d.hex()) for d in inputs['slowest']])
+    return {'median': median(seconds for seconds, _ in usual), 'worst': slow[0], 'slow': slow[1],
+            'long': max(map(takes, long(name) if thorough else ()), default=0.0)}
 
 
 def line(name: str, r: dict) -> str:
@@ -178,29 +189,24 @@ def main(argv: list[str] | None = None) -> int:
     add('--seed', type=int, default=7296, metavar='N', help='of chance; default: %(default)d')
     add('--keep', metavar='DIR', help='where what was found is kept for the next time')
     add('--replay', metavar='HEX', help='run one input, given as hex or as a file')
-    for own in '--child', '--measure', '--corpus', '--report': add(own, help=argparse.SUPPRESS)
+    add('--child', help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
-    if args.child: fuzz(args.child, args)
-    if args.measure:
-        path = Path(args.report)
-        path.write_text(json.dumps(measure(args.measure, json.loads(path.read_text()))))
-        return 0
+    args.targets = args.targets or list(NAMES)
     if set(args.targets) - set(NAMES): parser.error(f'targets are {", ".join(NAMES)}')
     if args.replay: return replay(args.targets, args.replay)
-    status = 0
+    if args.child: return child(args) or 0
+    status, kept = 0, Path(args.keep or '.')
     with TemporaryDirectory() as folder:
-        for name in args.targets or NAMES:
-            report = run(name, args, Path(folder))
+        for name, report in run(args, Path(folder)):
             if report['broken']:
                 data = str(report['data'])
-                kept = save(name, data, Path(args.keep or '.') / 'found') if data else None
-                print(f'{name}: after {report.get("inputs")} inputs:\n{report["broken"]}\n{data}\n{kept}')
+                print(f'{name}: broken after {report.get("inputs")} inputs:\n{report["broken"]}', flush=True)
+                if data: print(f'{data}\n{save(name, data, kept / "found")}', flush=True)
                 status = 1
-            else:
-                print(line(name, report), flush=True)
-                if float(str(report['worst'])) > WORST:
-                    kept = save(name, str(report['slow']), Path(args.keep or '.') / 'slow')
-                    print(f'         the slowest: {kept}')
+                continue
+            print(line(name, report), flush=True)
+            if report['worst'] > WORST:
+                print(f'{"":8} the slowest: {save(name, report["slow"], kept / "slow")}', flush=True)
     return status
 
 

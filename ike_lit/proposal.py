@@ -166,7 +166,7 @@ def parse_transform(r: Reader, nth: int = 1) -> tuple[Transform, bool]:
 # %% ../nbs/03_proposal.ipynb #031765c1
 def parse_attributes(r: Reader, size: int, title: str) -> int:
     "Take the attributes of a transform and return its key length."
-    outer, lengths = r.enter(size, title or 'Transform Attributes'), list[int]()
+    outer, lengths = r.enter(size, 'Transform Attributes', title), list[int]()
     while r.at < r.end:
         short, attribute, value = r.fields(ATTRIBUTE)
         if not short: r.octets(value, 'Attribute Value')
@@ -249,7 +249,7 @@ def parse_proposal(r: Reader, nth: int = 1) -> tuple[Proposal, bool]:
     title = f'Proposal {nth}' if r.spans is not None else 'Proposal'
     more, length, number, protocol, spi_size, count = r.fields(PROPOSAL, title)
     if more not in (0, 2): raise InvalidSyntax(f'proposal followed by substructure {more}')
-    outer = r.enter(length - PROPOSAL.size, title)
+    outer = r.enter(length - PROPOSAL.size, 'Proposal', title)
     if spi_size not in SPI_SIZES.get(protocol, (spi_size,)):
         raise InvalidSyntax(f'{protocol} proposal with an SPI of {spi_size} octets')
     spi, last = r.octets(spi_size, 'SPI'), True
@@ -386,7 +386,8 @@ def common(offered: Proposal, ours: Proposal) -> Proposal | None:
     if offered.protocol != ours.protocol: return None
     chosen = []
     for kind in dict.fromkeys(t.type for t in (*ours.transforms, *offered.transforms)):
-        both = [t for t in offered.choices(kind) if t in ours.choices(kind)]
+        accepted = ours.choices(kind)
+        both = [t for t in offered.choices(kind) if t in accepted]
         if not both: return None
         # RFC 7296 §2.7: "exactly one transform of each type included in the proposal"
         if offered.of(kind): chosen.append(both[0])

@@ -38,8 +38,11 @@ refresh: export  ## run all chapters again and store their outputs
 bench: .venv/dev  ## ratios against the bare primitives, scapy, and an empty Python
 	$(BIN)/python tests/bench/bench.py
 
+mitm: .venv/dev  ## 100,000 handshakes with an attacker in between; goes on where it has stopped (RUNS=1000: fewer)
+	$(BIN)/python tests/mitm.py --runs $(or $(RUNS),100000) --state .mitm.json
+
 clean:     ## remove what the other habits have made, the virtual environment too
-	rm -rf .venv .vm build dist docs/_build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis nbs/.ipynb_checkpoints
+	rm -rf .venv .vm .mitm.json build dist docs/_build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis nbs/.ipynb_checkpoints
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 .venv/run: settings.ini setup.py pyproject.toml
@@ -51,4 +54,4 @@ clean:     ## remove what the other habits have made, the virtual environment to
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	touch $@
 
-.PHONY: help demo test vm lab docs export refresh bench clean
+.PHONY: help demo test vm lab docs export refresh bench mitm clean

@@ -277,7 +277,8 @@ def other_header(m: Attacker, data: bytes) -> bytes:
     known = m.known().data.ljust(HEADER.size, b'\0')
     at, value = m.chance.choice((
         (0, m.octets(8)), (8, m.octets(8)), (0, known[:8]), (8, known[8:16]), (0, known[:16]),
-        (16, bytes([m.chance.choice(list(Type))])), (17, b'\x30'), (18, bytes([m.chance.choice(list(ExchangeType))])),
+        (16, bytes([m.chance.choice(list(Type))])), (17, b'\x30'),
+        (18, bytes([m.chance.choice(list(ExchangeType))])),
         (19, bytes([data[19] ^ m.chance.choice((0x08, 0x20, 0x28, 0x10))])),
         (20, m.chance.choice((0, 1, 2, 3, 2 ** 32 - 1)).to_bytes(4, 'big'))))
     return data[:at] + value + data[at + len(value):]
@@ -445,7 +446,8 @@ class Between:
             case 4: return tuple(p for p in payloads if not isinstance(p, AUTH))
             case 5: return *payloads, m.chance.choice((*refusal(m, None), *news(m, None)[:1], Vendor(b'')))
             case 6:
-                name = Identity.from_text(m.chance.choice(('alice.example.org', 'bob.example.org', 'mallory')))
+                names = 'alice.example.org', 'bob.example.org', 'mallory.example.org'
+                name = Identity.from_text(m.chance.choice(names))
                 return replaced(replaced(payloads, IDi.of(name)), IDr.of(name))
         return payloads
 

@@ -17,7 +17,7 @@ import time
 import tracemalloc
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from ipaddress import ip_address
 from pathlib import Path
 from random import Random
@@ -87,7 +87,7 @@ def test_forged_addresses_leave_nothing_behind() -> None:
             bob.receive_datagram(data, addr, now, BOB)
             answer, = drained(bob)
             said[cookie(answer) is not None] += 1
-            assert len(answer) <= len(data) and len(bob.sas) <= COOKIE_THRESHOLD
+            assert len(answer) < (100 if cookie(answer) else 250) and len(bob.sas) <= COOKIE_THRESHOLD
     flood(500, now=0)
     with measured() as held:
         before = held()
@@ -160,11 +160,13 @@ def responder(log: Path, *options: str) -> Iterator[tuple[subprocess.Popen, int,
 
 
 class Flood(threading.Thread):
-    "First messages from many addresses of this machine, at most so many a second."
+    """First messages from many addresses of this machine, as many as the responder can answer:
+    there are always some that wait for it, and never more than its socket can hold."""
+    waiting = 64
 
-    def __init__(self, port: int, rate: int):
+    def __init__(self, port: int):
         super().__init__(daemon=True)
-        self.port, self.rate, self.over, self.sent, self.cookies = port, rate, threading.Event(), 0, 0
+        self.port, self.over, self.sent, self.cookies = port, threading.Event(), 0, 0
         self.asked = threading.Event()  # a cookie has been demanded
         self.sockets = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(200)]
         for n, sock in enumerate(self.sockets):
@@ -172,21 +174,25 @@ class Flood(threading.Thread):
             sock.bind((f'127.{1 + n // 50}.{n % 50}.{1 + n}', 0))
 
     def run(self) -> None:
-        began, forged = time.monotonic(), first_messages()
+        forged, open_ = first_messages(), 0
         while not self.over.is_set():
-            due = min(int((time.monotonic() - began) * self.rate) + 1 - self.sent, 100)
-            for _ in range(due):
+            for _ in range(self.waiting - open_):
                 sock = self.sockets[self.sent % len(self.sockets)]
                 with unhurried(): sock.sendto(next(forged)[0], ('127.0.0.1', self.port))
                 self.sent += 1
-            ready, _, _ = select.select(self.sockets, [], [], 0.002)
-            for sock in ready: self.read(sock)
+            ready, _, _ = select.select(self.sockets, [], [], 0.5)
+            open_ = self.waiting - sum(map(self.read, ready)) if ready else 0  # nothing: they were lost
 
-    def read(self, sock: socket.socket) -> None:
+    def read(self, sock: socket.socket) -> int:
+        "Return how many answers have come."
+        count = 0
         with unhurried():
-            if cookie(sock.recv(4096)):
-                self.cookies += 1
-                self.asked.set()
+            while data := sock.recv(4096):
+                count += 1
+                if cookie(data):
+                    self.cookies += 1
+                    self.asked.set()
+        return count
 
     def __enter__(self) -> 'Flood':
         self.start()
@@ -201,8 +207,7 @@ class Flood(threading.Thread):
 @contextmanager
 def unhurried() -> Iterator[None]:
     "Nothing is waited for: a full buffer loses a datagram, as a network does."
-    try: yield
-    except (BlockingIOError, ConnectionRefusedError): pass
+    with suppress(BlockingIOError, ConnectionRefusedError): yield
 
 
 def resident(pid: int) -> int:
@@ -229,23 +234,23 @@ def called(port: int, nat_port: int) -> float:
     return seconds
 
 
-@pytest.mark.parametrize('rate', [500, 2000])
-def test_the_program_under_a_flood(rate: int, tmp_path: Path, record_property: Callable) -> None:
+def test_the_program_under_a_flood(tmp_path: Path, record_property: Callable) -> None:
     "The responder demands cookies and does not grow; an initiator gets in (aim: within 2 s)."
     with responder(tmp_path / 'log', '--ike', SUITE) as (process, port, nat_port):
         calm = called(port, nat_port)
         before = resident(process.pid)
-        with Flood(port, rate) as flood:
+        began = time.monotonic()
+        with Flood(port) as flood:
             assert flood.asked.wait(timeout=10)
             seconds = [called(port, nat_port) for _ in range(3)]
-            assert max(seconds) < 10
-        assert flood.cookies > 100
+        rate = flood.cookies / (time.monotonic() - began)
+        assert max(seconds) < 10 and flood.cookies > 100
         grown = resident(process.pid) - before
     assert grown < 16 * 1024 * 1024
-    row = f'{rate} first messages a second'
-    for column, cell in (('sent', flood.sent), ('cookies', flood.cookies), ('alone', f'{calm:.2f} s'),
+    row = f'{flood.sent} first messages from {len(flood.sockets)} addresses'
+    for column, cell in (('a second', f'{rate:.0f}'), ('alone', f'{calm:.2f} s'),
                          ('in it', f'{max(seconds):.2f} s'), ('grown', f'{grown // 1024} KiB')):
-        record_property('flood', (row, column, str(cell)))
+        record_property('flood', (row, column, cell))
     assert not (tmp_path / 'log').read_text()
 
 
@@ -291,7 +296,8 @@ def test_an_initiator_finishes_among_forged_answers(count: int) -> None:
                 forged = forged or forged_answers(d.data)
                 bob.receive_datagram(d.data, ALICE, 0, BOB)
                 true = drained(bob)
-                for _ in range(count): alice.receive_datagram(next(forged), BOB, 0, ALICE)
+                if d.data[18] == ExchangeType.IKE_SA_INIT:
+                    for _ in range(count): alice.receive_datagram(next(forged), BOB, 0, ALICE)
                 for data in true: alice.receive_datagram(data, BOB, 0, ALICE)
             if alice.established: break
         drained(alice), drained(bob)
@@ -350,5 +356,4 @@ def test_the_initiator_program_among_forged_answers(tmp_path: Path, record_prope
         seconds = called(*wire.ports)
     assert wire.forged >= 200 and seconds < 10
     row = f'{wire.forged} forged answers'
-    for column, cell in ('sent', wire.forged), ('in it', f'{seconds:.2f} s'):
-        record_property('flood', (row, column, str(cell)))
+    record_property('flood', (row, 'in it', f'{seconds:.2f} s'))

@@ -102,8 +102,9 @@ def main() -> None:
         return
     print(HEAD)
     for size in tuple(map(int, sys.argv[1:])) or SIZES:
-        (n, shake, check, leave, objects, process), = rows((size,))
-        print(f'| {n:,} | {shake:.2f} | {check:.2f} | {leave:.2f} | {objects:,.0f} | {process:,.0f} |', flush=True)
+        (n, *times, objects, process), = rows((size,))
+        cells = [f'{n:,}', *(f'{t:.2f}' for t in times), f'{objects:,.0f}', f'{process:,.0f}']
+        print(f'| {" | ".join(cells)} |', flush=True)
 
 
 if __name__ == '__main__': main()

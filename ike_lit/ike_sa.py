@@ -98,6 +98,7 @@ def ike_sa_init(ike: IKE) -> Conversation:
               *fragmentation(ike.config))
     versions: dict[bytes, DiffieHellman] = {}  # of the request, as they were sent, newest last
     answers, held = set[bytes](), Packet(ExchangeType.IKE_SA_INIT, ())
+    baked_for = Group.NONE  # the group with which we have followed a cookie
     request = Packet(ExchangeType.IKE_SA_INIT, (offer, KE(dh.group, dh.public), ni, *extras))
     while True:
         response = yield request
@@ -105,10 +106,10 @@ def ike_sa_init(ike: IKE) -> Conversation:
         try:
             if wanted := response.notify(MessageType.COOKIE):
                 news = repeated_cookie(wanted, cookie, len(versions))
-                if cookie and response is not held:
+                if dh.group == baked_for and response is not held:
                     if 'cookie' not in ike.alarms: held = hold(ike, response)
                     continue
-                cookie = news
+                cookie, baked_for = news, dh.group
             elif wanted := response.notify(MessageType.INVALID_KE_PAYLOAD):
                 group = wanted_group(wanted, offer, dh.group, len(versions))
                 dh = DiffieHellman(group, ike.random)

@@ -45,8 +45,11 @@ bench: .venv/dev  ## measure against bare primitives, scapy and strongSwan, for 
 	$(BIN)/python tests/bench/scale.py
 	$(BIN)/python tests/bench/plot.py
 
+mitm: .venv/dev  ## 100,000 handshakes with an attacker in between; goes on where it has stopped (RUNS=1000: fewer)
+	$(BIN)/python tests/mitm.py --runs $(or $(RUNS),100000) --state .mitm.json
+
 clean:     ## remove what the other habits have made, the virtual environment too
-	rm -rf .venv .vm .fuzz build dist docs/_build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis nbs/.ipynb_checkpoints
+	rm -rf .venv .vm .fuzz .mitm.json build dist docs/_build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis nbs/.ipynb_checkpoints
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 .venv/run: settings.ini setup.py pyproject.toml
@@ -58,4 +61,4 @@ clean:     ## remove what the other habits have made, the virtual environment to
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	touch $@
 
-.PHONY: help demo test vm lab docs export refresh fuzz bench clean
+	rm -rf .venv .vm .fuzz .mitm.json build dist docs/_build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis nbs/.ipynb_checkpoints

@@ -392,6 +392,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                 'ike_lit.ike_sa.check_proof': ('ike_sa.html#check_proof', 'ike_lit/ike_sa.py'),
                                 'ike_lit.ike_sa.find_config': ('ike_sa.html#find_config', 'ike_lit/ike_sa.py'),
                                 'ike_lit.ike_sa.fragmentation': ('ike_sa.html#fragmentation', 'ike_lit/ike_sa.py'),
+                                'ike_lit.ike_sa.hold': ('ike_sa.html#hold', 'ike_lit/ike_sa.py'),
                                 'ike_lit.ike_sa.ike_auth': ('ike_sa.html#ike_auth', 'ike_lit/ike_sa.py'),
                                 'ike_lit.ike_sa.ike_sa_init': ('ike_sa.html#ike_sa_init', 'ike_lit/ike_sa.py'),
                                 'ike_lit.ike_sa.mistaken_octets': ('ike_sa.html#mistaken_octets', 'ike_lit/ike_sa.py'),

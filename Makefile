@@ -61,4 +61,4 @@ clean:     ## remove what the other habits have made, the virtual environment to
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	touch $@
 
-	rm -rf .venv .vm .fuzz .mitm.json build dist docs/_build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis nbs/.ipynb_checkpoints
+.PHONY: help demo test vm lab docs export refresh fuzz bench mitm clean

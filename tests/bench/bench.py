@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT / 'nbs'), str(ROOT / 'tests')]
+sys.path.insert(0, str(ROOT / 'nbs'))
 warnings.simplefilter('ignore')
 
-from bench.measure import Table, Work, keep, timed  # noqa: E402
+from measure import Table, Work, keep, timed  # noqa: E402
 from canonical import ALICE, BOB, configs, deliver, two_ends  # noqa: E402
 from cryptography.hazmat.primitives.asymmetric import dh, ec, padding  # noqa: E402
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes  # noqa: E402

@@ -21,7 +21,7 @@ from tempfile import TemporaryDirectory
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 
-from bench.measure import Table  # noqa: E402
+from measure import Table  # noqa: E402
 from peers.certificates import Office  # noqa: E402
 from peers.strongswan import (  # noqa: E402
     CRYPTO, ENV, LIBIPSEC, PATH, RIGHT, STRONGSWAN_CONF, Lab, end, in_user_namespace, missing, poll,

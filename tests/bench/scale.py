@@ -20,6 +20,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / 'nbs'))
 warnings.simplefilter('ignore')
 
+from measure import keep  # noqa: E402
 from canonical import ALICE, BOB, configs  # noqa: E402
 from ike_lit.host import Host  # noqa: E402
 from ike_lit.informational import liveness  # noqa: E402
@@ -27,8 +28,8 @@ from ike_lit.nat import Endpoint  # noqa: E402
 
 SIZES = 10, 1_000, 10_000
 SUITE, ESP = 'aes256gcm16-prfsha256-x25519', 'aes256gcm16'
-HEAD = ('| IKE SAs | handshake, ms | liveness, ms | goodbye of all, s | octets of objects each '
-        '| octets of the process each |\n|---:|---:|---:|---:|---:|---:|')
+COLUMNS = ['IKE SAs', 'handshake, ms', 'liveness, ms', 'goodbye of all, s', 'octets of objects each',
+           'octets of the process each']
 
 
 def resident() -> int:
@@ -100,11 +101,14 @@ def main() -> None:
     if sys.argv[1:2] == ['--one']:
         print(*measure(int(sys.argv[2]), bool(sys.argv[3])))
         return
-    print(HEAD)
+    print('\nOne responder with many IKE SAs', ' | '.join(COLUMNS), sep='\n')
+    table = []
     for size in tuple(map(int, sys.argv[1:])) or SIZES:
         (n, *times, objects, process), = rows((size,))
-        cells = [f'{n:,}', *(f'{t:.2f}' for t in times), f'{objects:,.0f}', f'{process:,.0f}']
-        print(f'| {" | ".join(cells)} |', flush=True)
+        table.append([f'{n:,}', *(f'{t:.2f}' for t in times), f'{objects:,.0f}', f'{process:,.0f}'])
+        print(' | '.join(table[-1]), flush=True)
+    if not sys.argv[1:]:
+        keep('scale', {'title': 'One responder with many IKE SAs', 'columns': COLUMNS, 'rows': table})
 
 
 if __name__ == '__main__': main()

@@ -2,6 +2,7 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN = .venv/bin
 NOTEBOOKS = $(wildcard nbs/*.ipynb)
+SECONDS ?= 60
 
 help:      ## print this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' Makefile
@@ -35,11 +36,20 @@ refresh: export  ## run all chapters again and store their outputs
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/jupyter nbconvert --coalesce-streams $(NOTEBOOKS)
 	$(BIN)/nbdev-clean
 
-bench: .venv/dev  ## ratios against the bare primitives, scapy, and an empty Python
+fuzz: .venv/dev  ## fuzz parser, SK, engine, explain and what people write, each for SECONDS=60
+	$(BIN)/python tests/fuzz --seconds $(SECONDS) --keep .fuzz
+
+bench: .venv/dev  ## measure against bare primitives, scapy and strongSwan, for some 15 minutes; kept in nbs/measured
 	$(BIN)/python tests/bench/bench.py
+	$(BIN)/python tests/bench/rivals.py
+	$(BIN)/python tests/bench/scale.py
+	$(BIN)/python tests/bench/plot.py
+
+mitm: .venv/dev  ## 100,000 handshakes with an attacker in between; goes on where it has stopped (RUNS=1000: fewer)
+	$(BIN)/python tests/mitm.py --runs $(or $(RUNS),100000) --state .mitm.json
 
 clean:     ## remove what the other habits have made, the virtual environment too
-	rm -rf .venv .vm build dist docs/_build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis nbs/.ipynb_checkpoints
+	rm -rf .venv .vm .fuzz .mitm.json build dist docs/_build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis nbs/.ipynb_checkpoints
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 .venv/run: settings.ini setup.py pyproject.toml
@@ -51,4 +61,4 @@ clean:     ## remove what the other habits have made, the virtual environment to
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	touch $@
 
-.PHONY: help demo test vm lab docs export refresh bench clean
+.PHONY: help demo test vm lab docs export refresh fuzz bench mitm clean

@@ -45,20 +45,7 @@ class Identity:
         `C=CH, O=Example, CN=gw`, or `@#` and hex for a KEY_ID.
 
         Raise `ValueError`."""
-        if text.startswith('@#'):
-            try: return cls(IDType.KEY_ID, bytes.fromhex(text[2:]))
-            except ValueError:
-                raise ValueError(f'{text!r} is no identity: after @# comes hex') from None
-        if '=' in text: return cls(IDType.DER_ASN1_DN, _dn_from_text(text))
-        try: address = ip_address(text)
-        except ValueError: pass
-        else:
-            kind = IDType.IPV4_ADDR if address.version == 4 else IDType.IPV6_ADDR
-            return cls(kind, address.packed)
-        name = text.lstrip('@')  # before a host name it is allowed
-        if not name.isascii() or not name.isprintable() or ' ' in name or not 0 < len(name) < 256:
-            raise ValueError(f'{text[:99]!r} is no identity')
-        return cls(IDType.RFC822_ADDR if '@' in name else IDType.FQDN, name.encode())
+        return cls(*_type_and_data(text))
 
     def matches(self, other: 'Identity') -> bool:
         "True for the same type and octets, or for two DNs with the same attributes."
@@ -66,17 +53,36 @@ class Identity:
         try: return parse_dn(self.data) == parse_dn(other.data)
         except ValueError: return False
 
-    def __str__(self) -> str:
-        if len(self.data) == {IDType.IPV4_ADDR: 4, IDType.IPV6_ADDR: 16}.get(self.type):
-            return str(ip_address(self.data))
-        text = ''
-        if self.type == IDType.DER_ASN1_DN: text = _dn_to_text(self.data)
-        if self.type in (IDType.FQDN, IDType.RFC822_ADDR) and self.data.isascii():
-            text = self.data.decode()
-        if text and text.isprintable(): return text[:256]
-        return '@#' * (self.type == IDType.KEY_ID) + self.data[:64].hex()
+    def __str__(self) -> str: return _as_text(self.type, self.data)
 
     def __repr__(self) -> str: return f'{self.type} {self}'
+
+# %% ../nbs/08_auth.ipynb #867cdc51
+def _type_and_data(text: str) -> tuple[IDType, bytes]:
+    if text.startswith('@#'):
+        try: return IDType.KEY_ID, bytes.fromhex(text[2:])
+        except ValueError:
+            raise ValueError(f'{text!r} is no identity: after @# comes hex') from None
+    if '=' in text: return IDType.DER_ASN1_DN, _dn_from_text(text)
+    try: address = ip_address(text)
+    except ValueError: pass
+    else:
+        kind = IDType.IPV4_ADDR if address.version == 4 else IDType.IPV6_ADDR
+        return kind, address.packed
+    name = text.lstrip('@')  # before a host name it is allowed
+    if not name.isascii() or not name.isprintable() or ' ' in name or not 0 < len(name) < 256:
+        raise ValueError(f'{text[:99]!r} is no identity')
+    return IDType.RFC822_ADDR if '@' in name else IDType.FQDN, name.encode()
+
+# %% ../nbs/08_auth.ipynb #a57a3a3e
+def _as_text(kind: IDType, data: bytes) -> str:
+    if len(data) == {IDType.IPV4_ADDR: 4, IDType.IPV6_ADDR: 16}.get(kind):
+        return str(ip_address(data))
+    text = ''
+    if kind == IDType.DER_ASN1_DN: text = _dn_to_text(data)
+    if kind in (IDType.FQDN, IDType.RFC822_ADDR) and data.isascii(): text = data.decode()
+    if text and text.isprintable(): return text[:256]
+    return '@#' * (kind == IDType.KEY_ID) + data[:64].hex()
 
 # %% ../nbs/08_auth.ipynb #200a170d
 EMAIL_OID = '1.2.840.113549.1.9.1'  # an attribute that people write as E
@@ -89,7 +95,7 @@ def parse_dn(data: bytes) -> 'Name':
     except Exception:  # the package has many ways to say that it can't read something
         raise ValueError('no distinguished name') from None
 
-
+# %% ../nbs/08_auth.ipynb #4dbd3b97
 def _dn_from_text(text: str) -> bytes:
     from cryptography.x509 import Name, ObjectIdentifier
     # RFC 4514 has no spaces after the commas; an escaped character stays as it is
@@ -112,7 +118,7 @@ ID_LAYOUT = Layout(
     'Identification Payload',
     ('ID Type', 8, IDType), ('RESERVED', 24), ('Identification Data', 0))
 
-
+# %% ../nbs/08_auth.ipynb #492f79b8
 @dataclass(frozen=True, repr=False)
 class IDi(Payload):
     "The initiator's identity (RFC 7296 §3.5)."
@@ -214,6 +220,8 @@ RSA, EC, ED25519 = RSAPublicKey, ec.EllipticCurvePublicKey, Ed25519PublicKey
 SHA256 = hashes.SHA256(), HashAlgorithm.SHA2_256
 SHA384 = hashes.SHA384(), HashAlgorithm.SHA2_384
 SHA512 = hashes.SHA512(), HashAlgorithm.SHA2_512
+
+# %% ../nbs/08_auth.ipynb #64be8ea7
 SCHEMES: dict[bytes, Scheme] = {bytes.fromhex(octets): scheme for octets, scheme in (
     (_PKCS1.format(11), Scheme('RSA with SHA2-256', RSA, *SHA256)),
     (_PKCS1.format(12), Scheme('RSA with SHA2-384', RSA, *SHA384)),
@@ -226,6 +234,8 @@ SCHEMES: dict[bytes, Scheme] = {bytes.fromhex(octets): scheme for octets, scheme
     (_ECDSA.format(4), Scheme('ECDSA with SHA2-512', EC, *SHA512)),
     ('300506032b6570', Scheme('Ed25519', ED25519, hashes.SHA512(), HashAlgorithm.IDENTITY)),
 )}
+
+# %% ../nbs/08_auth.ipynb #72fb3dd6
 HASHES = tuple(dict.fromkeys(scheme.announced for scheme in SCHEMES.values()))
 # only if asked for
 RSA_SHA1 = Scheme('RSA with SHA-1', RSA, hashes.SHA1(), HashAlgorithm.SHA1)  # noqa: S303

@@ -130,7 +130,7 @@ def read(payloads: Sequence[CERT]) -> tuple['Certificate', list['Certificate']]:
     leaf, *others = map(parse_certificate, found)
     return leaf, others
 
-
+# %% ../nbs/11_certificate.ipynb #626c632e
 def parse_certificate(data: bytes) -> 'Certificate':
     "Return a certificate, all of which can be read. Raise `AuthenticationFailed`."
     from cryptography.x509 import load_der_x509_certificate
@@ -188,7 +188,7 @@ def for_ike(usages: 'ExtendedKeyUsage') -> bool:
     "True if one of the extended key usages is among those that we accept."
     return any(usage.dotted_string in PURPOSES for usage in usages)
 
-
+# %% ../nbs/11_certificate.ipynb #522070ba
 def check_purpose(leaf: 'Certificate') -> None:
     "Raise `ValueError` unless a certificate may be used to sign in IKE (RFC 4945 §5.1.3)."
     from cryptography import x509
@@ -220,19 +220,23 @@ def find_chain(leaf: 'Certificate', others: list['Certificate'], roots: Sequence
         ).build_client_verifier()
     try: return verifier.verify(leaf, others).chain
     except verification.VerificationError as error: reason = str(error)
+    raise ValueError(_why_no_chain(leaf, others, roots, reason))
+
+# %% ../nbs/11_certificate.ipynb #1b0af7c3
+def _why_no_chain(leaf: 'Certificate', others: list['Certificate'],
+                   roots: Sequence['Certificate'], reason: str) -> str:
     if leaf.issuer == leaf.subject:
-        raise ValueError('the certificate is signed by itself, and by none of our authorities')
+        return 'the certificate is signed by itself, and by none of our authorities'
     if 'no interior errors' in reason:
         ours = ', '.join(dn(root.subject) for root in roots[:5])
         known = any(leaf.issuer == one.subject for one in (*others, *roots))
         missing = '' if known else '; the peer should send the certificate of its issuer'
-        raise ValueError('no chain leads from the certificate to our authorities '
-                         f'({ours}){missing}')
+        return f'no chain leads from the certificate to our authorities ({ours}){missing}'
     what = reason.removeprefix('validation failed: ').removeprefix('candidates exhausted: ')
     if 'Forbidden public key' in what:
         what = 'an authority in it has a key that is neither RSA nor on a curve of NIST'
     what = what.partition(' (encountered')[0][:200]
-    raise ValueError(f'the chain of the certificate is not valid: {what}')
+    return f'the chain of the certificate is not valid: {what}'
 
 # %% ../nbs/11_certificate.ipynb #7a1b9402
 def _authorities() -> 'ExtensionPolicy':
@@ -271,7 +275,7 @@ def check_subject(chain: list['Certificate']) -> None:
                     raise ValueError(f'the name constraints of {dn(authority.subject)} exclude '
                                      f'{dn(subject)}')
 
-
+# %% ../nbs/11_certificate.ipynb #ce13b085
 def _within(name: 'Name | str', limits: Iterable['GeneralName']) -> list[bool]:
     from cryptography.x509 import DirectoryName, RFC822Name
     if not isinstance(name, str):
@@ -307,7 +311,7 @@ def check_name(leaf: 'Certificate', identity: Identity) -> None:
         others = ', '.join(map(repr, names[:10]))
         raise ValueError(f'the certificate is not for {identity!r}, but for {others}')
 
-
+# %% ../nbs/11_certificate.ipynb #e8bc23b1
 def identities(leaf: 'Certificate') -> list[Identity]:
     "Return the identities that a certificate is for."
     from cryptography import x509

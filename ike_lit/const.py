@@ -57,7 +57,7 @@ class Type(Registry):
     EAP = 48
     SKF = 53
 
-
+# %% ../nbs/00_const.ipynb #062faac8
 class ProtocolID(Registry):
     "Whose security association a proposal, a notification or a Delete speaks of (RFC 7296 §3.3.1)."
     NONE = 0
@@ -145,7 +145,7 @@ class Group(Registry):
     CURVE_25519 = 31
     CURVE_448 = 32
 
-
+# %% ../nbs/00_const.ipynb #2f622bb4
 class Esn(Registry):
     """Transform type 5: does the ESP SA count packets in 32 bits,
     or in 64 (extended sequence numbers)?"""
@@ -186,7 +186,7 @@ class AuthenticationType(Registry):
     NULL = 13
     DIGITAL_SIGNATURE = 14
 
-
+# %% ../nbs/00_const.ipynb #11fc1b3c
 class HashAlgorithm(Registry):
     "Hashes that an end accepts in signatures of method 14 (RFC 7427 §7)."
     SHA1 = 1
@@ -195,7 +195,7 @@ class HashAlgorithm(Registry):
     SHA2_512 = 4
     IDENTITY = 5
 
-
+# %% ../nbs/00_const.ipynb #8c135c30
 class CertEncoding(Registry):
     "What a CERT payload holds (RFC 7296 §3.6, RFC 7670)."
     PKCS7_X509 = 1
@@ -220,7 +220,7 @@ class CfgType(Registry):
     CFG_SET = 3
     CFG_ACK = 4
 
-
+# %% ../nbs/00_const.ipynb #e2787250
 class CfgAttribute(Registry):
     "Configuration attributes (RFC 7296 §3.15.1; RFC 5026, 5739, 7651, 8598 and 9464)."
     INTERNAL_IP4_ADDRESS = 1

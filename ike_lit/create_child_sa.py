@@ -67,12 +67,12 @@ def create_child(ike: IKE) -> Conversation:
         if early := stillborn(ike, child): ike.tell(ChildFailed(early))
         else: install(ike, child)
 
-
+# %% ../nbs/21_create_child_sa.ipynb #fe208c68
 def carries(child: ChildSA, asked: Wish) -> bool:
     "True if a Child SA carries all the traffic that we want another one for."
     return covers(child.local_ts, asked.local_ts) and covers(child.remote_ts, asked.remote_ts)
 
-
+# %% ../nbs/21_create_child_sa.ipynb #944a14a3
 def granted(ike: IKE, asked: Wish, response: Packet, ni: bytes,
             dh: DiffieHellman | None) -> ChildSA:
     "Return the Child SA that a response grants. Raise an `IkeError` if it grants none."
@@ -111,7 +111,7 @@ def rekey_child(ike: IKE, spi: bytes) -> Conversation:
     if rival and rival.child: expect_delete(ike, rival.child.inbound.spi)
     yield from delete_child(ike, spi)
 
-
+# %% ../nbs/21_create_child_sa.ipynb #6d1d467b
 def not_replaced(ike: IKE, spi: bytes, error: IkeError) -> None:
     "Do what follows from a refusal to replace a Child SA."
     if isinstance(error, ChildSaNotFound):
@@ -147,7 +147,7 @@ def respond_create_child_sa(ike: IKE, request: Packet) -> Packet:
     return Packet(ExchangeType.CREATE_CHILD_SA,
                   (grant.sa, Nonce(nr), *grant.ke, *grant.traffic))
 
-
+# %% ../nbs/21_create_child_sa.ipynb #71aa18fe
 def child_to_rekey(ike: IKE, which: Notify) -> ChildSA:
     """Return the Child SA that the peer wants to replace; it names the SPI under which it receives.
 
@@ -160,6 +160,13 @@ def child_to_rekey(ike: IKE, which: Notify) -> ChildSA:
     if ike.doing == Doing.DELETE_CHILD and ike.target == found[0].inbound.spi:
         raise TemporaryFailure('we are closing that Child SA')
     return found[0]
+
+# %% ../nbs/21_create_child_sa.ipynb #b0c0610a
+RESPONDERS = {
+    **INITIAL_EXCHANGES,
+    ExchangeType.CREATE_CHILD_SA: respond_create_child_sa,
+    ExchangeType.INFORMATIONAL: respond_informational,
+}
 
 # %% ../nbs/21_create_child_sa.ipynb #23610de0
 def rekey_ike_sa(ike: IKE) -> Conversation:
@@ -229,10 +236,3 @@ def respond_rekey_ike_sa(ike: IKE, request: Packet, sa: SA, ni: bytes) -> Packet
     else: inherit(ike, heir)
     return Packet(ExchangeType.CREATE_CHILD_SA,
                   (SA((replace(suite, spi=spi_r),)), Nonce(nr), KE(group, dh.public)))
-
-# %% ../nbs/21_create_child_sa.ipynb #b0c0610a
-RESPONDERS = {
-    **INITIAL_EXCHANGES,
-    ExchangeType.CREATE_CHILD_SA: respond_create_child_sa,
-    ExchangeType.INFORMATIONAL: respond_informational,
-}

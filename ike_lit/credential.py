@@ -156,7 +156,7 @@ def load_crl(path: str | Path) -> 'CertificateRevocationList':
     if partial: raise ValueError(f'{path}: not a full list of revoked certificates')
     return crl
 
-
+# %% ../nbs/12_credential.ipynb #d2ce68a3
 def load_chain(path: str | Path, key: PrivateKey) -> tuple[bytes, ...]:
     """Read the certificates of a key of ours: its own, then those that lead to an authority (DER).
 

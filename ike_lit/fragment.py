@@ -80,7 +80,7 @@ class Fragment(NamedTuple):
         "What tells its message from others in the same direction."
         return self.header.response, self.header.exchange_type, self.header.message_id
 
-
+# %% ../nbs/14_fragment.ipynb #faa11da9
 def open_fragment(sk: SK, data: bytes) -> Fragment:
     """Return a fragment, verified and decrypted.
 
@@ -93,6 +93,12 @@ def open_fragment(sk: SK, data: bytes) -> Fragment:
         raise Discard(f'fragment {number} of {total}; we take up to {MAX_FRAGMENTS}')
     content = sk.decrypted(data, replace(sealed, data=r.rest('IV, ciphertext and ICV')))
     return Fragment(header, number, total, sealed.first, content, data)
+
+# %% ../nbs/14_fragment.ipynb #75b962c6
+def _belongs(new: Fragment, old: Fragment) -> bool:
+    if new.total < old.total and new.message == old.message:
+        raise Discard(f'a fragment of {new.total}, but there are {old.total} by now')
+    return new.message == old.message and new.total == old.total
 
 # %% ../nbs/14_fragment.ipynb #cf39ef47
 def joined(pieces: list[Fragment]) -> Packet:
@@ -123,14 +129,6 @@ class Reassembly:
         "The time after which the pieces are too old, None if there are none."
         return self.since + REASSEMBLY_SECONDS if self.pieces else None
 
-    def _starts_afresh(self, new: Fragment, now: float) -> bool:
-        if self.expires is None or now > self.expires: return True
-        old = next(iter(self.pieces.values()))
-        if new.message != old.message or new.total > old.total: return True
-        if new.total < old.total:
-            raise Discard(f'a fragment of {new.total}, but there are {old.total} by now')
-        return False
-
     def add(self, sk: SK, data: bytes, now: float) -> Packet | None:
         """Take a fragment; return the message that it completes, else None.
 
@@ -138,7 +136,9 @@ class Reassembly:
         Raise `Discard` unless the fragment is authentic and has a place in the message;
         `InvalidSyntax` or `UnsupportedCriticalPayload` if the whole makes no sense."""
         new = open_fragment(sk, data)  # before anything is changed
-        if self._starts_afresh(new, now):
+        old = next(iter(self.pieces.values()), None)
+        too_old = self.expires is not None and now > self.expires
+        if old is None or too_old or not _belongs(new, old):
             self.clear()
             self.since = now
         if new.number in self.pieces: return None

@@ -128,7 +128,7 @@ def mermaid(layout: Layout) -> str:
             for row in layout.rows]
     return '\n'.join(['```mermaid', 'packet', f'title {layout.title}', *rows, '```'])
 
-
+# %% ../nbs/01_header.ipynb #a2ad19c4
 def diagram(layout: Layout) -> str:
     "Return the bit diagram in the style of the RFCs."
     rule = '+' + '-+' * 32

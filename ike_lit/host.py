@@ -49,7 +49,7 @@ def renew_child(ike: IKE, spi: bytes) -> None:
         later(ike, ('rekey', spi), life.jittered(fraction(ike.random)), rekey_child, spi)
     if life.hard: ike.alarm(('expire', spi), life.hard, lambda a: expire_child(a, spi))
 
-
+# %% ../nbs/22_host.ipynb #78f9c165
 def expire_child(ike: IKE, spi: bytes) -> None:
     "End a Child SA whose time is up, and the IKE SA if it should have been replaced by now."
     replaced, going = spi in ike.replaced, (ike.doing, ike.target) == (Doing.DELETE_CHILD, spi)
@@ -59,7 +59,7 @@ def expire_child(ike: IKE, spi: bytes) -> None:
     # RFC 7296 §2.8: rekeying it has failed, so the IKE SA "MUST" be closed as well
     else: fail(ike, IkeError('the Child SA was not replaced in time'))
 
-
+# %% ../nbs/22_host.ipynb #4e0dcc18
 def watch(ike: IKE) -> None:
     "Ask for a sign of life if there was none for a while (RFC 7296 §2.4)."
     if ike.now >= ike.heard + ike.timing.liveness:
@@ -67,7 +67,7 @@ def watch(ike: IKE) -> None:
         ike.alarm('liveness', ike.timing.liveness, watch)
     else: ike.alarms['liveness'] = ike.heard + ike.timing.liveness, watch
 
-
+# %% ../nbs/22_host.ipynb #8bc25882
 def keep_alive(ike: IKE) -> None:
     "Send a keepalive, and again after a while (RFC 7296 §2.23, RFC 3948 §2.3)."
     send(ike, (KEEPALIVE,), ike.local, ike.remote)
@@ -219,7 +219,7 @@ def find(host: Host, data: bytes, addr: Endpoint, now: float, here: Endpoint) ->
         complain(host, data, addr, here, now, Notify(MessageType.INVALID_IKE_SPI))
     raise Discard('no SA has this SPI')
 
-
+# %% ../nbs/22_host.ipynb #9f10a0ec
 def stranger(host: Host, data: bytes, addr: Endpoint, now: float, here: Endpoint) -> IKE:
     "Return a new SA for a first message. Raise an `IkeError` if there is to be none."
     if not host.configs: raise Discard('we take no calls')
@@ -236,7 +236,7 @@ def stranger(host: Host, data: bytes, addr: Endpoint, now: float, here: Endpoint
     return IKE(host.configs[0], here, addr, initiator=False, responders=RESPONDERS,
                random=host.random, configs=host.configs)
 
-
+# %% ../nbs/22_host.ipynb #8dc1f163
 def complain(host: Host, data: bytes, addr: Endpoint, here: Endpoint, now: float,
              what: Notify) -> None:
     "Answer a request that belongs to no SA, in the clear, unless that was done a lot lately."
@@ -260,7 +260,7 @@ def settle(host: Host, ike: IKE) -> None:
     schedule(host, ike)
     if ike.successor: settle(host, ike.successor)
 
-
+# %% ../nbs/22_host.ipynb #f1f3594e
 def schedule(host: Host, ike: IKE) -> None:
     "See to it that an SA is woken when it wants to be."
     at = ike.next_timer()
@@ -270,7 +270,7 @@ def schedule(host: Host, ike: IKE) -> None:
         host._due[ike] = at
         heappush(host._timers, (at, next(host._serial), ike))
 
-
+# %% ../nbs/22_host.ipynb #d69b6074
 def enter(host: Host, parent: IKE | None, ike: IKE) -> None:
     "Put an SA into the table, if it is not there yet, and settle it."
     named = host.sas.setdefault(ike.spi_i if ike.initiator else ike.spi_r, [])
@@ -282,7 +282,6 @@ def enter(host: Host, parent: IKE | None, ike: IKE) -> None:
     elif ike.state == State.ESTABLISHED: renew_ike_sa(ike)
     else: host.attempts[ike] = parent
     settle(host, ike)
-
 
 # %% ../nbs/22_host.ipynb #d13a0d88
 def react(host: Host, ike: IKE, event: Event) -> bool:

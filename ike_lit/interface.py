@@ -35,7 +35,7 @@ class Lifetime:
         "Return a soft lifetime that is earlier by up to a tenth, as `fraction` (0 to 1) says."
         return self.soft * (1 - fraction / 10)
 
-
+# %% ../nbs/16_interface.ipynb #52826b8a
 @dataclass(frozen=True)
 class Timing:
     "How long an end waits for what (RFC 7296 §2.4, §2.8, §2.23, §2.25). Seconds."
@@ -138,7 +138,7 @@ def received(packet: Packet, header: Header, peer: Endpoint,
     return Message(False, packet, header.response, header.message_id, sum(sizes), peer,
                    seconds=seconds, fragments=len(sizes))
 
-
+# %% ../nbs/16_interface.ipynb #14f80403
 @dataclass(frozen=True)
 class Dropped:
     "A datagram was not believed; nothing has changed."
@@ -167,7 +167,7 @@ class AddressAssigned:
     "The peer has given us an inner address."
     assigned: Assigned
 
-
+# %% ../nbs/16_interface.ipynb #1a1ef4a1
 @dataclass(frozen=True)
 class Rekeyed:
     "Another IKE SA has taken over, with all Child SAs."
@@ -208,7 +208,7 @@ class ChildClosed:
     "A Child SA is no more."
     child: ChildSA
 
-
+# %% ../nbs/16_interface.ipynb #3bc843ff
 @dataclass(frozen=True)
 class Installed:
     "The kernel has the SAs of a Child SA, and policies that lead to them."

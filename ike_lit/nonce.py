@@ -45,12 +45,12 @@ def new_ike_spi(random: Random) -> bytes:
     while not any(spi := random(8)): continue
     return spi
 
-
+# %% ../nbs/05_nonce.ipynb #b6b6c534
 def fraction(random: Random) -> float:
     "Return a number from 0 to less than 1, by which to jitter a time."
     return int.from_bytes(random(2), 'big') / 0x10000
 
-
+# %% ../nbs/05_nonce.ipynb #45ebf4c6
 RESERVED_SPIS = 256  # RFC 4303 §2.1: 0 to 255 name no SA
 
 

@@ -178,6 +178,8 @@ def config_from(args: argparse.Namespace, here: str, there: str) -> Config:
     if args.keylog: try_keylog(args.keylog)
     if not 0 < args.timeout <= 3600:
         raise ValueError('--timeout: more than 0 and at most 3600 seconds')
+    if not 0 <= args.liveness <= 1e9:
+        raise ValueError('--liveness: 0, or up to 1e9 seconds')
     if args.datagram and not 576 <= args.datagram <= 65535:
         raise ValueError('--datagram: 0, or from 576 to 65535 octets')
     request = tuple(ip_address(a) for a in (args.request_address or '').split(',') if a)
@@ -336,7 +338,7 @@ PATHS = ('private-key', 'passphrase-file', 'cert', 'peer-key', 'ca', 'crl', 'psk
 def connection_words(path: Path, parser: argparse.ArgumentParser) -> dict[str, list[str]]:
     "Read a file of connections; return the words for each. Raise `ValueError`."
     try: content = tomllib.loads(path.read_text())
-    except (OSError, UnicodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, UnicodeError, RecursionError, tomllib.TOMLDecodeError) as error:
         raise ValueError(f'{path}: {getattr(error, "strerror", None) or error}') from None
     connections = content.pop('connections', None)
     if content: raise ValueError(f'{path}: {next(iter(content))!r} is not [connections.NAME]')

@@ -183,7 +183,7 @@ def parse_chain(
     if r.at != r.end: raise InvalidSyntax(f'{r.end - r.at} octets after the last payload')
     return tuple(payloads)
 
-
+# %% ../nbs/02_payload.ipynb #454e8817
 def parse_body(kind: Type, following: Type, r: Reader) -> Payload:
     "Take the body of one payload, by the class for its type if there is one."
     known = get_by_type(kind)

@@ -38,6 +38,8 @@ ATTRIBUTE = Layout(
     ('Attribute Type', 15, '14 is Key Length'),
     ('Value or Length', 16, ''),
 )
+
+# %% ../nbs/03_proposal.ipynb #cb177e0f
 KEY_LENGTH = 14
 AEADS = frozenset({Encryption.AES_CCM_8, Encryption.AES_CCM_12, Encryption.AES_CCM_16,
                    Encryption.AES_GCM_8, Encryption.AES_GCM_12, Encryption.AES_GCM_16,
@@ -82,7 +84,7 @@ class Algorithm:
 NO_GROUP = Transform(TransformType.DH, Group.NONE)
 NO_INTEG = Transform(TransformType.INTEG, Integrity.NONE)
 
-
+# %% ../nbs/03_proposal.ipynb #19c54e78
 def _encryption() -> Iterable[Algorithm]:
     for name, cipher, salt in (
             ('camellia{}', Encryption.CAMELLIA_CBC, 0),
@@ -110,7 +112,7 @@ def _hashes() -> Iterable[Algorithm]:
         yield Algorithm(name, Transform(TransformType.INTEG, integ), size, weak)
         yield Algorithm(f'prf{name}', Transform(TransformType.PRF, kind), size, weak)
 
-
+# %% ../nbs/03_proposal.ipynb #3c580cb8
 def _groups() -> Iterable[Algorithm]:
     for name, group in (
             ('modp2048', Group.MODP_2048), ('modp3072', Group.MODP_3072),
@@ -164,7 +166,7 @@ def parse_transform(r: Reader, nth: int = 1) -> tuple[Transform, bool]:
 # %% ../nbs/03_proposal.ipynb #031765c1
 def parse_attributes(r: Reader, size: int, title: str) -> int:
     "Take the attributes of a transform and return its key length."
-    outer, lengths = r.enter(size, title or 'Transform Attributes'), list[int]()
+    outer, lengths = r.enter(size, 'Transform Attributes', title), list[int]()
     while r.at < r.end:
         short, attribute, value = r.fields(ATTRIBUTE)
         if not short: r.octets(value, 'Attribute Value')
@@ -247,7 +249,7 @@ def parse_proposal(r: Reader, nth: int = 1) -> tuple[Proposal, bool]:
     title = f'Proposal {nth}' if r.spans is not None else 'Proposal'
     more, length, number, protocol, spi_size, count = r.fields(PROPOSAL, title)
     if more not in (0, 2): raise InvalidSyntax(f'proposal followed by substructure {more}')
-    outer = r.enter(length - PROPOSAL.size, title)
+    outer = r.enter(length - PROPOSAL.size, 'Proposal', title)
     if spi_size not in SPI_SIZES.get(protocol, (spi_size,)):
         raise InvalidSyntax(f'{protocol} proposal with an SPI of {spi_size} octets')
     spi, last = r.octets(spi_size, 'SPI'), True
@@ -325,7 +327,7 @@ def _algorithm(word: str, text: str) -> Algorithm:
         raise ValueError(f'{word!r} in {text!r} is too weak to be used')
     return ALGORITHMS[keyword]
 
-
+# %% ../nbs/03_proposal.ipynb #28658b9a
 def _parse_one(number: int, text: str, protocol: ProtocolID) -> Proposal:
     chosen = [_algorithm(word, text) for word in text.lower().split('-')]
     kinds = {a.transform.type for a in chosen}
@@ -384,7 +386,8 @@ def common(offered: Proposal, ours: Proposal) -> Proposal | None:
     if offered.protocol != ours.protocol: return None
     chosen = []
     for kind in dict.fromkeys(t.type for t in (*ours.transforms, *offered.transforms)):
-        both = [t for t in offered.choices(kind) if t in ours.choices(kind)]
+        accepted = ours.choices(kind)
+        both = [t for t in offered.choices(kind) if t in accepted]
         if not both: return None
         # RFC 7296 §2.7: "exactly one transform of each type included in the proposal"
         if offered.of(kind): chosen.append(both[0])

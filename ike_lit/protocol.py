@@ -37,7 +37,7 @@ Conversation = Generator[Packet, Packet, None]
 Begin = Callable[..., Conversation]  # of an IKE SA, and what else it takes
 Responder = Callable[['IKE', Packet], Packet]
 
-
+# %% ../nbs/17_protocol.ipynb #46510716
 @dataclass
 class Pending:
     "A request that waits for its response."
@@ -50,7 +50,7 @@ class Pending:
     give_up_at: float
     attempt: int = 1
 
-
+# %% ../nbs/17_protocol.ipynb #a45476fa
 @dataclass(frozen=True)
 class Rival:
     "The peer's rekeying of the very SA that we are rekeying (RFC 7296 §2.8.1)."
@@ -245,7 +245,7 @@ def advance(ike: IKE, response: Packet | None) -> None:
             if not ike._pending or request is not ike._pending.packet: post(ike, request)
             return
 
-
+# %% ../nbs/17_protocol.ipynb #faadd7a3
 def begin_next(ike: IKE) -> None:
     "Begin what has waited longest; if there is a successor, all of it there."
     while ike._queue:
@@ -353,7 +353,7 @@ def later(ike: IKE, name: Hashable, seconds: float, conversation: Begin, *args: 
         else: owner.start(conversation, *args, now=owner.now)
     ike.alarm(name, seconds, begin)
 
-
+# %% ../nbs/17_protocol.ipynb #10c5c7ba
 def postpone(ike: IKE, name: Hashable, conversation: Begin, *args: object) -> None:
     "Begin a conversation again later. Raise `TemporaryFailure` if that has been said for too long."
     if ike.refused_since is None: ike.refused_since = ike.now
@@ -492,7 +492,7 @@ def follow(ike: IKE, addr: Endpoint, local: Endpoint) -> None:
             outbound=replace(child.outbound, destination=addr.host),
             encap=(local.port, addr.port) if child.encap else None)
 
-
+# %% ../nbs/17_protocol.ipynb #fd49f1c6
 def refuse(header: Header, response: Packet) -> bytes:
     "Return a refusal of IKE_SA_INIT: no SA has come of it, so the responder's SPI stays zero."
     return response.encode(header.spi_i, bytes(8), response=True, initiator=False,

@@ -49,7 +49,7 @@ class EspSA:
         return (f'<ESP {self.spi.hex()} {self.source} -> {self.destination} '
                 f'{self.algorithms}>')
 
-
+# %% ../nbs/10_setkey.ipynb #4d1092e2
 @dataclass(frozen=True)
 class ChildSA:
     "A pair of ESP SAs and the traffic that belongs to them."
@@ -169,7 +169,7 @@ XFRM_INTEG: dict[int, str] = {
     Integrity.AES_CMAC_96: 'cmac(aes)'}
 REPLAY_WINDOW = 32  # packets
 
-
+# %% ../nbs/10_setkey.ipynb #d0d2c373
 def _key(key: bytes, show: bool) -> str:
     return f'0x{key.hex()}' if show else f'<{len(key)} octets>'
 
@@ -219,7 +219,7 @@ def _xfrm_ports(sport: int | Icmp | None, dport: int | Icmp | None, protocol: in
         return f' type {sport.type}' + f' code {sport.code}' * (sport.code is not None)
     return f' sport {sport}' * (sport is not None) + f' dport {dport}' * (dport is not None)
 
-
+# %% ../nbs/10_setkey.ipynb #af6e051f
 def _priority(t: Traffic) -> int:
     bits = ip_network(t.local).prefixlen + ip_network(t.remote).prefixlen
     named = bool(t.protocol) + (t.local_port is not None) + (t.remote_port is not None)
@@ -249,7 +249,7 @@ class Language:
         "Return the line that removes an SA."
         return self.delete_sa.format(sa.source, sa.destination, sa.spi.hex())
 
-
+# %% ../nbs/10_setkey.ipynb #5273e581
 XFRM = Language(
     ('ip', '-batch', '-'), _xfrm_sa, _xfrm_policies,
     'xfrm policy add {} {}', 'xfrm policy update {} {}', 'xfrm policy delete {}',
@@ -284,7 +284,7 @@ def _setkey_sa(child: ChildSA, sa: EspSA, reqid: int, hard: int, show: bool) -> 
             + f' -lh {hard} -ls {hard}' * bool(hard)
             + f' -E {SETKEY_ENCR[sa.encr.id]} {_key(sa.encr_key, show)}{integrity};')
 
-
+# %% ../nbs/10_setkey.ipynb #bdde3723
 def _setkey_policies(child: ChildSA, reqid: int) -> dict[str, str]:
     found: dict[str, str] = {}
     for t in traffic(child):
@@ -302,7 +302,7 @@ def _setkey_port(port: int | Icmp | None) -> str:
         raise ValueError(f'type {port.type} of ICMP fits no policy of setkey; ip xfrm has one')
     return '[any]' if port is None else f'[{port}]'
 
-
+# %% ../nbs/10_setkey.ipynb #08258a36
 def flaw(child: ChildSA) -> str:
     "Say why no packet would pass SAs that `setkey` has made on Linux; '' if they would."
     sa = child.outbound
@@ -314,7 +314,7 @@ def flaw(child: ChildSA) -> str:
         return 'PF_KEY has no tunnel of one IP version inside another on Linux'
     return ''
 
-
+# %% ../nbs/10_setkey.ipynb #3731b43a
 SETKEY = Language(
     ('setkey', '-f', '/dev/stdin'), _setkey_sa, _setkey_policies,
     'spdadd {} {};', 'spdupdate {} {};', 'spddelete {} {};', 'delete {} {} esp 0x{};', SETKEY_MARKS)
@@ -338,7 +338,15 @@ class Entry:
         "True for a policy, False for an SA."
         return self.removal.startswith(('xfrm policy', 'spddelete'))
 
+# %% ../nbs/10_setkey.ipynb #cf08ed64
+# what we never write: marks, interfaces, a second template; nor could it be removed by these lines
+FOREIGN = re.compile(r'^\t(?:mark|if_id) |^\ttmpl .*^\ttmpl ', re.MULTILINE | re.DOTALL)
 
+
+def _records(text: str) -> list[str]:  # one begins where a line is not indented
+    return [record for record in re.split(r'\n(?=\S)', text) if not FOREIGN.search(record)]
+
+# %% ../nbs/10_setkey.ipynb #0bc3e5a8
 def parse_xfrm(policies: str, states: str) -> list[Entry]:
     "Return what `ip -s xfrm policy` and `ip xfrm state` have shown, the policies first."
     found = []
@@ -354,7 +362,7 @@ def parse_xfrm(policies: str, states: str) -> list[Entry]:
                                            'spi {}'.format(*sa)))
     return found
 
-
+# %% ../nbs/10_setkey.ipynb #24fe61ed
 def parse_setkey(policies: str, states: str) -> list[Entry]:
     "Return what `setkey -DP` and `setkey -D` have shown, the policies first."
     found = []
@@ -370,14 +378,6 @@ def parse_setkey(policies: str, states: str) -> list[Entry]:
             sa = (end.partition('[')[0] for end in (source, destination))
             found.append(Entry(int(reqid), 'delete {} {} esp {};'.format(*sa, spi)))
     return found
-
-
-# what we never write: marks, interfaces, a second template; nor could it be removed by these lines
-FOREIGN = re.compile(r'^\t(?:mark|if_id) |^\ttmpl .*^\ttmpl ', re.MULTILINE | re.DOTALL)
-
-
-def _records(text: str) -> list[str]:  # one begins where a line is not indented
-    return [record for record in re.split(r'\n(?=\S)', text) if not FOREIGN.search(record)]
 
 # %% ../nbs/10_setkey.ipynb #ae851f9d
 PROGRAMS = 256
@@ -401,7 +401,7 @@ def claim() -> tuple[int, socket.socket]:
         except OSError: sock.close()
     raise InstallError(f'none of the {PROGRAMS} names for programs of ours is to be had')
 
-
+# %% ../nbs/10_setkey.ipynb #b7440fe6
 def held(program: int) -> bool:
     "True if a living program has this number."
     with socket.socket(socket.AF_UNIX) as sock:
@@ -419,7 +419,7 @@ def without_keys(text: str) -> str:
     "Return a text from which the keys have been cut out."
     return re.sub(r'0x[0-9a-fA-F]{16,}', '<a key>', text)
 
-
+# %% ../nbs/10_setkey.ipynb #b2a57176
 def run_setkey(command: Collection[str], script: str = '', keep: Collection[int] = ()) -> str:
     """Run a program of the system with a script, and these file descriptors; return its output.
 

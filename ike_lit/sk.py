@@ -50,7 +50,7 @@ def _cipher(kind: Encryption, key: bytes, iv: bytes) -> Cipher[modes.CBC | modes
 
 def _block_size(kind: Encryption) -> int: return 8 if kind == Encryption.TRIPLE_DES else BLOCK_SIZE
 
-
+# %% ../nbs/07_sk.ipynb #d054070e
 def encrypt(kind: Encryption, key: bytes, iv: bytes, plaintext: bytes) -> bytes:
     "Return the ciphertext of whole blocks, or in counter mode of any octets."
     context = _cipher(kind, key, iv).encryptor()
@@ -153,7 +153,7 @@ class ShortGcm:
         context.authenticate_additional_data(seen)
         return context.update(ciphertext) + context.finalize()
 
-
+# %% ../nbs/07_sk.ipynb #2874e11e
 AEAD: dict[int, tuple[Callable[[bytes], AESGCM | AESCCM | ChaCha20Poly1305 | ShortGcm], int, int]]
 AEAD = {  # implementation, octets of salt, octets of checksum
     Encryption.AES_GCM_16: (AESGCM, 4, 16),
@@ -212,7 +212,7 @@ SEALED = Layout(
     ('Initialization Vector', 0), ('Encrypted IKE Payloads, Padding, Pad Length', 0),
     ('Integrity Checksum Data', 0))
 
-
+# %% ../nbs/07_sk.ipynb #90831321
 @dataclass(frozen=True, repr=False)
 class SK:
     "The protection of one direction of an IKE SA (RFC 7296 §3.14, RFC 5282)."

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.serialization import load_der_public_key
 
 from .auth import (
     AUTH, METHODS, RSA_SHA1, IDi, IDr, PublicKey, SharedKey, signed_octets, verify)
@@ -309,11 +310,10 @@ def _proven(believed: Believed, kind: Prf, octets: bytes, auth: AUTH, shown: lis
         except AuthenticationFailed:
             return Remark('AUTH does not fit the shared key', where, 'wrong')
     keys = [(key, 'a key that was given') for key in believed.keys]
-    for cert in shown[:1]:
-        try: key = parse_certificate(cert.data).public_key()
-        except (ValueError, UnsupportedAlgorithm): continue
-        if cert.encoding == CertEncoding.X509_SIGNATURE and isinstance(key, PublicKey):
-            keys.insert(0, (key, 'the key of the certificate beside it'))
+    if shown and (key := _key_of(shown[0])):
+        bare = shown[0].encoding == CertEncoding.RAW_PUBLIC_KEY
+        whose = 'the bare key beside it' if bare else 'the key of the certificate beside it'
+        keys.insert(0, (key, whose))
     for key, which in keys:
         try: how = verify(key, octets, auth, allow_sha1=True)
         except AuthenticationFailed: continue
@@ -323,6 +323,16 @@ def _proven(believed: Believed, kind: Prf, octets: bytes, auth: AUTH, shown: lis
     if keys:
         return Remark('AUTH does not fit the key that was given; is it the other end\'s?', where)
     return Remark('AUTH by a signature; no public key was given to check it', where)
+
+# %% ../nbs/28_story.ipynb #b8f7f6e6
+def _key_of(cert: CERT) -> PublicKey | None:
+    key: object = None
+    try:
+        match cert.encoding:
+            case CertEncoding.X509_SIGNATURE: key = parse_certificate(cert.data).public_key()
+            case CertEncoding.RAW_PUBLIC_KEY: key = load_der_public_key(cert.data)
+    except (AuthenticationFailed, ValueError, UnsupportedAlgorithm): return None
+    return key if isinstance(key, PublicKey) else None
 
 # %% ../nbs/28_story.ipynb #b2973d99
 def about_changes(onlooker: Onlooker, told: Told, packet: Packet,

@@ -236,7 +236,7 @@ def _covered(ts: TrafficSelector, wide: tuple[TrafficSelector, ...]) -> bool:
     return all(_gapless(ts, [p for p in parts if p.start_port <= port <= p.end_port])
                for port in edges)
 
-
+# %% ../nbs/09_ts.ipynb #d6a7aaf7
 def _gapless(ts: TrafficSelector, parts: list[TrafficSelector]) -> bool:
     missing = int(ts.start)
     for part in parts:

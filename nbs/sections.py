@@ -61,7 +61,7 @@ def table(most: int = 4) -> Markdown:
     lines = ['| RFC 7296 | | chapters |', '|---|---|---|']
     for section, chapters in places().items():
         first = sorted(chapters, key=lambda stem: (-chapters[stem], stem))[:most]
-        links = ' '.join(f'[{stem.replace("_", " ", 1)}]({stem}.ipynb)' for stem in first)
+        links = ', '.join(f'[{stem.replace("_", " ", 1)}]({stem}.ipynb)' for stem in first)
         url = f'https://www.rfc-editor.org/rfc/rfc7296#section-{section}'
         lines.append(f'| [§{section}]({url}) | {TITLES[section]} | {links or NOT_HERE.get(section, "")} |')
     return Markdown('\n'.join(lines))

@@ -14,7 +14,8 @@ from cryptography.hazmat.primitives.serialization import (
 from peers.strongswan import Lab
 
 
-TABLES = {'negotiated': 'negotiated with strongSwan', 'kernel': 'ESP in the kernel'}
+TABLES = {'negotiated': 'negotiated with strongSwan', 'kernel': 'ESP in the kernel', 'flood': 'in a flood',
+          'fuzzed': 'fuzzing, time of the processor'}
 collect_ignore_glob = [] if os.environ.get('KERNEL_TESTS') else ['test_kernel*.py']  # see tests/vm/run
 
 

@@ -10,13 +10,14 @@ from itertools import permutations
 
 import pytest
 from authority import ed_key, key, rsa_key
-from canonical import ALICE
+from canonical import ALICE, KEYS, private_key
 from explaining import (
-    Recorded, certified, every, flipped, kinds, numbered, plain, record, remarks, seen, story)
+    BELIEVED, Recorded, certified, every, flipped, kinds, numbered, plain, record, remarks, seen, story)
 from ike_lit.auth import AUTH, IDi, Identity, SharedKey, sign, signed_octets
+from ike_lit.certificate import CERT, Signer, spki
 from ike_lit.const import (
-    AuthenticationType, Encryption, ExchangeType, Group, Integrity, MessageType, Prf, ProtocolID,
-    TransformType, Type)
+    AuthenticationType, CertEncoding, Encryption, ExchangeType, Group, Integrity, MessageType, Prf,
+    ProtocolID, TransformType, Type)
 from ike_lit.create_child_sa import rekey_child, rekey_ike_sa
 from ike_lit.explain import Story
 from ike_lit.header import Header
@@ -166,6 +167,26 @@ def test_certificates_prove_by_the_key_beside_the_signature() -> None:
     found = story(r.seen, r.lines, Believed())
     assert sum('the key of the certificate beside it' in text for text in every(found)) == 2
     assert not every(found, 'odd', 'wrong')
+
+
+class Bare(Signer):
+    "Shows its public key, or whatever else it is told to, without having been asked."
+
+    def payloads(self, asked: object) -> tuple[CERT, ...]:
+        return CERT(*self.certificates),
+
+
+@pytest.mark.parametrize('encoding, data, count', [
+    (CertEncoding.RAW_PUBLIC_KEY, None, 1), (CertEncoding.RAW_PUBLIC_KEY, b'0', 0),
+    (CertEncoding.X509_SIGNATURE, b'0', 0), (CertEncoding.X509_SIGNATURE, None, 0),
+    (CertEncoding.RAW_RSA_KEY, None, 0)])
+def test_a_bare_key_beside_the_signature(encoding: CertEncoding, data: bytes | None, count: int) -> None:
+    "RFC 7670: it holds a SubjectPublicKeyInfo. Where it can't be read, the key that was given is taken."
+    key = private_key(KEYS / 'initiator.key')
+    r = record(alices={'credential': Bare(key, (encoding, data or spki(key.public_key())))})
+    found = [every(story(r.seen, r.lines, believed)) for believed in (Believed(), BELIEVED)]
+    assert [sum('the bare key beside it' in t for t in texts) for texts in found] == [count, count]
+    assert sum('a key that was given' in t for t in found[1]) == 2 - count
 
 
 def proof(r: Recorded, signer: object, way: tuple, identity: IDi) -> AUTH:

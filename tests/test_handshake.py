@@ -2,6 +2,7 @@
 and what a network between them may do.
 """
 from dataclasses import replace
+from math import inf
 
 import pytest
 from canonical import ALICE, BOB, configs, deliver, events, family, handshake, talk, two_ends
@@ -238,10 +239,33 @@ def test_endless_cookies_are_not_followed_for_ever() -> None:
     alice, _ = two_ends(RESPONDERS)
     alice.start(ike_sa_init, now=0)
     sent = len(alice.datagrams_to_send(0))
+    alice._pending.resend_at = inf
     for n in range(100):
-        alice.receive_datagram(forged(alice, Notify(MessageType.COOKIE, bytes([n]))), BOB, 0)
-        sent += len(alice.datagrams_to_send(0))
+        alice.receive_datagram(forged(alice, Notify(MessageType.COOKIE, bytes([n]))), BOB, n / 5)
+        alice.handle_timer(n / 5)
+        sent += len(alice.datagrams_to_send(n / 5))
+        if alice._pending: alice._pending.resend_at = inf  # the same again is not counted
     assert sent == 1 + ike_sa.DETOURS and alice.state == State.INITIAL
+
+
+@pytest.mark.parametrize('true', [0, 1])
+def test_a_forged_cookie_beside_the_true_one(true: int) -> None:
+    """Bob answers only the version with his own cookie, and that one has to be signed.
+
+    So the second cookie waits for a second, in which a better answer to the first may come."""
+    alice, bob = two_ends(RESPONDERS)
+    alice.start(ike_sa_init, now=0)
+    alice.datagrams_to_send(0)
+    for octets in b'one', b'other':
+        alice.receive_datagram(forged(alice, Notify(MessageType.COOKIE, octets)), BOB, 0)
+    version, = alice.datagrams_to_send(0)
+    if true:
+        alice.handle_timer(1)
+        *_, version = alice.datagrams_to_send(1)
+    assert Packet.parse(Reader(version.data)).notify(MessageType.COOKIE).data == (b'one', b'other')[true]
+    bob.receive_datagram(version.data, ALICE, true)
+    talk(bob, alice)
+    agree(alice, bob)
 
 
 @pytest.mark.parametrize('data', [b'', bytes(65), b'\x00\x13', b'\x00\x0e', b'\x0e'])

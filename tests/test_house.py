@@ -116,7 +116,8 @@ def test_modules_are_small_and_exported_cells_short() -> None:
 def test_everything_public_says_what_it_is() -> None:
     for name in MODULES:
         for node in module_tree(name).body:
-            if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith('_'):
+            kinds = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
+            if isinstance(node, kinds) and not node.name.startswith('_'):
                 assert ast.get_docstring(node), f'{name}.{node.name} has no docstring'
 
 

@@ -1,4 +1,4 @@
-"""An hour of a tunnel in a minute and a half: lifetimes of seconds on both sides, a ping and a stream of UDP.
+"""Hours of a tunnel in five minutes: lifetimes of seconds on both sides, a ping and a stream of UDP.
 
 Nothing may be lost, nothing may grow, and of all the SAs one pair is left at the end.
 Needs a kernel with ESP, as test_kernel.py.
@@ -9,11 +9,12 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from interop import HASTE, calling, start
+import pytest
+from interop import HASTE, Program, calling, start
 from kernel import holds, pinging, route_inner_networks
 from peers.strongswan import Lab, poll
 
-SECONDS = 90
+SECONDS = 270
 # strongSwan rekeys the Child SA after 2 s and the IKE SA after 5 s, both a little earlier by chance
 THEIRS = {'connection': {'rekey_time': '5s', 'over_time': '60s'},
           'child': {'rekey_time': '2s', 'life_time': '60s'}}
@@ -23,6 +24,12 @@ OURS = ['--install', 'xfrm', '--child-lifetime', '2,60', '--ike-lifetime', '6,60
 def memory(pid: int) -> int:
     "What a process has in memory, in KiB."
     return int(Path(f'/proc/{pid}/status').read_text().partition('VmRSS:')[2].split()[0])
+
+
+def alive(ours: Program) -> bool:
+    "Let our program go on for a second. It must not end."
+    if ours.read(time.monotonic() + 1) or ours.process.poll() is None: return True
+    pytest.fail(f'it has ended: {ours.process.communicate(timeout=10)[1]} {ours.events[-20:]}')
 
 
 # Beside our program: until it and the kernel name the same SPI, the only one to send under. A rekeying makes
@@ -44,24 +51,25 @@ raise SystemExit(f'{before} {held}')
 """
 
 
-def test_an_hour_in_a_minute(lab: Lab, keys: Path, record_property: Callable[[str, object], None]) -> None:
+def test_hours_in_minutes(lab: Lab, keys: Path, record_property: Callable[[str, object], None]) -> None:
     route_inner_networks(lab)
     start(lab, keys, kernel='kernel-netlink', extra=HASTE, **THEIRS)
     before = holds(lab.left)
-    said = lab.home.parent / 'iperf3.txt'
-    with calling(lab, keys, *OURS) as ours, said.open('w') as file, \
+    said, sums = (lab.home.parent / f'iperf3.{name}' for name in ('txt', 'json'))
+    with calling(lab, keys, *OURS) as ours, said.open('w') as file, sums.open('w') as found, \
             lab._popen(lab.right, ['iperf3', '-s', '-1', '-B', '10.2.0.1', '--forceflush'], stdout=file):
         ours.wait('Installed', 90)
         assert poll(lambda: 'listening' in said.read_text(), 30)
         stream = lab.popen(['iperf3', '-c', '10.2.0.1', '-B', '10.1.0.1', '-J', '-t', str(SECONDS),
-                            '-u', '-b', '200K', '-l', '500'])
+                            '-u', '-b', '200K', '-l', '500'], stdout=found)
         with pinging(lab, '10.2.0.1', '10.1.0.1', 0.1) as ping:
             half = time.monotonic() + SECONDS / 2
-            while time.monotonic() < half: ours.read(half)
+            end = half + SECONDS
+            while time.monotonic() < half and alive(ours): continue
             early = memory(ours.process.pid)
-            while stream.poll() is None: ours.read(time.monotonic() + 1)
+            while stream.poll() is None and time.monotonic() < end and alive(ours): continue
             late = memory(ours.process.pid)
-        result = json.loads(stream.stdout.read())['end']['sum']
+        result = json.loads(sums.read_text())['end']['sum']
         agree = lab.run([sys.executable, '-c', AGREE], timeout=90)
         assert agree.returncode == 0, agree.stderr
         events = ours.events
@@ -71,6 +79,6 @@ def test_an_hour_in_a_minute(lab: Lab, keys: Path, record_property: Callable[[st
                          'KiB grown': late - early}.items():
         record_property('kernel', (f'{SECONDS} s of rekeying', column, str(cell)))
     assert result['lost_packets'] == 0 and result['packets'] > SECONDS * 40
-    assert rekeys['ChildEstablished'] > SECONDS / 3 and rekeys['Rekeyed'] > SECONDS / 10  # a slow machine's
+    assert rekeys['ChildEstablished'] > 100 and rekeys['Rekeyed'] > 20  # twice as many on a quiet machine
     assert late - early < 1024
     assert holds(lab.left) == before

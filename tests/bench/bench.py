@@ -1,8 +1,6 @@
 """What ike_lit costs, as ratios of two things measured side by side in one run: `make bench`.
 
-Each pair is timed in turns, so that whatever else the machine does hits both alike, and in time of
-the processor, unless other processes do the work. The median of many counts; behind it stands
-from where to where eight of ten were.
+Time is that of the processor, unless other processes do the work; see measure.py for the rest.
 """
 import hmac
 import os
@@ -10,7 +8,7 @@ import subprocess
 import sys
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -20,6 +18,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / 'nbs'))
 warnings.simplefilter('ignore')
 
+from measure import Table, Work, keep, timed  # noqa: E402
 from canonical import ALICE, BOB, configs, deliver, two_ends  # noqa: E402
 from cryptography.hazmat.primitives.asymmetric import dh, ec, padding  # noqa: E402
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes  # noqa: E402
@@ -43,7 +42,6 @@ HANDSHAKES = ('camellia256-sha256-modp2048', 'aes256gcm16-prfsha256-x25519',
               'aes256gcm16-prfsha384-ecp384', 'chacha20poly1305-prfsha256-x25519',
               'aes256-sha512-modp3072')
 LOCKS = 'camellia256-sha256', 'aes256gcm16', 'aes256gcm8', 'aes256ctr-sha256', 'chacha20poly1305'
-Work = Callable[[], object]
 
 
 class Signature(NamedTuple):
@@ -56,36 +54,6 @@ class Signature(NamedTuple):
 RSA = Signature('RSA', (padding.PKCS1v15(), SHA256()))
 ECDSA = Signature('ECDSA P-256', (ec.ECDSA(SHA256()),),
                   (ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())))
-
-
-# Measuring
-
-def timed(work: Work, calls: int, clock: Callable[[], float]) -> float:
-    "Return the seconds of one call, of several in a row."
-    began = clock()
-    for _ in range(calls): work()
-    return (clock() - began) / calls
-
-
-def title(what: str, base: str, aim: str) -> None:
-    "Print the head of a table."
-    print(f'\n{what}, aim: {aim}')
-    print(f'{"microseconds, and the spread":44}{"ours":>8}{base:>23}{"ratio":>23}')
-
-
-def side_by_side(name: str, ours: Work, base: Work, rounds: int, calls: int,
-                 clock: Callable[[], float] = time.process_time) -> None:
-    "Time two things in turns; print the medians of both in microseconds, and of their ratio."
-    for work in ours, base: work()
-    pairs = [(timed(ours, calls, clock), timed(base, calls, clock)) for _ in range(rounds)]
-    ratios = [a / b for a, b in pairs]
-
-    def shown(values: list[float], scale: float = 1e6) -> str:
-        low, middle, high = (sorted(values)[int(len(values) * at)] * scale for at in (.1, .5, .9))
-        places = 0 if middle > 1000 else 1 if scale > 1 else 2
-        return f'{middle:8.{places}f} {f"{low:.{places}f}-{high:.{places}f}":14}'
-    columns = [*map(shown, zip(*pairs, strict=True)), shown(ratios, 1)]
-    print(f'{name:44}{"".join(columns)}'.rstrip(), flush=True)
 
 
 # A whole handshake
@@ -234,7 +202,7 @@ def bare_classic(kind: Encryption, key: bytes, hash_name: str,
     return seal, unseal
 
 
-def one_message(words: str) -> None:
+def one_message(table: Table, words: str) -> None:
     "Seal and open a message whose payloads have 300 octets, against the cipher alone."
     suite, = parse_proposals(f'{words}-prfsha256-x25519', ProtocolID.IKE)
     encr, integ = suite.the(TransformType.ENCR), suite.the(TransformType.INTEG)
@@ -253,8 +221,30 @@ def one_message(words: str) -> None:
                        message_id=1, random=os.urandom)
     message = our_seal()
     if unseal(seen, *sealed) != plain: raise ValueError('the bare cipher does not open')
-    side_by_side(f'{words}, seal', our_seal, lambda: seal(seen, plain), 60, 100)
-    side_by_side(f'{words}, open', lambda: sk.open(message), lambda: unseal(seen, *sealed), 60, 100)
+    table.compare(f'{words}, seal', timed(our_seal, 100), timed(lambda: seal(seen, plain), 100), 60)
+    table.compare(f'{words}, open', timed(lambda: sk.open(message), 100),
+                  timed(lambda: unseal(seen, *sealed), 100), 60)
+
+
+def first_message(table: Table) -> None:
+    "Take the first message apart, and put it together again, against scapy."
+    from scapy.contrib.ikev2 import IKEv2
+    alice, bob = two_ends(INITIAL_EXCHANGES)
+    alice.start(ike_sa_init, now=0)
+    message, = deliver(alice, bob)
+    packet, theirs = Packet.parse(Reader(message)), IKEv2(message)
+
+    def build() -> bytes:
+        return packet.encode(b'spi of i', bytes(8), response=False, initiator=True, message_id=0)
+
+    def build_theirs() -> bytes:
+        whole = theirs.copy()
+        whole.clear_cache()
+        return bytes(whole)
+    if len(build()) != len(message) or build_theirs() != message: raise ValueError('not the same message')
+    table.compare(f'parse IKE_SA_INIT of {len(message)} octets',
+                  timed(lambda: Packet.parse(Reader(message)), 100), timed(lambda: IKEv2(message), 10), 60)
+    table.compare('build it', timed(build, 100), timed(build_theirs, 10), 60)
 
 
 def process(*arguments: str) -> Work:
@@ -263,24 +253,44 @@ def process(*arguments: str) -> Work:
     return lambda: subprocess.run(command, stdout=subprocess.DEVNULL, check=True)
 
 
-def main() -> None:
-    title('A whole handshake, both ends', 'bare primitives',
-          '1.25 with MODP-2048 and RSA, 2 with X25519 and ECDSA; not there yet')
+def imports() -> Iterator[tuple[str, float]]:
+    "Yield what is imported at the start, and its milliseconds, with those of what only it imports."
+    for _ in range(2):  # the first has to compile
+        said = subprocess.run([sys.executable, '-X', 'importtime', '-m', 'ike_lit.initiator', '--help'],
+                              capture_output=True, text=True, check=True).stderr
+    for line in reversed(said.splitlines()):
+        _, cumulative, name = line.removeprefix('import time:').split('|')
+        if cumulative.strip().isdigit() and not name.startswith('     '):
+            yield name.strip(), int(cumulative) / 1000
+
+
+def tables() -> Iterator[Table]:
+    handshake = Table('handshake', 'A whole handshake, both ends', 'bare primitives',
+                      'ratio 1.25 with MODP-2048 and RSA, 2 with X25519 and ECDSA')
     for suite, signature in (*((suite, RSA) for suite in HANDSHAKES), (HANDSHAKES[1], ECDSA)):
-        side_by_side(f'{suite}, {signature.name}', whole_handshake(suite, signature),
-                     bare_primitives(suite, signature), 60, 4)
-    title('One message with payloads of 300 octets', 'bare cipher', 'none yet')
-    for words in LOCKS: one_message(words)
-    from scapy.contrib.ikev2 import IKEv2
-    alice, bob = two_ends(INITIAL_EXCHANGES)
-    alice.start(ike_sa_init, now=0)
-    message, = deliver(alice, bob)
-    title('Parsing', 'scapy', 'at most 0.07')
-    side_by_side(f'an IKE_SA_INIT request of {len(message)} octets',
-                 lambda: Packet.parse(Reader(message)), lambda: IKEv2(message), 60, 100)
-    title('Starting', 'python -c pass', 'at most 8')
-    side_by_side('ike_lit.initiator --help', process('-m', 'ike_lit.initiator', '--help'),
-                 process('-c', 'pass'), 25, 1, time.perf_counter)
+        handshake.compare(f'{suite}, {signature.name}', timed(whole_handshake(suite, signature), 4),
+                          timed(bare_primitives(suite, signature), 4), 60)
+    yield handshake
+    message = Table('message', 'One message with payloads of 300 octets', 'bare cipher', 'none')
+    for words in LOCKS: one_message(message, words)
+    yield message
+    octets = Table('octets', 'Messages in the clear', 'scapy', 'ratio 0.05')
+    first_message(octets)
+    yield octets
+    start = Table('start', 'A process', 'python -c pass', 'ratio 8', 'ms')
+    start.compare('ike_lit.initiator --help',
+                  timed(process('-m', 'ike_lit.initiator', '--help'), clock=time.perf_counter),
+                  timed(process('-c', 'pass'), clock=time.perf_counter), 25)
+    yield start
+
+
+def main() -> None:
+    for table in tables(): table.keep()
+    slowest = sorted(imports(), key=lambda item: -item[1])[:12]
+    print('\nImports of ike_lit.initiator, in milliseconds, with what only they import:')
+    for name, took in slowest: print(f'{name:44}{took:8.1f}')
+    keep('imports', {'title': 'What is imported when the initiator starts', 'rows': [
+        [name, f'{took:.1f}'] for name, took in slowest], 'columns': ['module', 'ms']})
 
 
 if __name__ == '__main__': main()

@@ -1,0 +1,207 @@
+"""An end in each state in which a datagram may find it, either role, with what it has heard before
+and what it waits for. The other end is there, and is played by hand.
+"""
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import partial
+
+from canonical import ALICE, BOB, configs
+from ike_lit.auth import SharedKey
+from ike_lit.create_child_sa import create_child, rekey_child, rekey_ike_sa
+from ike_lit.fragment import split
+from ike_lit.host import Host
+from ike_lit.informational import delete_child, delete_ike_sa, liveness
+from ike_lit.interface import Datagram
+from ike_lit.payload import Packet, Vendor
+from ike_lit.const import ExchangeType
+from ike_lit.protocol import IKE, Begin
+from snapshot import Tree, tree
+from stage import PATIENT, End, Said, talk
+
+SUITE, ESP = 'aes128gcm16-prfsha256-x25519', 'aes128gcm16-x25519'  # quick
+SECRET = SharedKey(b'a key that both ends have')
+ROLES = 'initiator', 'responder'
+
+# What may change although nobody vouches for a datagram: the clock, what is told to people and
+# what is about to be sent (both are looked at by whoever compares), how often strangers were
+# answered lately and the secret of the cookies for them, and the tests' own source of chance.
+TOLD = r'\.(now|_events|_outbox|random|_serial)(?=[.\[]|$)'
+STRANGERS = r'^\.(replies|cookies)(?=[.\[]|$)'
+
+
+class Witness(End):
+    "An end that remembers what it was told."
+
+    def __init__(self, *how: object):
+        super().__init__(*how)  # type: ignore[arg-type]
+        self.heard: list[Datagram] = []
+
+    def hears(self, said: Said) -> None:
+        self.heard.append(said.datagram)
+        super().hears(said)
+
+
+def strangers(role: str, **changes: object) -> tuple[Witness, Witness]:
+    "Return an end that is to have a role, and the other end."
+    both = configs(SUITE, ESP, **{'timing': PATIENT, **changes})
+    mine, its = (replace(c, credential=SECRET, trust=SECRET) for c in both)
+    ladder: list[str] = []
+    alice, bob = Witness('a', ALICE, mine, ladder), Witness('b', BOB, its, ladder)
+    alice.peer, bob.peer = bob, alice
+    return (alice, bob) if role == 'initiator' else (bob, alice)
+
+
+@dataclass
+class Scene:
+    "An end in some state."
+    name: str
+    end: Witness
+    peer: Witness
+    past: list[Datagram] = field(default_factory=list)  # that it has heard
+    coming: list[Datagram] = field(default_factory=list)  # that are on their way to it
+    own: list[Datagram] = field(default_factory=list)  # that it has sent
+
+    @property
+    def host(self) -> Host: return self.end.host
+
+    @property
+    def sas(self) -> list[IKE]: return [ike for named in self.host.sas.values() for ike in named]
+
+    def counterpart(self, ours: IKE) -> IKE | None:
+        "What the other end has of an IKE SA."
+        theirs = (ike for named in self.peer.host.sas.values() for ike in named)
+        return next((ike for ike in theirs if (ike.spi_i, ike.spi_r) == (ours.spi_i, ours.spi_r)), None)
+
+    def hear(self, data: bytes, now: float | None = None) -> None:
+        "Let a datagram arrive from where the other end is."
+        self.host.receive_datagram(data, self.peer.address, self.end.now if now is None else now,
+                                   self.end.address)
+
+    def known(self, leave_out: str = f'{TOLD}|{STRANGERS}') -> Tree: return tree(self.host, '', leave_out)
+
+    def said(self) -> list[Datagram]:
+        "What the end has to say, which is forgotten, like what it has told."
+        while self.host.next_event(): continue
+        return self.host.datagrams_to_send()
+
+
+def met(role: str, before: Begin | None = None) -> tuple[Witness, Witness]:
+    "Both ends after their first four messages; if a Child SA is to be created `before` there is one."
+    end, peer = strangers(role, **{'childless': 'force'} if before is create_child else {})
+    (end if role == 'initiator' else peer).calls()
+    talk(end)
+    return end, peer
+
+
+def step(end: Witness) -> None:
+    "Let the oldest message of an end arrive."
+    end.peer.hears(end.way.popleft())
+
+
+# The scenes
+
+def nothing(role: str) -> tuple[Witness, Witness]:
+    "A responder that nobody has called; a call is on its way."
+    end, peer = strangers(role)
+    peer.calls()
+    return end, peer
+
+
+def calling(role: str) -> tuple[Witness, Witness]:
+    "An initiator that has called; the answer is on its way."
+    end, peer = strangers(role)
+    end.calls()
+    step(end)
+    return end, peer
+
+
+def proving(role: str) -> tuple[Witness, Witness]:
+    "Keys are agreed, and the proof of the other end is on its way."
+    end, peer = (calling if role == 'initiator' else nothing)(role)
+    step(peer), step(end)
+    return end, peer
+
+
+def at_rest(role: str) -> tuple[Witness, Witness]: return met(role)
+
+
+def busy(conversation: Begin, role: str) -> tuple[Witness, Witness]:
+    "A request of the end was answered, and the answer is on its way."
+    end, peer = met(role, conversation)
+    _begin(end, conversation)
+    step(end)
+    return end, peer
+
+
+def challenged(conversation: Begin, role: str) -> tuple[Witness, Witness]:
+    "A request of the other end is on its way."
+    end, peer = met(role, conversation)
+    _begin(peer, conversation)
+    return end, peer
+
+
+def crossing(conversation: Begin, role: str) -> tuple[Witness, Witness]:
+    "Both want the same; the end has answered, and waits for its own answer."
+    end, peer = met(role)
+    for one in peer, end: _begin(one, conversation)
+    step(peer), step(end)
+    return end, peer
+
+
+def granted(conversation: Begin, role: str) -> tuple[Witness, Witness]:
+    "The end has granted something new, and the old one is about to be deleted."
+    end, peer = challenged(conversation, role)
+    step(peer), step(end)
+    return end, peer
+
+
+def in_pieces(role: str) -> tuple[Witness, Witness]:
+    "Two of three fragments have arrived."
+    end, peer = met(role)
+    ike = peer.ike
+    pieces = split(ike.outgoing, Packet(ExchangeType.INFORMATIONAL, (Vendor(b'v' * 200),)),
+                   ike.spi_i, ike.spi_r, response=False, initiator=ike.initiator,
+                   message_id=ike._next_id, random=peer.chance, room=160)
+    said = [Said('a piece', Datagram(data, peer.address, end.address)) for data in pieces]
+    for one in said[:-1]: end.hears(one)
+    peer.way.append(said[-1])
+    return end, peer
+
+
+def over(role: str) -> tuple[Witness, Witness]:
+    "The IKE SA is closed, and is remembered for a while."
+    end, peer = met(role)
+    _begin(peer, delete_ike_sa)
+    talk(peer)
+    return end, peer
+
+
+def _begin(end: Witness, conversation: Begin) -> None:
+    if conversation in (rekey_child, delete_child):
+        end.begins(conversation, next(iter(end.ike.children)))
+    else: end.begins(conversation)
+
+
+CONVERSATIONS: dict[str, Begin] = {
+    'liveness': liveness, 'create': create_child, 'rekey child': rekey_child, 'rekey IKE': rekey_ike_sa,
+    'delete child': delete_child, 'delete IKE': delete_ike_sa}
+MAKERS: dict[str, Callable[[str], tuple[Witness, Witness]]] = {
+    'nothing': nothing, 'calling': calling, 'proving': proving,
+    'at rest': at_rest, 'in pieces': in_pieces, 'over': over,
+    **{f'asks {name}': partial(busy, begin) for name, begin in CONVERSATIONS.items()},
+    **{f'is asked {name}': partial(challenged, begin) for name, begin in CONVERSATIONS.items()},
+    **{f'both {name}': partial(crossing, CONVERSATIONS[name])
+       for name in ('rekey child', 'rekey IKE', 'delete child')},
+    **{f'granted {name}': partial(granted, CONVERSATIONS[name]) for name in ('rekey child', 'rekey IKE')}}
+OF_ONE_ROLE = {'nothing': 'responder', 'calling': 'initiator'}
+NAMES = [f'{role}: {name}' for name in MAKERS for role in ROLES if OF_ONE_ROLE.get(name, role) == role]
+
+
+def scene(name: str) -> Scene:
+    "Set a scene."
+    role, _, what = name.partition(': ')
+    end, peer = MAKERS[what](role)
+    made = Scene(name, end, peer, list(end.heard), [s.datagram for s in peer.way],
+                 [*peer.heard, *(s.datagram for s in end.way)])
+    end.told.clear()
+    return made

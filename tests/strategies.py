@@ -25,7 +25,7 @@ from ike_lit.proposal import (
     ALGORITHMS, NO_INTEG, SA, SPI_SIZES, Proposal, Transform, key_size, transform_for, without_dh)
 from ike_lit.sk import ICV, SK
 from ike_lit.ts import TrafficSelector, TSi, TSr
-from spoil import EDITS, spoiled
+from spoil import EDITS, Edit, spoiled
 
 # Numbers and octets
 
@@ -234,8 +234,13 @@ def locks(draw: st.DrawFn) -> SK:
 
 # Spoiled messages
 
-edits = st.lists(st.tuples(st.sampled_from(EDITS), st.integers(0, 2000), st.integers(0, 255),
-                           st.integers(1, 40)), min_size=1, max_size=4)
+def changes(where: int, most: int) -> st.SearchStrategy[list[Edit]]:
+    "Up to so many edits, within so many octets from the start."
+    edit = st.tuples(st.sampled_from(EDITS), st.integers(0, where), st.integers(0, 255), st.integers(1, 40))
+    return st.lists(edit, min_size=1, max_size=most)
+
+
+edits, near_the_start = changes(2000, 4), changes(12, 2)
 
 
 def mutations(data: st.SearchStrategy[bytes]) -> st.SearchStrategy[bytes]:

@@ -29,14 +29,14 @@ from ike_lit.header import Header, Reader, dissect
 from ike_lit.host import Host
 from ike_lit.interface import Datagram
 from ike_lit.options import add_options, config_from, connection_words
-from ike_lit.payload import Packet, pack_chain, parse_chain
+from ike_lit.payload import Packet, Payload, pack_chain, parse_chain
 from ike_lit.proposal import Proposal
 from ike_lit.sk import SK
 from scenes import NAMES, Scene, scene
 from snapshot import changes
 from spoil import Edit, spoiled
 from stage import Said, talk
-from strategies import MESSAGES, PAYLOADS, edits, locks, messages, mutations, payloads, to_be_sealed
+from strategies import MESSAGES, PAYLOADS, edits, locks, mutations, near_the_start, payloads, to_be_sealed
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -94,8 +94,14 @@ def test_what_is_sealed_is_opened_whole_or_in_pieces(lock: SK, m: Packet, room: 
 
 # What is spoiled is read or refused
 
-@examples(80)
-@given(mutations(messages().map(lambda m: m.data) | st.one_of(*MESSAGES.values()).map(lambda m: m.data)))
+def with_body(payload: Payload, how: list[Edit]) -> bytes:
+    "A message with one payload, whose body is spoiled and whose lengths are true."
+    return headed(payload.kind, long_chain(payload.kind, spoiled(bytes(payload), how), 1))
+
+
+@examples(250)
+@given(mutations(st.one_of(*MESSAGES.values()).map(lambda m: m.data))
+       | st.builds(with_body, payloads, near_the_start))
 def test_a_spoiled_message_is_read_or_refused(data: bytes) -> None:
     error = packet = None
     with in_time():

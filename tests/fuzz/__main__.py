@@ -85,6 +85,8 @@ class Fuzzing:
 
 
 def blocks() -> int:
+    from fuzz.targets import forget
+    forget()
     gc.collect()
     return sys.getallocatedblocks()
 

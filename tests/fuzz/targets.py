@@ -302,6 +302,11 @@ SCENES: dict[str, Scene] = {}
 STEPS = 8  # of an input
 
 
+def forget() -> None:
+    "Forget what is kept between inputs, so that it does not count as a leak."
+    SCENES.clear()
+
+
 def at(name: str) -> Scene:
     "Return an end in a state, as it was left by the last input if that has changed nothing."
     return SCENES.get(name) or SCENES.setdefault(name, scene(name))

@@ -101,13 +101,15 @@ class Attacker:
         made = MOVES[self.chance.choice(self.moves)](self, d)
         self.spend(len(made))
         if not self.beside: out = []
-        return out + [(self.when() if self.may_race(d, f) else LATE, f) for f in made]
+        return out + [(self.when() if self.may_race(f) else LATE, f) for f in made]
 
-    def may_race(self, d: Datagram, forged: Datagram) -> bool:
-        """False if she would be quicker than the responder with an answer that is nearly his own:
-        the keys are the same then, and who can always do that can as well lose his."""
-        answer = self.beside and is_response(d.data) and d.data[18:19] == bytes([ExchangeType.IKE_SA_INIT])
-        return not (answer and any(d.data[8:16]) and forged.data[8:16] == d.data[8:16])
+    def may_race(self, forged: Datagram) -> bool:
+        """False if she would be quicker than the responder with an answer under an SPI of his own.
+
+        The initiator can't have two of them; and who can always do that can as well lose his."""
+        answer = self.beside and is_response(forged.data) and forged.data[18] == ExchangeType.IKE_SA_INIT
+        return not (answer and any(forged.data[8:16]) and any(
+            is_response(d.data) and d.data[:16] == forged.data[:16] for d in self.seen))
 
     def spend(self, count: int) -> None:
         self.budget -= count

@@ -43,6 +43,7 @@ bench: .venv/dev  ## measure against bare primitives, scapy and strongSwan, for 
 	$(BIN)/python tests/bench/bench.py
 	$(BIN)/python tests/bench/rivals.py
 	$(BIN)/python tests/bench/scale.py
+	KEEP=flood $(BIN)/pytest -q tests/test_flood.py -k program
 	$(BIN)/python tests/bench/plot.py
 
 mitm: .venv/dev  ## 100,000 handshakes with an attacker in between; goes on where it has stopped (RUNS=1000: fewer)

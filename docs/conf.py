@@ -35,6 +35,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / 'nbs'))
 from conformance import Requirement, counts, requirements  # noqa: E402
 
+FUNCTION = ast.FunctionDef | ast.AsyncFunctionDef
 CHAPTERS = sorted((ROOT / 'nbs').glob('[0-9][0-9]_*.ipynb'))
 MODULES = {path.stem[3:]: path.stem for path in CHAPTERS if '#| default_exp' in path.read_text()}
 MERMAID = '11.16.1'  # the one that JupyterLab has, so that a diagram looks the same in both
@@ -98,7 +99,7 @@ def prose(text: str) -> dict:
 def defined(code: str) -> Iterator[str]:
     "Yield the names that code defines at its top."
     for node in ast.parse(code).body:
-        if isinstance(node, ast.FunctionDef | ast.ClassDef): yield node.name
+        if isinstance(node, FUNCTION | ast.ClassDef): yield node.name
         for target in getattr(node, 'targets', [getattr(node, 'target', None)]):
             for name in ast.walk(target) if target else ():
                 if isinstance(name, ast.Name): yield name.id
@@ -161,7 +162,7 @@ def module(name: str) -> SimpleNamespace:
         for node in body:
             match node:
                 case ast.ClassDef(): visit(node.body, f'{prefix}{node.name}.')
-                case ast.FunctionDef():
+                case ast.FunctionDef() | ast.AsyncFunctionDef():
                     for arg in [*node.args.args, *node.args.kwonlyargs]:
                         if arg.lineno > node.lineno: note(f'{prefix}{node.name}.{arg.arg}', arg.lineno)
                 case ast.Assign() | ast.AnnAssign():
@@ -171,8 +172,8 @@ def module(name: str) -> SimpleNamespace:
     visit(tree.body)
     exported = next(ast.literal_eval(node.value) for node in tree.body
                     if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == '__all__')
-    kinds = {node.name: 'function' if isinstance(node, ast.FunctionDef) else 'class'
-             for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+    kinds = {node.name: 'function' if isinstance(node, FUNCTION) else 'class'
+             for node in tree.body if isinstance(node, FUNCTION | ast.ClassDef)}
     names = [found for found in dict.fromkeys(defined(text)) if found in exported]
     heirs = {node.name for node in tree.body if isinstance(node, ast.ClassDef) and node.bases}
     return SimpleNamespace(names=names, kinds=kinds, heirs=heirs, comments=comments,
@@ -298,8 +299,9 @@ def setup(app: Sphinx) -> None:
     pages = {f'{path.stem}.ipynb': chapter(path) for path in [*CHAPTERS, ROOT / 'nbs' / 'index.ipynb']}
     pages |= {f'reference/{name}.rst': reference(name) for name in MODULES}
     pages |= {'reference/index.md': references(), 'conformance.md': conformance()}
+    pages |= {f'measured/{path.name}': path.read_text() for path in (ROOT / 'nbs' / 'measured').glob('*.svg')}
     folder = Path(app.srcdir)
-    (folder / 'reference').mkdir(exist_ok=True)
+    for name in 'reference', 'measured': (folder / name).mkdir(exist_ok=True)
     for path in folder.rglob('*.*'):
         if str(path.relative_to(folder)) not in pages: path.unlink()
     for path, text in ((folder / name, text) for name, text in pages.items()):

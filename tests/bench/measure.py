@@ -66,10 +66,10 @@ class Table:
     def keep(self) -> None: keep(self.name, self.head | {'rows': self.rows})
 
 
-def keep(name: str, found: dict[str, Any]) -> None:
+def keep(name: str, found: dict[str, Any], program: str = '') -> None:
     "Write what was found into nbs/measured/, with the program that found it, and where."
     KEPT.mkdir(exist_ok=True)
-    program = Path(sys.argv[0]).resolve().relative_to(ROOT).as_posix()
+    program = program or Path(sys.argv[0]).resolve().relative_to(ROOT).as_posix()
     where = f'Python {platform.python_version()}, {os.cpu_count()} processors'
     text = json.dumps({'program': program, 'where': where} | found, indent=1, ensure_ascii=False)
     (KEPT / f'{name}.json').write_text(text + '\n')

@@ -174,6 +174,16 @@ def line(name: str, r: dict) -> str:
             f'memory {r["growth"]:+.3f} objects an input')
 
 
+COLUMNS = ['what reads them', 'inputs', 'seconds', 'places reached', 'median, ms', 'worst, ms',
+           'objects kept, each']
+
+
+def row(name: str, r: dict) -> list[str]:
+    "The same for a table."
+    return [name, f'{r["inputs"]:,}', f'{r["seconds"]:.0f}', f'{r.get("places", 0):,}',
+            f'{1000 * r["median"]:.2f}', f'{1000 * r["worst"]:.1f}', f'{r["growth"]:.3f}']
+
+
 def save(name: str, data: str, folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f'{name}-{sha256(bytes.fromhex(data)).hexdigest()[:16]}'
@@ -197,7 +207,7 @@ def main(argv: list[str] | None = None) -> int:
     if set(args.targets) - set(NAMES): parser.error(f'targets are {", ".join(NAMES)}')
     if args.replay: return replay(args.targets, args.replay)
     if args.child: return child(args) or 0
-    status, kept = 0, Path(args.keep or '.')
+    status, kept, rows = 0, Path(args.keep or '.'), list[list[str]]()
     with TemporaryDirectory() as folder:
         for name, report in run(args, Path(folder)):
             if report['broken']:
@@ -207,8 +217,13 @@ def main(argv: list[str] | None = None) -> int:
                 status = 1
                 continue
             print(line(name, report), flush=True)
+            rows.append(row(name, report))
             if report['worst'] > WORST:
                 print(f'{"":8} the slowest: {save(name, report["slow"], kept / "slow")}', flush=True)
+    if args.keep and not status:
+        from bench.measure import keep
+        found = {'title': 'Octets that nobody would send', 'columns': COLUMNS, 'rows': rows}
+        keep('fuzz', found, 'tests/fuzz')
     return status
 
 

@@ -3,6 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN = .venv/bin
 NOTEBOOKS = $(wildcard nbs/*.ipynb)
 SECONDS ?= 60
+JOBS ?= 3  # files of tests at a time: they wait more than they compute
 
 help:      ## print this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' Makefile
@@ -13,8 +14,8 @@ demo: .venv/run  ## shake hands with ourselves over loopback: two processes, rea
 test: .venv/dev  ## lint, types, every cell of every chapter, and the tests (those with strongSwan want its packages, see README)
 	$(BIN)/ruff check
 	$(BIN)/mypy
-	$(BIN)/pytest -q --nbval nbs/
-	$(BIN)/pytest tests/
+	$(BIN)/pytest -q -n $(JOBS) --dist loadfile --nbval nbs/
+	$(BIN)/pytest -q -n $(JOBS) --dist loadfile tests/
 	$(MAKE) --no-print-directory vm
 
 vm: .venv/dev  ## the tests of ESP: in a VM whose kernel has it, with strongSwan, libreswan and OpenIKED

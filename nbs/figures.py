@@ -22,7 +22,7 @@ def lines(found: dict[str, Any]) -> list[str]:
     columns = found.get('columns') or ['', f'ours, {unit}', f'{found["base"]}, {unit}', 'ratio']
     rows = found['rows'] if 'columns' in found else [
         [row['what'], *(figures(row[side]) for side in ('ours', 'base', 'ratio'))] for row in found['rows']]
-    aim = f' Aim: {found["aim"]}.' if 'aim' in found else ''
+    aim = '' if found.get('aim', 'none') == 'none' else f' Aim: {found["aim"]}.'
     return ['', f'**{found["title"]}.**{aim}', '',
             f'| {" | ".join(columns)} |', '|---' + '|--:' * (len(columns) - 1) + '|',
             *(f'| {" | ".join(map(str, row))} |' for row in rows), '',

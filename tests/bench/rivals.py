@@ -187,6 +187,7 @@ def our_responder(lab: Lab, folder: Path, load: tuple[str, str]) -> Iterator[int
 
 
 def responders(lab: Lab, folder: Path, count: int = 300, rounds: int = 3) -> list[Table]:
+    lab.stop()
     cost = Table('responders', "A processor's time for a handshake, as responder, with so many at once",
                  'charon', 'at most 2', 'ms')
     found: list[tuple[str, int, list[tuple[float, float]], list[tuple[float, float]]]] = []

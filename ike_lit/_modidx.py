@@ -54,6 +54,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                  'ike_lit.capture.blocks': ('capture.html#blocks', 'ike_lit/capture.py'),
                                  'ike_lit.capture.ike_message': ('capture.html#ike_message', 'ike_lit/capture.py'),
                                  'ike_lit.capture.ip_packet': ('capture.html#ip_packet', 'ike_lit/capture.py'),
+                                 'ike_lit.capture.open_capture': ('capture.html#open_capture', 'ike_lit/capture.py'),
                                  'ike_lit.capture.packet_of': ('capture.html#packet_of', 'ike_lit/capture.py'),
                                  'ike_lit.capture.pcap_writer': ('capture.html#pcap_writer', 'ike_lit/capture.py'),
                                  'ike_lit.capture.read_capture': ('capture.html#read_capture', 'ike_lit/capture.py'),

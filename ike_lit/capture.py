@@ -5,14 +5,18 @@
 # %% auto #0
 __all__ = ['IKE_PORT', 'NAT_PORT', 'MARKER', 'RAW', 'LINKS', 'RAW_LINKS', 'DATAGRAM', 'UDP', 'ESP', 'FRAGMENT', 'OPTIONS',
            'Frame', 'SECTION', 'INTERFACE', 'PACKET', 'RESOLUTION', 'Seen', 'Capture', 'ike_message', 'ip_packet',
-           'Pieces', 'transport', 'read_capture', 'blocks', 'packet_of', 'pcap_writer', 'write_capture']
+           'Pieces', 'transport', 'read_capture', 'open_capture', 'blocks', 'packet_of', 'pcap_writer', 'write_capture']
 
 # %% ../nbs/26_capture.ipynb #382724fb
 import struct
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from io import BytesIO
 from ipaddress import ip_address
+from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 import dpkt
@@ -186,6 +190,16 @@ def _until_the_end(frames: Iterator[Frame],
 def _datagram(ip: Any, frame: bytes, pieces: Pieces) -> tuple[str, str, int, bytes] | None:
     if ip is None or (found := transport(ip, frame, pieces)) is None: return None
     return str(ip_address(ip.src)), str(ip_address(ip.dst)), *found
+
+# %% ../nbs/26_capture.ipynb #d464561a
+@contextmanager
+def open_capture(path: str) -> Iterator[BinaryIO]:
+    "Open a file, or - for standard input, such that one can go back in it. Raise `ValueError`."
+    if path == '-' and not sys.stdin: raise ValueError('there is no standard input')
+    try:
+        with sys.stdin.buffer if path == '-' else Path(path).open('rb') as file:
+            yield file if file.seekable() else BytesIO(file.read())
+    except OSError as error: raise ValueError(error.strerror) from None
 
 # %% ../nbs/26_capture.ipynb #974ae76c
 SECTION, INTERFACE, PACKET = 0x0A0D0D0A, 1, 6  # kinds of block (pcapng §4)

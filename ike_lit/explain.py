@@ -17,12 +17,11 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from html import escape
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 from .auth import PublicKey, SharedKey
-from .capture import Capture, Seen, read_capture
+from .capture import Capture, Seen, open_capture, read_capture
 from .certificate import Signer, spki
 from .credential import load_public_key, load_shared_key
 from .header import COLOURS, Dissection
@@ -379,10 +378,8 @@ def read_story(path: str, keys: str | None = None, peer_keys: Iterable[str] = ()
     believed = Believed(tuple(map(load_public_key, peer_keys)),
                         load_shared_key(psk_file) if psk_file else None)
     table = load_table(keys)
-    try: data = sys.stdin.buffer.read() if path == '-' else Path(path).read_bytes()
-    except OSError as error: raise ValueError(f'{path}: {error.strerror}') from None
-    except AttributeError: raise ValueError('there is no standard input') from None
-    try: capture = read_capture(BytesIO(data))
+    try:
+        with open_capture(path) as file: capture = read_capture(file)
     except ValueError as error: raise ValueError(f'{path}: {error}') from None
     return tell(capture, table, believed, printable(Path(path).name),
                 default_book() if book is None else book, show_keys)

@@ -33,7 +33,8 @@ SERIAL = LEAF.certificate.serial_number
 
 @pytest.mark.parametrize('kind', [CERT, CERTREQ], ids=lambda k: k.__name__)
 @pytest.mark.parametrize('encoding', [0, 1, 4, 7, 12, 13, 15, 201, 255])
-@pytest.mark.parametrize('data', [b'', b'x', LEAF.der, bytes(20), bytes(30)], ids=len)
+@pytest.mark.parametrize('data', [b'', b'x', LEAF.der, bytes(20), bytes(30)],
+                         ids=['nothing', 'an octet', 'a certificate', '20', '30'])
 def test_a_payload_is_an_encoding_and_data(kind: type, encoding: int, data: bytes) -> None:
     body = bytes([encoding]) + data
     parsed = kind.parse(Reader(body))

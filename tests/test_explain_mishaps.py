@@ -8,6 +8,7 @@ import signal
 import struct
 import subprocess
 import time
+import tracemalloc
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -22,7 +23,7 @@ from explaining import (
     LIVE, PLAIN, Recorded, call, command, needs_tshark, pcap, plain, record, run, seen, unread, wireshark)
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from ike_lit.capture import Capture, Pieces, Seen, read_capture
+from ike_lit.capture import Capture, Pieces, Seen, open_capture, read_capture
 from ike_lit.const import ExchangeType, Type
 from ike_lit.explain import tell
 from ike_lit.header import Header
@@ -48,6 +49,21 @@ def raw(*packets: bytes, link: int = 101) -> BytesIO:
     for n, packet in enumerate(packets): writer.writepkt(packet, float(n))
     file.seek(0)
     return file
+
+
+def test_a_capture_may_be_larger_than_memory(tmp_path: Path, r: Recorded) -> None:
+    "Of 64 MB of other traffic nothing is kept, while one packet of IKE is found in it."
+    whole = bytes(IP(src='1.1.1.1', dst='2.2.2.2') / UDP(sport=500, dport=500) / r.seen[0].data)
+    other = bytes(IP(src='1.1.1.1', dst='2.2.2.2') / UDP(sport=53, dport=53) / bytes(60_000))
+    with (tmp_path / 'large.pcap').open('wb') as file:
+        writer = dpkt.pcap.Writer(file, linktype=101)
+        for _ in range(1024): writer.writepkt(other, 0.0)
+        writer.writepkt(whole, 0.0)
+    tracemalloc.start()
+    with open_capture(str(tmp_path / 'large.pcap')) as file: found = read_capture(file)
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert [m.data for m in found.messages] == [r.seen[0].data] and most < 8_000_000
 
 
 @pytest.mark.parametrize('size', range(8))

@@ -14,7 +14,7 @@ demo: .venv/run  ## shake hands with ourselves over loopback: two processes, rea
 test: .venv/dev  ## lint, types, every cell of every chapter, and the tests (those with strongSwan want its packages, see README)
 	$(BIN)/ruff check
 	$(BIN)/mypy
-	$(BIN)/pytest -q -n $(JOBS) --dist loadfile --nbval nbs/
+	$(BIN)/pytest -q --nbval nbs/
 	$(BIN)/pytest -q -n $(JOBS) --dist loadfile tests/
 	$(MAKE) --no-print-directory vm
 

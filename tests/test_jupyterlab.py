@@ -40,7 +40,7 @@ def book(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp('book')
     leave = shutil.ignore_patterns('__pycache__', '.ipynb_checkpoints')
     for name in 'nbs', 'keys', 'tests/vectors': shutil.copytree(ROOT / name, folder / name, ignore=leave)
-    shutil.copy(ROOT / 'tests' / 'conformance.tsv', folder / 'tests')
+    for name in 'conformance.tsv', 'security.tsv': shutil.copy(ROOT / 'tests' / name, folder / 'tests')
     return folder
 
 

@@ -220,7 +220,7 @@ def main(argv: list[str] | None = None) -> int:
             rows.append(row(name, report))
             if report['worst'] > WORST:
                 print(f'{"":8} the slowest: {save(name, report["slow"], kept / "slow")}', flush=True)
-    if args.keep and not status:
+    if args.keep and not args.runs and not status:
         from bench.measure import keep
         found = {'title': 'Octets that nobody would send', 'columns': COLUMNS, 'rows': rows}
         keep('fuzz', found, 'tests/fuzz')

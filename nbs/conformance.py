@@ -3,10 +3,11 @@ import csv
 from collections.abc import Iterator
 from itertools import groupby
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from IPython.display import Markdown
 
+T = TypeVar('T', bound=NamedTuple)
 BOOK = Path(__file__).resolve().parent
 TABLE = BOOK.parent / 'tests' / 'conformance.tsv'
 
@@ -29,11 +30,20 @@ class Requirement(NamedTuple):
         return 'not applicable' if self.note else 'missing'
 
 
-def requirements() -> list[Requirement]:
-    with TABLE.open(newline='') as file:
+def rows_of(path: Path, kind: type[T]) -> list[T]:
+    "Read a table whose first line names the fields."
+    with path.open(newline='') as file:
         rows = list(csv.reader(file, delimiter='\t', quoting=csv.QUOTE_NONE))
-    assert rows[0] == list(Requirement._fields)
-    return [Requirement(*row) for row in rows[1:]]
+    assert rows[0] == list(kind._fields)
+    return [kind(*row) for row in rows[1:]]
+
+
+def chapters() -> dict[str, str]:
+    "Return the file of each chapter, by the name of its module."
+    return {path.stem[3:]: path.name for path in BOOK.glob('[0-9]*.ipynb')}
+
+
+def requirements() -> list[Requirement]: return rows_of(TABLE, Requirement)
 
 
 def counts() -> str:
@@ -64,6 +74,6 @@ def where(row: Requirement) -> str:
 
 
 def links(row: Requirement) -> Iterator[str]:
-    books = {path.stem[3:]: path.name for path in BOOK.glob('[0-9]*.ipynb')}
+    books = chapters()
     for module in dict.fromkeys(name.partition('.')[0] for name in row.chapter.split()):
         yield f'[{books[module][:2]} {module}]({books[module]})'

@@ -1,13 +1,11 @@
 """The table of what has hit others, for chapter 37 and the tests."""
-import csv
 from collections.abc import Iterator
 from itertools import groupby
-from pathlib import Path
 from typing import NamedTuple
 
+from conformance import BOOK, chapters, rows_of
 from IPython.display import Markdown
 
-BOOK = Path(__file__).resolve().parent
 TABLE = BOOK.parent / 'tests' / 'security.tsv'
 GROUPS = {'S0': 'proofs', 'S1': 'proofs', 'S2': 'what is agreed on',
           'S3': 'Diffie-Hellman and random numbers', 'S4': 'messages', 'S5': 'messages',
@@ -30,11 +28,7 @@ class Attack(NamedTuple):
         return 'not applicable' if self.note and not self.tests and not self.guards else 'missing'
 
 
-def attacks() -> list[Attack]:
-    with TABLE.open(newline='') as file:
-        rows = list(csv.reader(file, delimiter='\t', quoting=csv.QUOTE_NONE))
-    assert rows[0] == list(Attack._fields)
-    return [Attack(*row) for row in rows[1:]]
+def attacks() -> list[Attack]: return rows_of(TABLE, Attack)
 
 
 def counts() -> str:
@@ -63,7 +57,7 @@ def where(row: Attack) -> str:
 
 
 def links(row: Attack) -> Iterator[str]:
-    books = {path.stem[3:]: path.name for path in BOOK.glob('[0-9]*.ipynb')}
+    books = chapters()
     for name in row.guards.split():
         book = books[name.partition('.')[0]]
         yield f'[{book[:2]}]({book})&nbsp;`{name.partition(".")[2]}`'

@@ -4,6 +4,8 @@ BIN = .venv/bin
 NOTEBOOKS = $(wildcard nbs/*.ipynb)
 SECONDS ?= 60
 JOBS ?= 3  # files of tests at a time: they wait more than they compute
+# some hundred processes are started, so let Python keep what it compiles, whatever the environment says
+export PYTHONDONTWRITEBYTECODE =
 
 help:      ## print this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' Makefile
@@ -11,11 +13,13 @@ help:      ## print this list
 demo: .venv/run  ## shake hands with ourselves over loopback: two processes, real UDP, fresh keys
 	$(BIN)/python -m ike_lit.initiator --demo
 
-test: .venv/dev  ## lint, types, every cell of every chapter, and the tests (those with strongSwan want its packages, see README)
+quick: .venv/dev  ## lint, types, every cell of every chapter, and the tests (those with strongSwan want its packages, see README)
 	$(BIN)/ruff check
 	$(BIN)/mypy
 	$(BIN)/pytest -q --nbval nbs/
 	$(BIN)/pytest -q -n $(JOBS) --dist loadfile tests/
+
+test: quick  ## all of it: quick, then the tests of ESP
 	$(MAKE) --no-print-directory vm
 
 vm: .venv/dev  ## the tests of ESP: in a VM whose kernel has it, with strongSwan, libreswan and OpenIKED
@@ -63,4 +67,4 @@ clean:     ## remove what the other habits have made, the virtual environment to
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	touch $@
 
-.PHONY: help demo test vm lab docs export refresh fuzz bench mitm clean
+.PHONY: help demo quick test vm lab docs export refresh fuzz bench mitm clean

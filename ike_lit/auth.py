@@ -203,8 +203,9 @@ class Scheme:
 
     def fits(self, key: PublicKey) -> bool:
         "True if a key can be used like this."
-        curve = key.curve.name if isinstance(key, ec.EllipticCurvePublicKey) else ''
-        return isinstance(key, self.key) and self.curve in ('', curve)
+        if not isinstance(key, self.key): return False
+        if not self.curve: return True
+        return isinstance(key, ec.EllipticCurvePublicKey) and key.curve.name == self.curve
 
     @property
     def padding(self) -> padding.AsymmetricPadding:

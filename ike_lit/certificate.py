@@ -71,10 +71,10 @@ class Signer:
 
     def payloads(self, asked: Iterable[CERTREQ]) -> tuple[CERT, ...]:
         "Return our certificates, or the bare public key if the peer asks for it."
-        x509 = tuple(CERT(CertEncoding.X509_SIGNATURE, data) for data in self.certificates)
+        if self.certificates:
+            return tuple(CERT(CertEncoding.X509_SIGNATURE, data) for data in self.certificates)
         raw = any(request.encoding == CertEncoding.RAW_PUBLIC_KEY for request in asked)
-        if x509 or not raw: return x509
-        return (CERT(CertEncoding.RAW_PUBLIC_KEY, spki(self.key.public_key())),)
+        return (CERT(CertEncoding.RAW_PUBLIC_KEY, spki(self.key.public_key())),) if raw else ()
 
 
 def spki(key: PublicKey) -> bytes:

@@ -5,12 +5,13 @@
 # %% auto #0
 __all__ = ['MAX_FILE', 'EXPOSED', 'DEMO_KEYS', 'DEMO_FILES', 'Passphrase', 'SHORT', 'read_file', 'read_secret', 'is_demo_key',
            'is_demo_file', 'load_private_key', 'load_public_key', 'load_certificates', 'load_authorities', 'load_crl',
-           'load_chain', 'load_shared_key', 'parse_secret']
+           'load_chain', 'load_shared_key', 'parse_secret', 'no_core']
 
 # %% ../nbs/12_credential.ipynb #cred0003
 import base64
 import binascii
 import os
+import resource
 import stat
 from collections.abc import Callable
 from hashlib import sha256
@@ -192,3 +193,9 @@ def parse_secret(text: bytes) -> bytes:
                          f'goes on in {kind}') from None
     if not secret: raise ValueError('the shared key is empty')
     return secret
+
+# %% ../nbs/12_credential.ipynb #c0de0134
+def no_core() -> None:
+    "Let the system write no image of our memory, which holds keys, if we crash."
+    _, most = resource.getrlimit(resource.RLIMIT_CORE)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, most))

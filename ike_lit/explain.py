@@ -23,7 +23,7 @@ from typing import Any
 from .auth import PublicKey, SharedKey
 from .capture import Capture, Seen, open_capture, read_capture
 from .certificate import Signer, spki
-from .credential import load_public_key, load_shared_key
+from .credential import load_public_key, load_shared_key, no_core
 from .header import COLOURS, Dissection
 from .interface import Config
 from .keylog import KeyTable, parse_keylog
@@ -467,6 +467,7 @@ def explain(path: str, args: argparse.Namespace) -> int:
 
 def main(argv: list[str] | None = None) -> int:
     "Run the command line."
+    no_core()
     parser = build_parser()
     args, status = parser.parse_args(argv), 0
     paths = list(files_in(args.captures))

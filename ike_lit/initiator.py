@@ -23,6 +23,7 @@ from .const import (
     AuthenticationFailed, IkeError, InvalidKePayload, NoAnswer, NoProposalChosen,
     SinglePairRequired, TsUnacceptable)
 from .create_child_sa import create_child
+from .credential import no_core
 from .host import Host
 from .install import NONSENSE, Installer, ask, prepare, ready
 from .interface import (
@@ -33,7 +34,7 @@ from .options import add_options, config_from, connection_words, language_from, 
 from .probe import as_json as probed_json
 from .probe import asks, probe, suites, table
 from .program import (
-    Program, endpoint, installs, no_core, open_socket, resolve, warn)
+    Program, endpoint, installs, open_socket, resolve, warn)
 from .proposal import Proposal
 from .protocol import IKE
 from .report import status_lines

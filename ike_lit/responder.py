@@ -13,12 +13,13 @@ import socket
 import sys
 from ipaddress import ip_address
 
+from .credential import no_core
 from .host import COOKIE_THRESHOLD, Host
 from .informational import delete_child
 from .initiator import named
 from .interface import Closed, Config, Event, NotInstalled
 from .options import add_options, config_from, connection_words, warnings
-from .program import Program, endpoint, no_core, warn
+from .program import Program, endpoint, warn
 from .protocol import IKE
 from .setkey import InstallError
 

@@ -38,7 +38,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey 
 from ike_lit.auth import SharedKey  # noqa: E402
 from ike_lit.certificate import Signer  # noqa: E402
 from ike_lit.create_child_sa import create_child, rekey_child, rekey_ike_sa  # noqa: E402
-from ike_lit.host import Host, forget  # noqa: E402
+from ike_lit.host import Host  # noqa: E402
 from ike_lit.informational import delete_child, delete_ike_sa, liveness  # noqa: E402
 from ike_lit.interface import (  # noqa: E402
     ChildEstablished, Config, Datagram, Established, Event, Lifetime, Rekeyed, State, Timing)
@@ -212,7 +212,7 @@ class Wire(Network):
                     for host, first in zip(self.pair, (True, False), strict=True)]
         require(children[0] == children[1], 'in the end the Child SAs are others')
         for host in self.pair:
-            forget(host, self.now)  # half open ones go with the next datagram
+            host.handle_timer(self.now)  # half open ones are forgotten
             left = [i for named in host.sas.values() for i in named
                     if i.state in (State.CONNECTING, State.INITIAL)]
             require(not left, f'in the end there is {left}')

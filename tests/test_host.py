@@ -10,7 +10,7 @@ from ike_lit.create_child_sa import (
     RESPONDERS, create_child, rekey_child, rekey_ike_sa, respond_create_child_sa)
 from ike_lit.host import Host
 from ike_lit.informational import delete_child, delete_ike_sa, liveness
-from ike_lit.interface import ChildEstablished, Closed, Datagram, Lifetime, Rekeyed, Timing
+from ike_lit.interface import ChildEstablished, Closed, Datagram, Lifetime, Rekeyed, State, Timing
 from ike_lit.payload import Packet
 from ike_lit.proposal import SA
 from ike_lit.protocol import IKE, later
@@ -193,3 +193,40 @@ def test_datagrams_leave_no_timers_behind() -> None:
     before = len(bob._timers)
     for _ in range(500): bob.receive_datagram(seen[0].data, ALICE, 3, BOB)
     assert len(bob._timers) == before and len(bob.datagrams_to_send()) == 500
+
+
+def test_what_is_half_open_is_forgotten_in_time() -> None:
+    "With its keys, and although no other datagram comes; so is what is closed."
+    (left, right), alice = configs(timing=NEVER), Host()
+    bob = Host((right,))
+    alice.connect(left, ALICE, BOB, now=0)
+    bob.receive_datagram(alice.datagrams_to_send()[0].data, ALICE, 5, BOB)
+    (half_open,), = bob.sas.values()
+    assert half_open.state == State.CONNECTING and half_open.keys
+    at = bob.next_timer()
+    assert at == 5 + 30
+    bob.handle_timer(at - 1)
+    assert half_open.keys
+    bob.handle_timer(at)
+    assert half_open.state == State.CLOSED and half_open.keys is None
+    assert not bob.sas and not bob.first and not bob.passing and bob.next_timer() is None
+    network, alice, bob = two_hosts()
+    network.run(until=100)
+    alice.leave(now=100)
+    network.run(until=120)
+    assert all(ike.state == State.CLOSED for host in (alice, bob) for (ike,) in host.sas.values())
+    assert bob.sas
+    network.run(until=200)
+    assert not alice.sas and not bob.sas and not alice._timers and not bob._timers
+
+
+def test_a_rival_that_was_silent_for_long_can_still_repeat_its_goodbye() -> None:
+    "INITIAL_CONTACT closes what has heard nothing for an hour; it is kept as long as others."
+    network, alice, bob = two_hosts()
+    old = only(bob)
+    again = Host()
+    network.hosts[ALICE] = again
+    again.connect(configs(timing=NEVER, initial_contact=True)[0], ALICE, BOB, now=3600)
+    network.now = 3600
+    network.run(until=3610)
+    assert old.state == State.CLOSED and old in bob.passing

@@ -47,7 +47,7 @@ from ike_lit.create_child_sa import RESPONDERS, rekey_child, rekey_ike_sa
 from ike_lit.credential import load_private_key, load_public_key
 from ike_lit.fragment import split
 from ike_lit.header import HEADER, Header, Reader, dissect
-from ike_lit.host import COOKIE_THRESHOLD, PASSING_LIMIT, Cookies, Host
+from ike_lit.host import COOKIE_THRESHOLD, FIRST_LIMIT, PASSING_LIMIT, Cookies, Host
 from ike_lit.ike_sa import DETOURS, ike_sa_init
 from ike_lit.informational import liveness
 from ike_lit.install import Installer
@@ -1187,6 +1187,37 @@ def test_noise_leaves_no_memory_behind() -> None:
     tracemalloc.stop()
     assert not bob.sas and not bob.passing and not bob.first and not bob._timers
     assert after - before < 20_000
+
+
+def padded(message: bytes, size: int) -> bytes:
+    "Return an IKE_SA_INIT message with Vendor IDs at its end, so that it has so many octets."
+    packet = Packet.parse(Reader(message))
+    room, vendors = size - len(message), list[Vendor]()
+    while room > 4004: vendors, room = [*vendors, Vendor(bytes(1996))], room - 2000
+    header = packet.header
+    assert header
+    return replace(packet, payloads=(*packet.payloads, *vendors, Vendor(bytes(room - 4)))).encode(
+        header.spi_i, header.spi_r, response=header.response, initiator=header.initiator, message_id=0)
+
+
+@pytest.mark.parametrize('more', [0, 1])
+def test_what_nobody_can_vouch_for_is_not_long(more: int) -> None:
+    "S50: neither end takes an IKE_SA_INIT of more than 10,000 octets apart; the true one counts after it."
+    left, right = quick()
+    alice, bob = Host(), Host((right,))
+    alice.connect(left, ALICE, BOB, now=0)
+    for end, other, there, here in (bob, alice, ALICE, BOB), (alice, bob, BOB, ALICE):
+        message = other.datagrams_to_send()[0].data
+        long = padded(message, 10_000 + more)
+        assert len(long) == FIRST_LIMIT + more
+        while end.next_event(): continue
+        end.receive_datagram(long, there, 0, here)
+        said = [event for _, event in iter(end.next_event, None)]
+        if more:
+            assert [type(event) for event in said] == [Dropped]
+            assert not end.datagrams_to_send() and len(end.sas) == (end is alice)
+            end.receive_datagram(message, there, 0, here)
+        else: assert not any(isinstance(event, Dropped) for event in said)
 
 
 def test_states_change_as_the_table_says() -> None:

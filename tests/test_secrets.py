@@ -271,6 +271,15 @@ def test_a_crash_leaves_no_image_of_the_memory(files: Path, tmp_path: Path) -> N
         assert hard == ('unlimited' if most == resource.RLIM_INFINITY else str(most))
 
 
+def test_explain_leaves_none_either(tmp_path: Path) -> None:
+    most = resource.getrlimit(resource.RLIMIT_CORE)[1]
+    script = ('import resource, sys\nfrom ike_lit import explain\n'
+              f'resource.setrlimit(resource.RLIMIT_CORE, ({most}, {most}))\n'
+              'explain.main([sys.argv[1]])\nprint(resource.getrlimit(resource.RLIMIT_CORE)[0])')
+    done = subprocess.run([sys.executable, '-c', script, tmp_path / 'none'], capture_output=True, text=True)
+    assert done.stdout.split() == ['0'], done.stderr
+
+
 def test_the_keys_of_the_demo_are_for_their_owner_only(monkeypatch: pytest.MonkeyPatch) -> None:
     modes = {}
 

@@ -52,7 +52,7 @@ bench: .venv/dev  ## measure against bare primitives, scapy and strongSwan, for 
 	$(BIN)/python tests/bench/plot.py
 
 mitm: .venv/dev  ## 100,000 handshakes with an attacker in between; goes on where it has stopped (RUNS=1000: fewer)
-	$(BIN)/python tests/mitm.py --runs $(or $(RUNS),100000) --state .mitm.json
+	$(BIN)/python tests/mitm.py --runs $(or $(RUNS),100000) --processes 2 --state .mitm.json
 
 clean:     ## remove what the other habits have made, the virtual environment too
 	rm -rf .venv .vm .fuzz .mitm.json build dist docs/_build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis nbs/.ipynb_checkpoints

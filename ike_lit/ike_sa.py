@@ -438,7 +438,7 @@ def respond_first_child(ike: IKE, request: Packet) -> tuple[Payload, ...]:
     except CHILD_ONLY as error:
         ike.tell(ChildFailed(error))
         return (refusal_notify(error),)
-    install(ike, grant.child)
+    install(ike, grant.child, ours=False)
     return *address, grant.sa, *grant.traffic
 
 # %% ../nbs/19_ike_sa.ipynb #915abab9

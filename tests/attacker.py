@@ -184,7 +184,7 @@ def replay(m: Attacker, d: Datagram) -> list[Datagram]:
 def reflect(m: Attacker, d: Datagram) -> list[Datagram]:
     "A message comes back to its sender, as it is or as if it were an answer."
     d, data = m.chance.choice((d, m.known(d))), bytearray(d.data)
-    if m.coin(): data[19] ^= m.chance.choice((0x08, 0x20, 0x28))
+    if m.coin() and len(data) > 19: data[19] ^= m.chance.choice((0x08, 0x20, 0x28))
     if m.coin() and not any(data[8:16]): data[8:16] = m.chance.choice((data[:8], m.octets(8)))
     elif m.chance.random() < 0.2: data[:16] = data[8:16] + data[:8]
     return [Datagram(bytes(data), d.destination, d.source)]

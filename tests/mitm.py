@@ -139,7 +139,6 @@ class Ledger:
     config: Config
     views: dict[tuple[bytes, bytes], View] = field(default_factory=dict)  # by both SPIs
     up: set[tuple[bytes, bytes]] = field(default_factory=set)
-    parents: set[tuple[bytes, bytes]] = field(default_factory=set)  # of Child SAs
     children: dict[tuple[bytes, bytes], ChildSA] = field(default_factory=dict)  # by both ESP SPIs
     calls: int = 0  # IKE SAs that this end has begun
     served: int = 0  # of which so many were established
@@ -192,9 +191,6 @@ class Wire(Network):
                 require(its is not None or not mine.initiator, 'rekeyed with nobody')
             case ChildEstablished(child, _, asked):
                 name = child.inbound.spi, child.outbound.spi
-                # the first one is asked for by the initiator, in IKE_AUTH
-                if (ike.spi_i, ike.spi_r) in ours.up - ours.parents: asked = ike.initiator
-                ours.parents.add((ike.spi_i, ike.spi_r))
                 require(name not in ours.children, 'a Child SA is established twice')
                 ours.children[name] = child
                 its = theirs.children.get(name[::-1])

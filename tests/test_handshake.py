@@ -359,6 +359,11 @@ def test_goodbye_from_either_side() -> None:
     assert not found(one, ChildEstablished)[1:]
 
 
+def test_the_initiator_has_asked_for_the_first_child_sa() -> None:
+    alice, bob = shake(*two_ends(RESPONDERS))
+    assert [e.ours for end in (alice, bob) for e in found(end, ChildEstablished)] == [True, False]
+
+
 # What a review broke, and what mends it
 
 @pytest.mark.parametrize('hashes, name', [

@@ -75,7 +75,7 @@ def test_the_kernel_receives_before_the_answer_leaves() -> None:
     "RFC 7296 §2.8: 'MUST be prepared to accept messages on an SA before sending its response'."
     ends = Ends()
     ends.run()
-    assert ends.notes[BOB] == ['send', 'add ours 77', 'send']
+    assert ends.notes[BOB] == ['send', 'add theirs 77', 'send']
     assert ends.notes[ALICE] == ['send', 'send', 'add ours 77']
 
 

@@ -62,6 +62,7 @@ class Layout:
     def __init__(self, title: str, *rows: tuple[Any, ...]):
         self.title, self.rows = title, [Row(*row) for row in rows]
         self.groups = octet_groups(self.rows)
+        self.sizes = [sum(row.bits for row in group) // 8 for group in self.groups]  # octets
         self._struct = struct.Struct('!' + ''.join(map(struct_code, self.groups)))
         self.size = self._struct.size  # octets of the fixed part
         self._shifts = [found for group in self.groups if (found := shifts(group))]
@@ -225,8 +226,7 @@ class Reader:
 
     def _remember(self, layout: Layout, title: str) -> None:
         at, path = self.at - layout.size, (*self.path, title) if title else self.path
-        for group in layout.groups:
-            size = sum(row.bits for row in group) // 8
+        for group, size in zip(layout.groups, layout.sizes, strict=True):
             if self.spans is not None:
                 self.spans.append(Span(at, self.data[at:at + size], path, group))
             at += size

@@ -14,7 +14,6 @@ import os
 import socket
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TextIO
@@ -101,6 +100,7 @@ class Session(Program):
 # %% ../nbs/35_initiator.ipynb #48006dca
 def demo(args: argparse.Namespace) -> int:
     "Run both ends on 127.0.0.1 with keys of their own."
+    import tempfile
     from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key
     from cryptography.hazmat.primitives.serialization import (
         Encoding, NoEncryption, PrivateFormat, PublicFormat)
@@ -148,9 +148,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         'ike-lit', description='Establish an IKEv2 SA and an ESP Child SA with a peer (RFC 7296), '
                                'by public keys, certificates or a shared key.',
-        epilog='Exit status: 0 established, 1 refused otherwise, 2 usage or unreadable key, '
-               '3 no answer, 4 no proposal in common, 5 authentication, 6 traffic selectors, '
-               '7 not installed, 130 interrupted.')
+        epilog='Exit status: 0 established, 1 refused otherwise, 2 usage, unreadable key or '
+               'no network, 3 no answer, 4 no proposal in common, 5 authentication, '
+               '6 traffic selectors, 7 not installed, 130 interrupted.')
     parser.add_argument('peer', nargs='?', help='address or name of the peer')
     parser.add_argument('--demo', action='store_true',
                         help='no peer at hand: run both ends on 127.0.0.1, '
@@ -255,7 +255,9 @@ def main(argv: list[str] | None = None) -> int:
             names = ', '.join(words)
             return complain(f'{args.config}: no connection {args.connection!r}, but {names}')
         where = f'{args.config}: connection {args.connection}: '
-        args = parser.parse_args([*words[args.connection], *argv])
+        # options here win, the peer too
+        given = [w for w in words[args.connection] if w.startswith('--') or not args.peer]
+        args = parser.parse_args([*given, *argv])
     if args.status: return show_status(args)
     if bool(args.peer) == args.demo: parser.error('name a peer, or --demo')
     if 0 in (args.port, args.nat_port): parser.error('--port, --nat-port: from 1 to 65535')

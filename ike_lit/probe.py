@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 from .const import (
     Encryption, ExchangeType, Group, IkeError, MessageType, ProtocolID, TransformType)
+from .diagnosis import NOBODY
 from .header import Reader
 from .ke import KE
 from .nonce import NONCE_SIZE, Nonce, Random, new_ike_spi
@@ -163,7 +164,9 @@ def table(found: list[tuple[Ask, Answer]], suite: str = '') -> Iterator[str]:
     "Yield what a peer takes, by type of algorithm, and a suite for --ike if one is known."
     answers = [answer for _, answer in found]
     if all(answer.takes is None for answer in answers):
-        yield f'it says nothing that helps: {", ".join(dict.fromkeys(a.said for a in answers))}'
+        said = dict.fromkeys(a.said for a in answers)
+        yield f'it says nothing that helps: {", ".join(said)}'
+        if 'no answer' in said: yield f'  {NOBODY}'
         return
     if not any(answer.takes for answer in answers):
         yield ('it refuses every algorithm: perhaps it has no connection for our address, or '

@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from ipaddress import ip_address
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from .create_child_sa import rekey_child
@@ -108,7 +109,8 @@ class Tape:
         try:
             if args.explain: args.explain.open('a').close()  # can we?
             if args.pcap: self.pcap = pcap_writer(args.pcap.open('wb', buffering=0))
-        except OSError as error: raise ValueError(f'{error.filename}: {error.strerror}') from None
+        except OSError as error:
+            raise ValueError(f'{error.filename or args.pcap}: {error.strerror}') from None
 
     def add(self, data: bytes, source: Endpoint, destination: Endpoint) -> None:
         "Record a message. Raise `OSError`."
@@ -126,7 +128,9 @@ class Tape:
         if not self.explain: return
         from .explain import explained
         text = explained(self.kept, self.secrets, configs, self.explain)
-        self.explain.write_text(text)
+        try: self.explain.write_text(text)
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(self.explain)) from None
 
 # %% ../nbs/34_program.ipynb #76c41305
 GOODBYE = signal.SIGINT, signal.SIGTERM, signal.SIGHUP
@@ -144,6 +148,7 @@ class Program:
         self.ports: dict[Endpoint, Port] = {}
         self.timer: asyncio.TimerHandle | None = None
         self.tape = Tape(args) if args.pcap or args.explain else None
+        self.keylog: Path | None = args.keylog
         host.configs = tuple(map(self.logged, host.configs))
 
     async def run(self, sockets: dict[Endpoint, socket.socket]) -> int:
@@ -185,10 +190,15 @@ class Program:
     def learned(self, ni: bytes, secret: bytes) -> None:
         "Keep the secret of an exchange, in the key log and for an explanation."
         if self.tape: self.tape.learn(ni, secret)
+        self.log_keys(secret_line(ni, secret))
+
+    def log_keys(self, row: str) -> None:
+        "Write into the key log, if there is one. A tunnel does not end because that is full."
         try:
-            if self.args.keylog: write_keylog(self.args.keylog, secret_line(ni, secret))
+            if self.keylog: write_keylog(self.keylog, row)
         except OSError as error:
-            if not self.done.done(): self.done.set_exception(error)
+            self.keylog = None
+            warn(f'{error.filename}: {error.strerror}; no more keys go there')
 
     def broken(self, loop: 'asyncio.AbstractEventLoop', context: dict[str, Any]) -> None:
         "End the program, whose state nobody knows after an error that nobody has foreseen."
@@ -202,15 +212,16 @@ class Program:
 
     def record(self, data: bytes, source: Endpoint, destination: Endpoint) -> None:
         "Put an IKE message on the tape, if there is one; keepalives are none."
-        try:
-            if self.tape and len(data) > 1: self.tape.add(data, source, destination)
+        if not self.tape or len(data) == 1: return
+        try: self.tape.add(data, source, destination)
         except OSError as error:
-            if not self.done.done(): self.done.set_exception(error)
+            self.tape.pcap = None
+            warn(f'{self.args.pcap}: {error.strerror}; no more messages go there')
 
     def pump(self) -> None:
         """Show what has happened, send what is to be sent, and set the timer.
 
-        What can't be shown or written (a closed terminal, a full disk) ends the program."""
+        What can't be shown (a closed terminal, a full disk) ends the program."""
         try:
             while found := self.host.next_event(): self.show(*found)
         except OSError as error:
@@ -228,9 +239,9 @@ class Program:
 
     def show(self, ike: IKE | None, event: Event) -> None:
         "Print an event, and do what follows from it."
-        if ike and self.args.keylog and isinstance(event, Established | Rekeyed):
+        if ike and isinstance(event, Established | Rekeyed):
             fresh = ike.successor if isinstance(event, Rekeyed) else ike
-            write_keylog(self.args.keylog, keylog_row(fresh or ike))
+            if self.keylog: self.log_keys(keylog_row(fresh or ike))
         show(ike, event, self.args, self.out)
         if not ike: return
         self.follow(ike, event)
@@ -254,8 +265,7 @@ class Program:
         "Do something in the kernel, or say that it could not be done. Return whether it was."
         try: do()
         except InstallError as error:
-            with contextlib.suppress(OSError):
-                warn(f'{error}. What is left, python -m ike_lit.setkey --cleanup removes')
+            warn(f'{error}. What is left, python -m ike_lit.setkey --cleanup removes')
             return False
         return True
 
@@ -312,5 +322,5 @@ def show(ike: IKE | None, event: Event, args: argparse.Namespace, out: TextIO) -
 
 
 def warn(what: str) -> None:
-    "Say what is not wrong, but worth knowing."
-    print(f'ike-lit: warning: {what}', file=sys.stderr)
+    "Say what is not wrong, but worth knowing, if anybody listens."
+    with contextlib.suppress(OSError): print(f'ike-lit: warning: {what}', file=sys.stderr)

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SHOWN', 'LENGTH', 'short', 'message_line', 'report', 'failure', 'nat_text', 'installed_line', 'child_lines',
-           'child_json', 'as_json', 'script_lines', 'held_json', 'status_lines']
+           'child_json', 'as_json', 'event_json', 'script_lines', 'held_json', 'status_lines']
 
 # %% ../nbs/24_report.ipynb #4ead17ee
 from collections.abc import Iterator
@@ -52,7 +52,8 @@ def report(ike: IKE | None, event: Event, verbose: bool = False) -> Iterator[str
             yield f'-- dropped {event.size} octets from {event.peer}: {event.reason}'[:LENGTH]
         case Established() if ike:
             yield f'IKE SA    {ike.spi_i.hex()}:{ike.spi_r.hex()}  {ike.suite}'
-            yield f'peer      {event.remote_id!r}, proven by {event.proof}'
+            caller = '' if ike.initiator else f' at {ike.remote}'
+            yield f'peer      {event.remote_id!r}{caller}, proven by {event.proof}'
             if ike.nat.found: yield f'NAT       {nat_text(ike)}'
         case ChildEstablished(child): yield from child_lines(child)
         case ChildFailed(error): yield from failure('no Child SA', ike, error)
@@ -76,6 +77,7 @@ def report(ike: IKE | None, event: Event, verbose: bool = False) -> Iterator[str
 def failure(what: str, ike: IKE | None, error: IkeError) -> Iterator[str]:
     "Yield what failed, and below it why, and what to try."
     yield f'{what}: {str(error)[:LENGTH]}'
+    if ike and not ike.initiator: yield f'  The peer called from {ike.remote}.'
     yield from (f'  {line}'[:LENGTH] for line in why(ike, error))
 
 # %% ../nbs/24_report.ipynb #5b5a5d30
@@ -112,7 +114,14 @@ def child_json(child: ChildSA) -> dict[str, Any]:
 
 
 def as_json(ike: IKE | None, event: Event) -> dict[str, Any]:
-    "Return an event as JSON data. It contains no secrets."
+    "Return an event as JSON data, and which IKE SA with whom tells it. It contains no secrets."
+    if ike is None: return event_json(ike, event)
+    sa = f'{ike.spi_i.hex()}:{ike.spi_r.hex()}' if any(ike.spi_i) else None
+    return event_json(ike, event) | {'sa': sa, 'with': str(ike.remote)}
+
+
+def event_json(ike: IKE | None, event: Event) -> dict[str, Any]:
+    "Return an event itself as JSON data."
     name = type(event).__name__
     match event:
         case Message():

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['MAX_POLICIES', 'WITH_PORTS', 'XFRM_MARKS', 'SETKEY_MARKS', 'XFRM_ENCR', 'GCM', 'CCM', 'XFRM_AEAD', 'XFRM_INTEG',
-           'REPLAY_WINDOW', 'XFRM', 'SETKEY_ENCR', 'SETKEY_INTEG', 'SETKEY', 'FOREIGN', 'PROGRAMS', 'RIGHT', 'EspSA',
-           'ChildSA', 'Icmp', 'Traffic', 'traffic', 'Marks', 'InstallError', 'Language', 'xfrm_script', 'flaw',
+           'REPLAY_WINDOW', 'XFRM', 'SETKEY_ENCR', 'SETKEY_INTEG', 'SETKEY', 'FOREIGN', 'PROGRAMS', 'RIGHT', 'LACKS',
+           'EspSA', 'ChildSA', 'Icmp', 'Traffic', 'traffic', 'Marks', 'InstallError', 'Language', 'xfrm_script', 'flaw',
            'setkey_script', 'Entry', 'parse_xfrm', 'parse_setkey', 'socket_name', 'claim', 'held', 'without_keys',
            'run_setkey', 'entries', 'remove', 'cleanup', 'main']
 
@@ -413,6 +413,7 @@ def held(program: int) -> bool:
 
 # %% ../nbs/10_setkey.ipynb #273cb73a
 RIGHT = '; that is a right of root, or of CAP_NET_ADMIN'
+LACKS = '; the kernel lacks ESP or this algorithm: modprobe esp4 esp6, or another --esp'
 
 
 def without_keys(text: str) -> str:
@@ -438,8 +439,8 @@ def run_setkey(command: Collection[str], script: str = '', keep: Collection[int]
     except OSError as error: raise InstallError(f'{program}: {error.strerror}') from None
     if done.returncode or script and (done.stdout or done.stderr):
         said = ' '.join((done.stderr or done.stdout).split()) or f'exit status {done.returncode}'
-        right = RIGHT * ('not permitted' in said)
-        raise InstallError(f'{name}: {without_keys(said)[:300]}{right}')
+        hint = RIGHT * ('not permitted' in said) + LACKS * (' not found' in said)
+        raise InstallError(f'{name}: {without_keys(said)[:300]}{hint}')
     return done.stdout
 
 # %% ../nbs/10_setkey.ipynb #0d294386

@@ -3,6 +3,8 @@ and what they leave behind.
 """
 import json
 import os
+import re
+import resource
 import signal
 import socket
 import stat
@@ -218,6 +220,58 @@ def test_a_closed_terminal_ends_the_session(peer: tuple[str, ...]) -> None:
         session.stdout.close()
         assert session.wait(20) == 1
         assert session.stderr.read() == ''
+
+
+def test_a_full_disk_ends_the_records_and_not_the_tunnel(peer: tuple[str, ...], tmp_path: Path) -> None:
+    "No file of it may have more than 1,024 octets: what does not fit is named, once, and all else goes on."
+    keylog, pcap = tmp_path / 'ikev2_decryption_table', tmp_path / 'c.pcap'
+    keylog.write_text('#' * 1023 + '\n')
+    keylog.chmod(0o600)
+    done = subprocess.run(
+        [sys.executable, '-m', 'ike_lit.initiator', *peer, *NAMES, *DEMO_KEYS, '--once', '--keylog',
+         str(tmp_path), '--pcap', str(pcap)], capture_output=True, text=True, timeout=60, check=False,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (1024, 1024)))
+    assert done.returncode == 0 and 'Child SA  ESP' in done.stdout and 'is closed' in done.stdout
+    assert sorted(done.stderr.splitlines()) == [
+        f'ike-lit: warning: {pcap}: File too large; no more messages go there',
+        f'ike-lit: warning: {keylog}: File too large; no more keys go there']
+
+
+def test_an_explanation_that_can_not_be_written_is_named(peer: tuple[str, ...], tmp_path: Path) -> None:
+    told = tmp_path / 'told'
+    done = subprocess.run(
+        [sys.executable, '-m', 'ike_lit.initiator', *peer, *NAMES, *DEMO_KEYS, '--once', '--explain',
+         str(told)], capture_output=True, text=True, timeout=60, check=False,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (1024, 1024)))
+    assert (done.returncode, done.stderr) == (1, f'ike-lit: {told}: File too large\n')
+
+
+def test_the_responder_says_who_has_called(tmp_path: Path) -> None:
+    "In each way to tell it: when all is well, when it is not, and as JSON."
+    for form in [], ['--json']:
+        with subprocess.Popen(
+                [sys.executable, '-m', 'ike_lit.responder', '--port', '0', '--nat-port', '0', *OTHER, *form],
+                stdout=subprocess.PIPE, text=True) as responder:
+            first = responder.stdout.readline()
+            ports = re.findall(r'(?:127.0.0.1:|port": )(\d+)', first)
+            peer = '127.0.0.1', '--port', ports[0], '--nat-port', ports[1]
+            well = run(*peer, *NAMES, *DEMO_KEYS, '--once', '--json')
+            assert well.returncode == 0
+            stranger = rsa.generate_private_key(65537, 2048)
+            wrong = ['--private-key', pem(tmp_path / f'{len(form)}.key', stranger), *DEMO_KEYS[2:]]
+            assert run(*peer, *NAMES, *wrong).returncode == 5
+            responder.terminate()
+            said, _ = responder.communicate(timeout=20)
+        if form:
+            events = [json.loads(line) for line in said.splitlines()]
+            assert all(re.fullmatch(r'127\.0\.0\.1:\d+', e['with']) for e in events)
+            up, = (e for e in events if e['event'] == 'Established')
+            assert up['sa'] == f'{up["spi_i"]}:{up["spi_r"]}'
+            over = [e for e in events if e['event'] == 'Closed']
+            assert over[0]['sa'] == up['sa'] != over[1]['sa'] and over[1]['error']
+        else:
+            assert re.search(r"^peer +FQDN alice.example.org at 127.0.0.1:\d+, proven by", said, re.M)
+            assert re.search(r'^failed: .* wrong .*\n  The peer called from 127.0.0.1:\d+\.$', said, re.M)
 
 
 def test_a_keylog_that_somebody_else_has_prepared_is_refused(tmp_path: Path) -> None:

@@ -4,11 +4,15 @@ and that nothing which is secret comes out.
 import base64
 import json
 import os
+import pty
+import re
 import select
+import signal
 import socket
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -21,6 +25,7 @@ from ike_lit.certificate import Authorities, Signer
 from ike_lit.interface import Config
 from ike_lit.options import config_from, connection_words, warnings
 
+SETTINGS = Path(__file__).resolve().parent.parent / 'settings.ini'
 PEM, LONG = Encoding.PEM, (-400, 36500)
 WORD, SECRET = 'open sesame, please', 'correct horse battery staple'
 ROOT = authority('CN=root', key(201), days=LONG)
@@ -181,6 +186,17 @@ def test_a_short_secret_is_worth_a_warning(folder: Path) -> None:
         if said: assert 'only 4 octets' in said[0]
 
 
+def test_an_old_library_is_worth_a_warning(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    "It may lack algorithms, which are then not offered; and it is often that of another Python."
+    needed = re.search(r'cryptography>=(\d+)', SETTINGS.read_text())[1]
+    for version, count in (f'{needed}.0.0', 0), (f'{int(needed) - 1}.9.1', 1):
+        monkeypatch.setattr('cryptography.__version__', version)
+        options = words(folder, f'127.0.0.1 --remote-id x.org {ME_BY_KEY} {YOU_BY_KEY}')
+        args = initiator.build_parser().parse_args(options)
+        told = list(warnings(config_from(args, '127.0.0.1', '127.0.0.2'), args))
+        assert len(told) == count and all(version in line and sys.executable in line for line in told)
+
+
 def test_our_own_certificate_is_worth_a_warning_when_it_is_over(folder: Path) -> None:
     old = issue('CN=alice', ALICE.key, MIDDLE, names('alice.example.org'), days=(-9000, -8000))
     (folder / 'old.crt').write_bytes(old.certificate.public_bytes(PEM))
@@ -311,3 +327,20 @@ def test_a_passphrase_is_asked_for_on_the_terminal_once(
     os.link(folder / 'locked.key', linked)
     for _ in range(3): config(folder, f'--private-key @asked.key {YOU_BY_KEY}')
     assert asked == [f'Passphrase of {linked}: ']
+
+
+@pytest.mark.parametrize('module, where', [('initiator', ['127.0.0.1']), ('responder', ['--port', '0'])])
+def test_nobody_has_to_answer_for_a_passphrase(folder: Path, module: str, where: list[str]) -> None:
+    "Ctrl-C at the prompt ends the program, at once and without a word."
+    given = words(folder, f'--private-key @locked.key {YOU_BY_KEY} --install none --remote-id b.example')
+    pid, terminal = pty.fork()
+    if not pid: os.execv(sys.executable, [sys.executable, '-m', f'ike_lit.{module}', *where, *given])  # noqa: S606
+    said = b''
+    while b'Passphrase of' not in said: said += os.read(terminal, 1000)
+    os.write(terminal, b'\x03')
+    with suppress(OSError):  # until it is gone
+        while select.select([terminal], [], [], 20)[0]: said += os.read(terminal, 1000)
+    if not select.select([os.pidfd_open(pid)], [], [], 20)[0]: os.kill(pid, signal.SIGKILL)
+    _, status = os.waitpid(pid, 0)
+    os.close(terminal)
+    assert os.waitstatus_to_exitcode(status) == 130 and b'Traceback' not in said

@@ -123,9 +123,10 @@ def test_it_asks_whether_we_live(lab: Lab, keys: Path, session: Session) -> None
 def test_it_deletes_the_ike_sa(lab: Lab, keys: Path, session: Session) -> None:
     start(lab, keys)
     with session(lab, keys) as ours:
-        ours.wait('ChildEstablished')
+        sa = ours.wait('ChildEstablished')
         lab.swanctl('--terminate', '--ike', 'lab')
-        assert ours.wait('Closed') == {'event': 'Closed', 'error': None, 'type': None, 'why': []}
+        assert ours.wait('Closed') == {'event': 'Closed', 'error': None, 'type': None, 'why': [],
+                                       'sa': sa['sa'], 'with': sa['with']}
         assert lab.list_sas() == []
         if session is calling: ours.end(None)  # by itself
 

@@ -24,7 +24,8 @@ def rekeyed_child(lab: Lab, ours: Program, sa: dict, old: dict) -> dict:
     gone = ours.wait('ChildClosed')
     assert (gone['spi_in'], gone['spi_out']) == (old['spi_in'], old['spi_out'])
     assert {new['spi_in'], new['spi_out']}.isdisjoint({old['spi_in'], old['spi_out']})
-    assert {**new, 'spi_in': 0, 'spi_out': 0} == {**old, 'spi_in': 0, 'spi_out': 0}
+    assert new['sa'] == f'{sa["spi_i"]}:{sa["spi_r"]}'
+    assert {**new, 'spi_in': 0, 'spi_out': 0, 'sa': 0} == {**old, 'spi_in': 0, 'spi_out': 0, 'sa': 0}
     both_agree(lab, sa, new)
     return new
 

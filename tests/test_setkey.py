@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from ike_lit.const import ProtocolID
 from ike_lit.proposal import parse_proposals
-from ike_lit.setkey import ChildSA, EspSA, setkey_script, xfrm_script
+from ike_lit.setkey import ChildSA, EspSA, InstallError, run_setkey, setkey_script, xfrm_script
 from ike_lit.ts import TrafficSelector
 
 GOLDEN = Path(__file__).parent / 'golden'
@@ -153,3 +153,16 @@ def test_the_kernel_reads_types_and_codes_as_we_mean_them() -> None:
         names = {'icmp': '1', 'ipv6-icmp': '58'}
         shown = [' '.join(names.get(word, word) for word in line.split()) for line in shown]
         assert sorted(f'proto {line}' for line in shown) == sorted([sent, received, received])
+
+
+@pytest.mark.parametrize('said, advice', [
+    ('Error: Requested AEAD algorithm not found.', 'modprobe esp4'),
+    ('Error: Requested type not found.', '--esp'),
+    ('RTNETLINK answers: Operation not permitted', 'CAP_NET_ADMIN'),
+    ('RTNETLINK answers: File exists', None)])
+def test_what_the_kernel_refuses_comes_with_advice(said: str, advice: str | None) -> None:
+    with pytest.raises(InstallError) as raised:
+        run_setkey(('sh', '-c', f'cat >/dev/null; echo "{said}" >&2; exit 2'), 'a line\n')
+    assert str(raised.value).startswith(f'sh: {said}')
+    if advice: assert advice in str(raised.value)
+    else: assert str(raised.value) == f'sh: {said}'

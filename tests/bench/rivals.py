@@ -141,7 +141,7 @@ def starts(lab: Lab, folder: Path) -> dict[str, Callable[[], float]]:
 
 def initiators(lab: Lab, folder: Path, rounds: int = 12) -> Table:
     certified(lab, folder)
-    table = Table('initiators', 'From the start of an initiator to its Child SA (Camellia, MODP-2048, RSA)',
+    table = Table('initiators', 'From its start to its Child SA (Camellia, MODP-2048, RSA)',
                   "strongSwan's", 'no slower than charon-cmd', 'ms')
     ways = starts(lab, folder)
     first = ways.pop('ours')

@@ -24,7 +24,7 @@ from .ike_sa import Evidence
 from .interface import Config, State
 from .proposal import Proposal
 from .protocol import IKE
-from .ts import TrafficSelector, allowed, minimal
+from .ts import TrafficSelector, allowed, covers, minimal
 
 # %% ../nbs/23_diagnosis.ipynb #7e73ebc3
 def _names(proposals: Iterable[Proposal], kind: TransformType) -> list[str]:
@@ -188,6 +188,11 @@ def about_traffic(ike: IKE | None, error: IkeError) -> Iterator[str]:
         theirs, ours = error.evidence
         both = ', '.join(map(str, minimal(allowed(theirs, ours)))) or 'nothing'
         yield f'The peer says {_list(theirs)}, we say {_list(ours)}; in common: {both}.'
+        if ike:
+            local, remote = ike.config.local_ts, ike.config.remote_ts
+            other = remote if ours == local else local
+            if covers(other, theirs) and not covers(other, ours):
+                yield 'It is what we have for the other side: are the two swapped?'
     elif ike:
         here, there = _list(ike.config.local_ts), _list(ike.config.remote_ts)
         yield f'We offered {here} here and {there} there.'

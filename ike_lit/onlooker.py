@@ -212,7 +212,7 @@ def open_box(told: Told, ike: Onlooked, box: Encrypted) -> None:
     header = told.header
     if header is None: return
     if ike.locks is None:
-        told.remarks.append(Remark('sealed; the key log has no keys for this IKE SA'))
+        told.remarks.append(Remark('sealed; no keys are known for this IKE SA'))
         return
     fixed, data = FRAGMENT.size if box.kind == Type.SKF else 0, told.seen.data
     inner = replace(box, data=box.data[fixed:])

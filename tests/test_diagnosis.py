@@ -1,14 +1,17 @@
 """A proof that is refused: the peer's mistake is made here, by the RFC's formula, and has to be found."""
+from dataclasses import replace
+
 import pytest
-from canonical import family, handshake, two_ends
+from canonical import configs, events, family, handshake, two_ends
 from ike_lit import ike_sa
 from ike_lit.auth import AUTH, SCHEMES, IDi, sign
 from ike_lit.const import AuthenticationType, Prf
 from ike_lit.create_child_sa import RESPONDERS
 from ike_lit.diagnosis import why
-from ike_lit.interface import Closed
+from ike_lit.interface import ChildFailed, Closed
 from ike_lit.keys import prf
 from ike_lit.protocol import IKE
+from ike_lit.ts import TrafficSelector
 
 KIND = Prf.PRF_HMAC_SHA2_256
 
@@ -81,3 +84,18 @@ def test_garbage_fits_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     assert told[0].startswith('It does not fit the key that we have for it')
     assert not any('wrong octets' in line for line in told)
     assert 'SHA-256' in told[0]
+
+
+@pytest.mark.parametrize('swapped, theirs', [
+    (True, '10.1.0.0/24'), (False, '10.1.0.0/24'), (False, '0.0.0.0/0')])
+def test_traffic_that_is_swapped(swapped: bool, theirs: str) -> None:
+    "Only the responder can see it: it has both sides of both ends."
+    left, right = configs()
+    if swapped: left = replace(left, local_ts=left.remote_ts, remote_ts=left.local_ts)
+    else: left = replace(left, remote_ts=(TrafficSelector.from_text('10.9.0.0/24'),))
+    right = replace(right, remote_ts=(TrafficSelector.from_text(theirs),))
+    alice, bob = two_ends(RESPONDERS, left, right)
+    handshake(alice, bob)
+    failed, = (e for e in events(bob) if isinstance(e, ChildFailed))
+    said = why(bob, failed.error)
+    assert any('swapped' in line for line in said) == swapped and 'in common: nothing' in said[0]

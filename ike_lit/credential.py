@@ -198,4 +198,4 @@ def parse_secret(text: bytes) -> bytes:
 def no_core() -> None:
     "Let the system write no image of our memory, which holds keys, if we crash."
     _, most = resource.getrlimit(resource.RLIMIT_CORE)
-    resource.setrlimit(resource.RLIMIT_CORE, (0, most))
+    resource.setrlimit(resource.RLIMIT_CORE, (1 if most else 0, most))

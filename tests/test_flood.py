@@ -1,7 +1,7 @@
 """Floods: first messages from addresses that do not exist, and answers that nobody has asked for.
 
 The bound is that of the design: a responder keeps a hundred SAs that are half open or closed, and no
-more than ten of strangers who have not shown that they receive; an initiator has five candidates at a
+more than ten of strangers who have not shown that they receive; an initiator has fifty candidates at a
 time, and sends six versions of its first message.
 """
 import gc

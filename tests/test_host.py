@@ -5,6 +5,7 @@ from random import Random
 
 import pytest
 from canonical import ALICE, BOB, configs
+from ike_lit.auth import Identity
 from ike_lit.const import ExchangeType, NoAdditionalSas
 from ike_lit.create_child_sa import (
     RESPONDERS, create_child, rekey_child, rekey_ike_sa, respond_create_child_sa)
@@ -218,6 +219,46 @@ def test_what_is_half_open_is_forgotten_in_time() -> None:
     assert bob.sas
     network.run(until=200)
     assert not alice.sas and not bob.sas and not alice._timers and not bob._timers
+
+
+def test_initial_contact_is_about_two_names() -> None:
+    "RFC 7296 §2.4: 'the only IKE SA currently active between the authenticated identities'."
+    left, right = configs(timing=NEVER, initial_contact=True)
+    names = [Identity.from_text(f'{name}.example.org') for name in ('bob', 'other')]
+    bob = Host(tuple(replace(right, local_id=name) for name in names))
+    for name, expected in (names[0], names[:1]), (names[1], names), (names[1], names):
+        alice = Host()
+        network = Network({ALICE: alice, BOB: bob})
+        alice.connect(replace(left, remote_id=name), ALICE, BOB, now=0)
+        network.run(until=1)
+        assert alice.established and [ike.config.local_id for ike in bob.established] == expected
+
+
+@pytest.mark.parametrize('goes_on', [False, True])
+def test_no_address_has_all_the_room(goes_on: bool) -> None:
+    """Whoever calls a hundred times, half-way with a cookie each, or to the end with a wrong name, does not
+    push out the honest caller whose IKE_AUTH is on its way."""
+    left, right = configs(timing=NEVER)
+    bob, alice = Host((right,), cookie_threshold=2), Host()
+    alice.connect(left, ALICE, BOB, now=0)
+    bob.receive_datagram(alice.datagrams_to_send()[0].data, ALICE, 0, BOB)
+    answer, = bob.datagrams_to_send()
+    waiting, = bob.passing
+    strange = replace(left, local_id=Identity.from_text('m.example.org'))
+    for n in range(150):
+        port = ALICE._replace(host='192.0.2.66', port=1000 + n)
+        one = Host()
+        one.connect(strange, port, BOB, now=1)
+        while sent := [d for d in one.datagrams_to_send()
+                       if goes_on or d.data[18] == ExchangeType.IKE_SA_INIT]:
+            for d in sent: bob.receive_datagram(d.data, port, 1, BOB)
+            for d in bob.datagrams_to_send(): one.receive_datagram(d.data, BOB, 1, port)
+    half_open = [ike for ike in bob.passing if ike.state == State.CONNECTING]
+    assert half_open == [waiting] if goes_on else len(half_open) == 1 + 5
+    assert len(bob.passing) == (100 if goes_on else 6)
+    alice.receive_datagram(answer.data, BOB, 1, ALICE)
+    bob.receive_datagram(alice.datagrams_to_send()[0].data, ALICE, 1, BOB)
+    assert bob.established == [waiting]
 
 
 def test_a_rival_that_was_silent_for_long_can_still_repeat_its_goodbye() -> None:

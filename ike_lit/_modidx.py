@@ -776,6 +776,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
             'ike_lit.report': { 'ike_lit.report.as_json': ('report.html#as_json', 'ike_lit/report.py'),
                                 'ike_lit.report.child_json': ('report.html#child_json', 'ike_lit/report.py'),
                                 'ike_lit.report.child_lines': ('report.html#child_lines', 'ike_lit/report.py'),
+                                'ike_lit.report.escape_the_unprintable': ('report.html#escape_the_unprintable', 'ike_lit/report.py'),
                                 'ike_lit.report.event_json': ('report.html#event_json', 'ike_lit/report.py'),
                                 'ike_lit.report.failure': ('report.html#failure', 'ike_lit/report.py'),
                                 'ike_lit.report.held_json': ('report.html#held_json', 'ike_lit/report.py'),

@@ -30,7 +30,7 @@ from .keylog import KeyTable, parse_keylog
 from .nat import Endpoint
 from .onlooker import EXCHANGES, Child, Onlooked, Remark, Told, cited, links, place
 from .payload import Encrypted
-from .report import LENGTH, SHOWN, short
+from .report import LENGTH, SHOWN, escape_the_unprintable, short
 from .story import Believed, Onlooker, ike_json, message_json
 
 # %% ../nbs/29_explain.ipynb #4d64bb4f
@@ -473,8 +473,7 @@ def main(argv: list[str] | None = None) -> int:
     paths = list(files_in(args.captures))
     if len(paths) > 1 and (args.html or args.notebook):
         parser.error('--html and --notebook are for one capture')
-    for stream in sys.stdout, sys.stderr:
-        if hasattr(stream, 'reconfigure'): stream.reconfigure(errors='backslashreplace')
+    escape_the_unprintable()
     for path in paths:
         try:
             status = max(status, explain(path, args))

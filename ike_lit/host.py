@@ -258,16 +258,19 @@ def complain(host: Host, data: bytes, addr: Endpoint, here: Endpoint, now: float
 
 # %% ../nbs/22_host.ipynb #696bdfa8
 def settle(host: Host, ike: IKE) -> None:
-    "Take what an SA has to say, and see what follows from it."
-    host._outbox += ike.datagrams_to_send(ike.now)
-    while event := ike.next_event():
-        if react(host, ike, event): host._events.append((ike, event))
-    for heir in ike.heirs: enter(host, ike, heir)
-    if ike.state == State.ESTABLISHED: ike.heirs.clear()  # they stand on their own
-    if ike.state == State.CONNECTING and not ike.initiator and ike not in host.passing:
-        enter(host, None, ike)
-    schedule(host, ike)
-    if ike.successor: settle(host, ike.successor)
+    "Take what an SA and its successors have to say, and see what follows from it."
+    one: IKE | None = ike
+    while one:
+        host._outbox += one.datagrams_to_send(one.now)
+        while event := one.next_event():
+            if react(host, one, event): host._events.append((one, event))
+        for heir in list(one.heirs): enter(host, one, heir)
+        if one.state == State.ESTABLISHED: one.heirs.clear()  # they stand on their own
+        one.heirs[:] = [heir for heir in one.heirs if heir.state != State.CLOSED]
+        if one.state == State.CONNECTING and not one.initiator and one not in host.passing:
+            enter(host, None, one)
+        schedule(host, one)
+        one = one.successor
 
 # %% ../nbs/22_host.ipynb #f1f3594e
 def schedule(host: Host, ike: IKE) -> None:

@@ -36,7 +36,7 @@ from .program import (
     Program, endpoint, installs, open_socket, resolve, warn)
 from .proposal import Proposal
 from .protocol import IKE
-from .report import status_lines
+from .report import escape_the_unprintable, status_lines
 from .setkey import InstallError, claim
 
 # %% ../nbs/35_initiator.ipynb #ea654d29
@@ -89,7 +89,8 @@ class Session(Program):
             case ChildClosed():
                 if self.without_child(): self.leave()
             case Closed(error):
-                if not self.leaving: self.status = exit_status(error)
+                # a goodbye that nobody answers is no error
+                self.status = self.status or exit_status(error)
                 if not self.host.established: self.end(self.status)
 
     def without_child(self) -> bool:
@@ -244,6 +245,7 @@ def show_status(args: argparse.Namespace) -> int:
 def main(argv: list[str] | None = None) -> int:
     "Run the command line."
     no_core()
+    escape_the_unprintable()
     parser, argv, where = build_parser(), sys.argv[1:] if argv is None else argv, ''
     args = parser.parse_args(argv)
     if bool(args.connection) != bool(args.config):

@@ -181,8 +181,8 @@ def config_from(args: argparse.Namespace, here: str, there: str) -> Config:
     if args.keylog: try_keylog(args.keylog)
     if not 0 < args.timeout <= 3600:
         raise ValueError('--timeout: more than 0 and at most 3600 seconds')
-    if not 0 <= args.liveness <= 1e9:
-        raise ValueError('--liveness: 0, or up to 1e9 seconds')
+    if args.liveness and not 0.1 <= args.liveness <= 1e9:
+        raise ValueError('--liveness: 0, or from 0.1 to 1e9 seconds')
     if args.datagram and not 576 <= args.datagram <= 65535:
         raise ValueError('--datagram: 0, or from 576 to 65535 octets')
     request = tuple(ip_address(a) for a in (args.request_address or '').split(',') if a)

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from .create_child_sa import rekey_child
 from .host import Host
+from .informational import delete_ike_sa
 from .install import Installer, may_ask
 from .interface import (
     ChildClosed, ChildEstablished, Config, Datagram, Established, Event, Moved,
@@ -149,7 +150,7 @@ class Program:
         self.timer: asyncio.TimerHandle | None = None
         self.tape = Tape(args) if args.pcap or args.explain else None
         self.keylog: Path | None = args.keylog
-        host.configs = tuple(map(self.logged, host.configs))
+        self.peers = host.configs = tuple(map(self.logged, host.configs))
 
     async def run(self, sockets: dict[Endpoint, socket.socket]) -> int:
         "Serve until it is over. Return the exit status."
@@ -180,7 +181,7 @@ class Program:
 
     def configs(self) -> tuple[Config, ...]:
         "Return the configurations of all peers."
-        return self.host.configs
+        return self.peers
 
     def logged(self, config: Config) -> Config:
         "Return a configuration that tells us what belongs into a key log, if we keep one."
@@ -244,6 +245,8 @@ class Program:
             if self.keylog: self.log_keys(keylog_row(fresh or ike))
         show(ike, event, self.args, self.out)
         if not ike: return
+        if self.leaving and isinstance(event, Established):  # it was half open
+            self.host.start(ike, delete_ike_sa, now=self.loop.time())
         self.follow(ike, event)
         if self.installer and (news := self.tell_kernel(self.installer, ike, event)):
             show(ike, news, self.args, self.out)
@@ -299,6 +302,7 @@ class Program:
             self.end(self.status if self.leaving else self.nobody)
             return
         self.leaving = True
+        self.host.configs = ()  # no calls any more
         self.host.leave(self.loop.time())
         self.loop.call_soon(self.pump)
 

@@ -21,6 +21,7 @@ from .interface import Closed, Config, Event, NotInstalled
 from .options import add_options, config_from, connection_words, warnings
 from .program import Program, endpoint, warn
 from .protocol import IKE
+from .report import escape_the_unprintable
 from .setkey import InstallError
 
 # %% ../nbs/36_responder.ipynb #51cb405a
@@ -88,6 +89,7 @@ def main(argv: list[str] | None = None) -> int:
     "Run the command line."
     import asyncio
     no_core()
+    escape_the_unprintable()
     parser, argv = build_parser(), sys.argv[1:] if argv is None else argv
     args = parser.parse_args(argv)
     family = socket.AF_INET6 if ':' in args.listen else socket.AF_INET

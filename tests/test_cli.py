@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -220,6 +221,64 @@ def test_a_closed_terminal_ends_the_session(peer: tuple[str, ...]) -> None:
         session.stdout.close()
         assert session.wait(20) == 1
         assert session.stderr.read() == ''
+
+
+@contextmanager
+def until(words: str, module: str, *options: str, **more: object) -> Iterator[subprocess.Popen]:
+    "Run a program until it has said that; then kill it, unless it has ended by then."
+    with subprocess.Popen([sys.executable, '-m', f'ike_lit.{module}', *options],
+                          stdout=subprocess.PIPE, text=True, **more) as process:
+        try:
+            process.said = ''
+            while words not in process.said:
+                line = process.stdout.readline()
+                assert line, process.said
+                process.said += line
+            yield process
+        finally: process.kill()
+
+
+def there(responder: subprocess.Popen) -> tuple[str, ...]:
+    "The options that lead to a responder."
+    port, nat_port = re.findall(r'127.0.0.1:(\d+)', responder.said.splitlines()[0])
+    return '127.0.0.1', '--port', port, '--nat-port', nat_port
+
+
+HERE = '--port', '0', '--nat-port', '0'
+
+
+def test_who_leaves_takes_no_more_calls() -> None:
+    "One peer is dead, so the goodbye takes 4 s; another one calls."
+    with until('listening', 'responder', *HERE, *OTHER) as bob:
+        with until('Child SA  ESP', 'initiator', *there(bob), *NAMES, *DEMO_KEYS) as alice:
+            alice.kill()
+            alice.wait()
+        bob.send_signal(signal.SIGTERM)
+        while 'Delete' not in bob.said: bob.said += bob.stdout.readline()
+        late = run(*there(bob), *NAMES, *DEMO_KEYS, '--timeout', '1')
+        assert late.returncode == 3 and 'IKE SA' not in late.stdout
+        assert bob.wait(20) == 0
+
+
+def test_a_dead_peer_is_no_success() -> None:
+    "Not even if it is the end of the Child SA's life that comes first."
+    short = '--liveness', '0.5', '--child-lifetime', '2,2.1', '--timeout', '4'
+    with (until('listening', 'responder', *HERE, *OTHER, '--liveness', '0') as bob,
+          until('Child SA  ESP', 'initiator', *there(bob), *NAMES, *DEMO_KEYS, *short) as alice):
+        bob.kill()
+        rest, _ = alice.communicate(timeout=30)
+        assert alice.returncode == 3 and 'no answer' in rest and 'Child SA  closed' in rest
+
+
+def test_a_name_that_the_terminal_can_not_write_ends_nobody() -> None:
+    "The name is a stranger's; and the next one is served."
+    with until('listening', 'responder', *HERE, *OTHER,
+               env={**os.environ, 'PYTHONIOENCODING': 'ascii'}) as bob:
+        strange = [w if w != 'alice.example.org' else 'C=CH, CN=\u0141\u00f3d\u017a' for w in NAMES]
+        assert run(*there(bob), *strange, *DEMO_KEYS).returncode == 5
+        assert run(*there(bob), *NAMES, *DEMO_KEYS, '--once').returncode == 0
+        bob.terminate()
+        assert bob.wait(20) == 0
 
 
 def test_a_full_disk_ends_the_records_and_not_the_tunnel(peer: tuple[str, ...], tmp_path: Path) -> None:

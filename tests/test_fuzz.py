@@ -237,7 +237,7 @@ def test_a_long_offer_is_compared_once(monkeypatch: pytest.MonkeyPatch) -> None:
     assert bob.datagrams_to_send(0) and 0 < asked[0] < 200
 
 
-@pytest.mark.parametrize('seconds', ['-5', 'nan', 'inf'])
+@pytest.mark.parametrize('seconds', ['-5', 'nan', 'inf', '1e-12'])
 def test_a_silence_of_less_than_nothing_is_no_option(seconds: str) -> None:
     "An end with it would be woken in the past, again and again."
     parser = ArgumentParser()

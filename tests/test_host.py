@@ -221,6 +221,36 @@ def test_what_is_half_open_is_forgotten_in_time() -> None:
     assert not alice.sas and not bob.sas and not alice._timers and not bob._timers
 
 
+def test_a_peer_that_never_deletes_ends_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    "It has its IKE SA replaced a thousand times; when we delete them ourselves, that is a long chain."
+    network, alice, bob = two_hosts()
+    monkeypatch.setattr('ike_lit.create_child_sa.delete_ike_sa', lambda ike: iter(()))
+    for _ in range(1100):
+        alice.start(only(alice), rekey_ike_sa, now=network.now)
+        network.delay = 0
+        network.run(until=network.now + 0.01)
+        network.events(alice), network.events(bob)
+    assert len(bob.sas) > 1000
+    network.run(until=200)
+    assert len(bob.sas) == len(bob.established) == 1
+
+
+def test_a_candidate_that_was_forgotten_stays_so() -> None:
+    "An old answer comes once more, after that which came of it was given up, and before the attempt is."
+    (left, right), alice = configs(), Host()
+    bob = Host((right,))
+    alice.connect(left, ALICE, BOB, now=0)
+    bob.receive_datagram(alice.datagrams_to_send()[0].data, ALICE, 0, BOB)
+    answer = bob.datagrams_to_send()[0].data
+    alice.receive_datagram(answer, BOB, 0, ALICE)
+    while len(alice.passing) < 2: alice.handle_timer(alice.next_timer())
+    candidate, _ = alice.passing
+    alice.handle_timer(alice.passing[candidate])
+    alice.receive_datagram(answer, BOB, 61, ALICE)
+    while (at := alice.next_timer()) is not None: alice.handle_timer(at)
+    assert not alice.sas and not alice.attempts and not alice.passing
+
+
 def test_initial_contact_is_about_two_names() -> None:
     "RFC 7296 §2.4: 'the only IKE SA currently active between the authenticated identities'."
     left, right = configs(timing=NEVER, initial_contact=True)

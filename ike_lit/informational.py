@@ -74,13 +74,15 @@ def close_child(ike: IKE, theirs: bytes) -> bytes:
 # %% ../nbs/20_informational.ipynb #9cf13e04
 def inherit(ike: IKE, heir: IKE) -> None:
     "Let an heir take over all that belongs to an IKE SA (RFC 7296 §2.8)."
-    heir.children.update(ike.children)
-    heir.replaced |= ike.replaced
+    owner = heir
+    while owner.successor: owner = owner.successor  # it may have been replaced before it was chosen
+    owner.children.update(ike.children)
+    owner.replaced |= ike.replaced
     for name in [n for n in ike.alarms if isinstance(n, tuple)]:  # those of Child SAs
-        heir.alarms[name] = ike.alarms.pop(name)
+        owner.alarms[name] = ike.alarms.pop(name)
     ike.children.clear()
     ike.alarms.clear()
-    heir.alarms.pop('redundant', None)
+    owner.alarms.pop('redundant', None)
     expect_end(ike)
     ike.successor, heir.undecided = heir, None
     if heir.suite: ike.tell(Rekeyed(heir.spi_i, heir.spi_r, heir.suite))

@@ -4,13 +4,13 @@ from dataclasses import replace
 from random import Random
 
 import pytest
-from canonical import ALICE, BOB, configs
+from canonical import ALICE, BOB, configs, handshake, two_ends
 from ike_lit.auth import Identity
 from ike_lit.const import ExchangeType, NoAdditionalSas
 from ike_lit.create_child_sa import (
     RESPONDERS, create_child, rekey_child, rekey_ike_sa, respond_create_child_sa)
 from ike_lit.host import Host
-from ike_lit.informational import delete_child, delete_ike_sa, liveness
+from ike_lit.informational import delete_child, delete_ike_sa, inherit, liveness
 from ike_lit.interface import ChildEstablished, Closed, Datagram, Lifetime, Rekeyed, State, Timing
 from ike_lit.payload import Packet
 from ike_lit.proposal import SA
@@ -114,6 +114,17 @@ def test_plans_of_the_loser_of_a_collision(planner: int) -> None:
 
 
 # What could not be replaced
+
+def test_an_heir_that_was_replaced_before_it_was_chosen() -> None:
+    "It hands on to its own heir what it inherits: the Child SAs, with their alarms."
+    old, heir, last = (handshake(*two_ends(RESPONDERS))[0] for _ in range(3))
+    child, = old.children
+    old.alarm(('expire', child), 5, lambda ike: None)
+    inherit(heir, last)
+    inherit(old, heir)
+    assert child in last.children and ('expire', child) in last.alarms
+    assert not heir.children and not old.children and 'redundant' in heir.alarms
+
 
 def test_a_child_sa_that_is_never_replaced_ends_the_ike_sa() -> None:
     "RFC 7296 §2.8, with a peer that refuses: 'MUST close the IKE SA and any associated Child SAs'."

@@ -26,6 +26,12 @@ def test_nobody_is_established_with_anybody_else(part: int) -> None:
     assert called / 3 < served < called and forged > 3 * called  # both ends of it have been tested
 
 
+@pytest.mark.parametrize('seed', [21032, 670524])
+def test_what_was_broken_once(seed: int) -> None:
+    "21032: who has asked for a Child SA. 670524: an heir that was replaced before it was chosen."
+    assert not run(seed).broken
+
+
 def test_a_seed_is_the_same_run_again() -> None:
     assert played(7, 5) == played(7, 5)
 

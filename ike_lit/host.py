@@ -264,9 +264,10 @@ def settle(host: Host, ike: IKE) -> None:
         host._outbox += one.datagrams_to_send(one.now)
         while event := one.next_event():
             if react(host, one, event): host._events.append((one, event))
-        for heir in list(one.heirs): enter(host, one, heir)
+        for heir in list(one.heirs):
+            # who is closed and has said so may have been forgotten, and stays so
+            if heir.state != State.CLOSED or heir._events: enter(host, one, heir)
         if one.state == State.ESTABLISHED: one.heirs.clear()  # they stand on their own
-        one.heirs[:] = [heir for heir in one.heirs if heir.state != State.CLOSED]
         if one.state == State.CONNECTING and not one.initiator and one not in host.passing:
             enter(host, None, one)
         schedule(host, one)

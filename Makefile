@@ -44,7 +44,7 @@ refresh: export  ## run all chapters again and store their outputs
 fuzz: .venv/dev  ## fuzz parser, SK, engine, explain and what people write, each for SECONDS=60
 	$(BIN)/python tests/fuzz --seconds $(SECONDS) --keep .fuzz
 
-bench: .venv/dev  ## measure against bare primitives, scapy and strongSwan, for some 15 minutes; kept in nbs/measured
+bench: .venv/dev  ## measure against bare primitives, scapy and strongSwan, for some minutes; kept in nbs/measured
 	$(BIN)/python tests/bench/bench.py
 	$(BIN)/python tests/bench/rivals.py
 	$(BIN)/python tests/bench/scale.py

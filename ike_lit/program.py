@@ -240,9 +240,9 @@ class Program:
 
     def show(self, ike: IKE | None, event: Event) -> None:
         "Print an event, and do what follows from it."
-        if ike and isinstance(event, Established | Rekeyed):
+        if ike and self.keylog and isinstance(event, Established | Rekeyed):
             fresh = ike.successor if isinstance(event, Rekeyed) else ike
-            if self.keylog: self.log_keys(keylog_row(fresh or ike))
+            self.log_keys(keylog_row(fresh or ike))
         show(ike, event, self.args, self.out)
         if not ike: return
         if self.leaving and isinstance(event, Established):  # it was half open

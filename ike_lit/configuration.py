@@ -273,6 +273,15 @@ class Pool:
         for one, other in combinations((r.network for r in self.ranges), 2):
             if one.overlaps(other): raise ValueError(f'{one} and {other} overlap')
 
+    @property
+    def networks(self) -> tuple[IPv4Network | IPv6Network, ...]:
+        return tuple(r.network for r in self.ranges)
+
+    def same(self, others: 'Iterable[Pool]') -> 'Pool':
+        "Return the one of these pools that lends the same, else this one: leases are kept once."
+        return next((other for other in others if other is self or (
+            other.networks, other.dns) == (self.networks, self.dns)), self)
+
     def answer(self, request: CP, owner: Hashable) -> CP:
         """Return the CFG_REPLY that gives `owner` an address of each family asked for.
 

@@ -13,7 +13,7 @@ from dataclasses import replace
 from itertools import count
 
 from .child_sa import (
-    Wish, accepted_child, install, respond_child, traffic_payloads, wish)
+    Wish, accepted_child, dh_group, install, respond_child, traffic_payloads, wish)
 from .const import (
     ChildSaNotFound, ExchangeType, Group, IkeError, InvalidKePayload, InvalidSyntax, MessageType,
     NoAdditionalSas, NoProposalChosen, Prf, ProtocolID, TemporaryFailure, TransformType, error_for)
@@ -26,7 +26,7 @@ from .ke import KE, DiffieHellman
 from .keys import skeyseed
 from .nonce import NONCE_SIZE, Nonce, new_ike_spi
 from .payload import Notify, Packet, Payload
-from .proposal import SA, Proposal, check_choice, choose, groups
+from .proposal import SA, Proposal, check_choice, choose, groups, preferring
 from .protocol import IKE, Conversation, Rival, beget, later, postpone
 from .setkey import ChildSA
 from .ts import covers
@@ -173,7 +173,8 @@ def rekey_ike_sa(ike: IKE) -> Conversation:
     "Replace the IKE SA; its Child SAs move to the new one (RFC 7296 §1.3.2, §2.8, §2.18)."
     ike.doing = Doing.REKEY_IKE
     spi = new_ike_spi(ike.random)
-    offer = tuple(replace(p, spi=spi) for p in ike.config.ike)
+    known = dh_group(ike.suite) if ike.suite else None
+    offer = tuple(replace(p, spi=spi) for p in preferring(known, ike.config.ike))
     response, ni, dh = yield from ask(ike, SA(offer))
     rival = ike.rival
     if error := response.error():

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['COOKIE_SECONDS', 'REPLIES', 'PASSING_LIMIT', 'PASSING_SECONDS', 'COOKIE_THRESHOLD', 'ADDRESS_LIMIT', 'FIRST_LIMIT',
-           'renew_ike_sa', 'renew_child', 'expire_child', 'watch', 'keep_alive', 'Cookies', 'Host', 'find', 'stranger',
-           'complain', 'settle', 'schedule', 'enter', 'react', 'proving', 'listen', 'established', 'release', 'passes',
-           'forget', 'drop']
+           'renew_ike_sa', 'renew_child', 'expire_child', 'watch', 'keep_alive', 'Cookies', 'check_pools', 'Host',
+           'find', 'stranger', 'complain', 'settle', 'schedule', 'enter', 'react', 'proving', 'listen', 'established',
+           'release', 'passes', 'forget', 'drop']
 
 # %% ../nbs/22_host.ipynb #309b1b81
 import hashlib
@@ -14,7 +14,7 @@ import hmac
 import os
 from collections import deque
 from heapq import heappop, heappush
-from itertools import count, islice
+from itertools import combinations, count, islice
 from math import inf
 
 from .const import (
@@ -110,6 +110,15 @@ class Cookies:
 # %% ../nbs/22_host.ipynb #a2e92867
 REPLIES = 10  # of both kinds, in a second
 
+# %% ../nbs/22_host.ipynb #22ae5824
+def check_pools(configs: tuple[Config, ...]) -> None:
+    "Raise `ValueError` if two pools would lend the same address."
+    pools = list({id(c.pool): c.pool for c in configs if c.pool}.values())
+    for one, other in combinations(pools, 2):
+        if any(a.overlaps(b) for a in one.networks for b in other.networks):
+            raise ValueError(f'{one} and {other} have addresses in common; '
+                             'connections that share addresses share one pool')
+
 # %% ../nbs/22_host.ipynb #ec943979
 PASSING_LIMIT = 100  # SAs that are half open or closed
 PASSING_SECONDS = 30.0
@@ -123,6 +132,7 @@ class Host:
 
     def __init__(self, configs: tuple[Config, ...] = (), *, random: Random = os.urandom,
                  cookie_threshold: int = COOKIE_THRESHOLD):
+        check_pools(configs)
         self.configs, self.random = configs, random
         self.cookies, self.cookie_threshold = Cookies(random), cookie_threshold
         self.sas: dict[bytes, list[IKE]] = {}  # by the SPI that we have given

@@ -6,7 +6,8 @@
 __all__ = ['TRANSFORM', 'ATTRIBUTE', 'KEY_LENGTH', 'AEADS', 'NO_GROUP', 'NO_INTEG', 'NO_ESN', 'ALGORITHMS', 'NOT_UNDERSTOOD',
            'PROPOSAL', 'SPI_SIZES', 'ALIASES', 'NEEDED', 'OPTIONAL', 'DEFAULT_IKE', 'DEFAULT_ESP', 'Transform',
            'Algorithm', 'transform_for', 'key_size', 'parse_transform', 'parse_attributes', 'Proposal',
-           'parse_proposal', 'SA', 'parse_proposals', 'without_dh', 'groups', 'common', 'choose', 'check_choice']
+           'parse_proposal', 'SA', 'parse_proposals', 'without_dh', 'groups', 'preferring', 'common', 'choose',
+           'check_choice']
 
 # %% ../nbs/03_proposal.ipynb #4f15c94c
 from collections.abc import Iterable
@@ -380,6 +381,16 @@ def groups(proposals: Iterable[Proposal]) -> tuple[Group, ...]:
     found = (t for p in proposals for t in p.of(TransformType.DH) if t.id and not t.key_length)
     return tuple(dict.fromkeys(Group(t.id) for t in found))
 
+# %% ../nbs/03_proposal.ipynb #ce2992a0
+def preferring(group: Group | None, proposals: Iterable[Proposal]) -> tuple[Proposal, ...]:
+    "Return proposals with a group, where it is offered, as the first choice (RFC 7296 §2.7)."
+    def reordered(p: Proposal) -> Proposal:
+        first = tuple(t for t in p.of(TransformType.DH) if t.id == group)
+        others = tuple(t for t in p.transforms if t not in first)
+        at = next((n for n, t in enumerate(others) if t.type == TransformType.DH), len(others))
+        return replace(p, transforms=(*others[:at], *first, *others[at:]))
+    return tuple(map(reordered, proposals))
+
 # %% ../nbs/03_proposal.ipynb #66ce1782
 def common(offered: Proposal, ours: Proposal) -> Proposal | None:
     "Return the suite that an offer and a proposal of ours have in common, None if there is none."
@@ -438,5 +449,5 @@ def check_choice(
 _GROUPS = 'x25519-ecp256-ecp384-modp2048-modp3072'
 DEFAULT_IKE = ('aes256gcm16-aes128gcm16-chacha20poly1305-prfsha256-prfsha384-prfsha512-'
                f'{_GROUPS},aes256-aes128-camellia256-sha256-sha384-sha512-{_GROUPS}')
-DEFAULT_ESP = ('aes256gcm16-aes128gcm16-chacha20poly1305,'
-               'aes256-aes128-camellia256-sha256-sha384-sha512')
+DEFAULT_ESP = (f'aes256gcm16-aes128gcm16-chacha20poly1305-{_GROUPS}-modpnone,'
+               f'aes256-aes128-camellia256-sha256-sha384-sha512-{_GROUPS}-modpnone')

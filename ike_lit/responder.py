@@ -11,6 +11,7 @@ import json
 import os
 import socket
 import sys
+from dataclasses import replace
 from ipaddress import ip_address
 
 from .credential import no_core
@@ -35,12 +36,13 @@ def configs_from(args: argparse.Namespace, argv: list[str],
         where = f'{args.config}: connection {name}: ' if name else ''
         try:
             if one.remote_id is None: raise ValueError('--remote-id is needed: who may call?')
-            one.remote_ts = one.remote_ts or '0.0.0.0/0,::/0'
             config = config_from(one, args.listen, args.listen)
+            if one.remote_ts is None: config = replace(config, remote_ts=())  # its own address
         except ValueError as error: raise ValueError(f'{where}{error}') from None
         key = config.remote_id, config.local_id
         if key in found: raise ValueError(f'{where}{config.remote_id!r} is there already')
-        found[key] = config
+        pools = [other.pool for other in found.values() if other.pool]
+        found[key] = replace(config, pool=config.pool and config.pool.same(pools))
         for warning in warnings(config, one): warn(f'{where}{warning}')
     return tuple(found.values())
 

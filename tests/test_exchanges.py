@@ -332,7 +332,8 @@ def creations(first: int, **changes: object) -> tuple[IKE, IKE]:
 
 @both_roles
 @pytest.mark.parametrize('esp, group', [
-    (PFS, Group.MODP_2048), ('aes256-sha256-modp3072-modp2048', Group.MODP_3072),
+    (PFS, Group.MODP_2048), ('aes256-sha256-modp4096-modp3072', Group.MODP_4096),
+    ('aes256-sha256-modp3072-modp2048-modpnone', Group.MODP_2048),  # that of the IKE SA comes first
     ('aes256-sha256,aes256-sha256-modp2048', Group.MODP_2048), ('aes256-sha256', None)])
 @pytest.mark.parametrize('conversation', [create_child, rekey_child])
 def test_the_public_value_is_of_a_group_that_is_offered(

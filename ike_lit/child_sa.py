@@ -36,7 +36,8 @@ def may_carry(ike: IKE) -> Traffic:
     Raise `FailedCpRequired` if the peer needs an inner address and has none (RFC 7296 §2.19)."""
     config = ike.config
     if ike.leased: return config.local_ts, ike.leased
-    if config.require_request: raise FailedCpRequired('the peer has not asked for an inner address')
+    if config.pool and config.require_request:
+        raise FailedCpRequired('the peer has not asked for an inner address')
     address = ip_address(ike.remote.host.partition('%')[0])
     return config.local_ts, config.remote_ts or (TrafficSelector(address, address),)
 

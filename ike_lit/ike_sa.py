@@ -31,9 +31,9 @@ from .ke import GROUPS, KE, DiffieHellman
 from .keys import ike_keys, skeyseed
 from .nat import detect, nat_detection
 from .nonce import NONCE_SIZE, Nonce, new_ike_spi
-from .payload import Delete, Notify, Packet, Payload
+from .payload import Delete, Notify, Packet, Payload, refusal_notify
 from .proposal import SA, Proposal, check_choice, choose
-from .protocol import IKE, Conversation, advance, beget, refusal_notify
+from .protocol import IKE, Conversation, advance, beget
 from .sk import directions
 
 # %% ../nbs/19_ike_sa.ipynb #49a57b2e
@@ -409,6 +409,7 @@ def respond_ike_auth(ike: IKE, request: Packet) -> Packet:
         raise NoProposalChosen('the peer wants a Child SA in IKE_AUTH, and --childless says no')
     # from here on the SA changes
     ike.config, ike.proof = config, proof
+    if request.header: ike.last_word = request.header.message_id + 1
     ike.become(State.ESTABLISHED)
     contact = request.notify(MessageType.INITIAL_CONTACT) is not None
     ike.tell(Established(identity.identity, proof, contact))

@@ -10,7 +10,7 @@ __all__ = ['FATAL', 'EARLY_LIMIT', 'liveness', 'delete_ike_sa', 'delete_child', 
 from .const import ExchangeType, MessageType, ProtocolID, error_for
 from .interface import Doing, Rekeyed, State
 from .payload import Delete, Packet
-from .protocol import IKE, Conversation, farewell, later
+from .protocol import IKE, Conversation, farewell, later, latest
 
 # %% ../nbs/20_informational.ipynb #2e3b4fc0
 def liveness(ike: IKE) -> Conversation:
@@ -42,7 +42,8 @@ FATAL = (MessageType.AUTHENTICATION_FAILED, MessageType.INVALID_SYNTAX,
 
 def respond_informational(ike: IKE, request: Packet) -> Packet:
     "INFORMATIONAL as the one who is asked (RFC 7296 §1.4)."
-    refused = next((e for e in map(request.notify, FATAL) if e), None)
+    in_time = request.header is not None and request.header.message_id == ike.last_word
+    refused = next((e for e in map(request.notify, FATAL) if e and in_time), None)
     deletes = request.all(Delete)
     leaves = any(d.protocol == ProtocolID.IKE for d in deletes)
     if not leaves: decide(ike)
@@ -69,21 +70,24 @@ def close_child(ike: IKE, theirs: bytes) -> bytes:
         return b''
     crossing = ike.doing == Doing.DELETE_CHILD and ike.target == spi
     ike.forget(spi)
+    for old in [old for old, new in ike.replaced.items() if new == spi]:  # it stays after all
+        del ike.replaced[old]
+        ike.alarms.pop(('replaced', old), None)
     return b'' if crossing else spi
 
 # %% ../nbs/20_informational.ipynb #9cf13e04
 def inherit(ike: IKE, heir: IKE) -> None:
     "Let an heir take over all that belongs to an IKE SA (RFC 7296 §2.8)."
-    owner = heir
-    while owner.successor: owner = owner.successor  # it may have been replaced before it was chosen
+    owner = latest(heir)  # it may have been replaced before it was chosen
     owner.children.update(ike.children)
-    owner.replaced |= ike.replaced
+    owner.replaced.update(ike.replaced)
     for name in [n for n in ike.alarms if isinstance(n, tuple)]:  # those of Child SAs
         owner.alarms[name] = ike.alarms.pop(name)
     ike.children.clear()
     ike.alarms.clear()
     owner.alarms.pop('redundant', None)
     expect_end(ike)
+    owner.replaces, ike.replaces = (*(r for r in ike.replaces if r.state != State.CLOSED), ike), ()
     ike.successor, heir.undecided = heir, None
     if heir.suite: ike.tell(Rekeyed(heir.spi_i, heir.spi_r, heir.suite))
 
@@ -94,10 +98,10 @@ def decide(heir: IKE) -> None:
     if old and old.state == heir.state == State.ESTABLISHED: inherit(old, heir)
 
 # %% ../nbs/20_informational.ipynb #4d7f7788
-def expect_delete(ike: IKE, spi: bytes) -> None:
-    "Wait for the peer's Delete of a Child SA that has been replaced, but not for ever."
+def expect_delete(ike: IKE, spi: bytes, by: bytes = b'') -> None:
+    "Wait for the peer's Delete of a Child SA that was replaced by another, but not for ever."
     if spi not in ike.children: return
-    ike.replaced.add(spi)
+    ike.replaced[spi] = by
     later(ike, ('replaced', spi), ike.timing.timeout, delete_child, spi)
 
 

@@ -3,6 +3,7 @@ and may be held back, lost, or come late (RFC 7296 §1.3, §1.4.1, §2.8, §2.25
 The stage, and how a ladder is written down, is nbs/stage.py.
 """
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -14,6 +15,7 @@ from ike_lit.interface import (
     ChildClosed, ChildEstablished, ChildFailed, Closed, Established, Lifetime, Postponed,
     State, Timing)
 from ike_lit.payload import Delete, Packet
+from ike_lit.proposal import parse_proposals
 from ike_lit.protocol import IKE, Begin, Conversation
 from stage import NEVER, PATIENT, End, ends, lose, pair, play, run, sas, spi, talk, wait
 
@@ -270,7 +272,7 @@ def test_rekey_child_by_either_side(mover: str) -> None:
 @either_side
 def test_rekey_child_again_with_the_group_that_the_peer_wants(mover: str) -> None:
     a, _ = ends(mover, ours={'esp': 'aes256-sha256-modp3072-modp2048'},
-                theirs={'esp': 'aes256-sha256-modp2048'})
+                theirs={'esp': 'aes256-sha256-modp3072'})
     a.begins(rekey('a1'))
     play(a, '''
         a -> rekey a1
@@ -930,8 +932,9 @@ def test_rekey_ike_by_either_side(mover: str) -> None:
 
 @either_side
 def test_rekey_ike_again_with_the_group_that_the_peer_wants(mover: str) -> None:
-    a, _ = ends(mover, ours={'ike': 'aes256-sha256-modp3072-modp2048'},
+    a, b = ends(mover, ours={'ike': 'aes256-sha256-modp3072-modp2048'},
                 theirs={'ike': 'aes256-sha256-modp2048'})
+    b.ike.config = replace(b.ike.config, ike=parse_proposals('aes256-sha256-modp3072', ProtocolID.IKE))
     a.begins(rekey_ike_sa)
     play(a, '''
         a -> rekey A1 B1

@@ -1,0 +1,257 @@
+"""What a peer with a valid credential, or a stranger, may make us keep and compute is bounded,
+and what bounds it does not keep honest ones out.
+"""
+import gc
+import weakref
+from collections import Counter
+from dataclasses import replace
+from random import Random
+
+import pytest
+from canonical import ALICE, BOB, configs, two_ends
+from ike_lit.const import ExchangeType, MessageType
+from ike_lit.create_child_sa import REPLACED_LIMIT, RESPONDERS, rekey_ike_sa
+from ike_lit.fragment import ELSEWHERE, REPEAT_SECONDS, REPEATS, split
+from ike_lit.host import ADDRESS_LIMIT, ADDRESS_THRESHOLD, COOKIE_THRESHOLD, PEER_LIMIT, Host
+from ike_lit.informational import delete_ike_sa, liveness
+from ike_lit.interface import Closed, Lifetime, State, Timing
+from ike_lit.nat import Endpoint
+from ike_lit.payload import Notify, Packet
+from ike_lit.protocol import IKE, latest
+from network import Network
+from test_exchanges import said, up
+
+NEVER = Timing(child=Lifetime(), ike=Lifetime(), liveness=0)
+MALLORY = Endpoint('198.51.100.66', 4711)
+
+
+def called(bob: Host, left: object, now: float = 0, alice: Host | None = None,
+           at: Endpoint = ALICE) -> tuple[Network, Host]:
+    "Let somebody call Bob and be answered."
+    alice = alice or Host()
+    network = Network({at: alice, BOB: bob})
+    network.now = now
+    alice.connect(left, at, BOB, now=now)
+    network.run(until=now + 1)
+    return network, alice
+
+
+# Strangers
+
+def first_message(left: object) -> bytes:
+    one = Host()
+    one.connect(left, ALICE, BOB, now=0)
+    return one.datagrams_to_send()[0].data
+
+
+@pytest.mark.parametrize('count', [3, 10, 300])
+def test_forged_first_messages_in_the_name_of_an_address_keep_nobody_out(count: int) -> None:
+    left, right = configs(timing=NEVER)
+    bob = Host((right,))
+    for start in range(0, 120, 29):
+        for _ in range(count): bob.receive_datagram(first_message(left), ALICE, start, BOB)
+        bob.datagrams_to_send()
+        _, alice = called(bob, left, now=start + 0.5)
+        assert len(alice.established) == 1
+
+
+def test_an_address_is_asked_for_a_cookie_before_all_are() -> None:
+    left, right = configs(timing=NEVER)
+    bob = Host((right,))
+    for n in range(COOKIE_THRESHOLD - 1):
+        bob.receive_datagram(first_message(left), ALICE, 0, BOB)
+        half_open = sum(ike.state == State.CONNECTING for ike in bob.passing)
+        assert half_open == min(n + 1, ADDRESS_THRESHOLD)
+    bob.datagrams_to_send()
+    bob.receive_datagram(first_message(left), MALLORY, 0, BOB)  # another address is not
+    answer, = bob.datagrams_to_send()
+    assert answer.data[16] == 33  # SA
+
+
+def test_who_has_shown_a_cookie_has_so_many_half_open_and_no_more() -> None:
+    left, right = configs(timing=NEVER)
+    bob = Host((right,), cookie_threshold=0)
+    for n in range(3 * ADDRESS_LIMIT):
+        port = ALICE._replace(port=1000 + n)
+        one = Host()
+        one.connect(left, port, BOB, now=0)
+        for _ in range(2):
+            for d in one.datagrams_to_send():
+                if d.data[18] == ExchangeType.IKE_SA_INIT: bob.receive_datagram(d.data, port, 0, BOB)
+            for d in bob.datagrams_to_send(): one.receive_datagram(d.data, BOB, 0, port)
+    assert [ike.reachable for ike in bob.passing] == [True] * ADDRESS_LIMIT
+
+
+# Repetitions
+
+def answered(first: int = 1) -> tuple[IKE, IKE, bytes]:
+    "Return an end, its peer, and the peer's request that the end has answered."
+    asker, other = up(1 - first)
+    asker.start(liveness, now=1)
+    data, = said(asker)
+    other.receive_datagram(data, asker.local, 1)
+    assert said(other)
+    return other, asker, data
+
+
+@pytest.mark.parametrize('where, most', [(ALICE, REPEATS), (MALLORY, ELSEWHERE)])
+def test_an_answer_is_repeated_so_often_and_no_more(where: Endpoint, most: int) -> None:
+    bob, _, data = answered()
+    sent = 0
+    for _ in range(1000):
+        bob.receive_datagram(data, where, 2)
+        sent += len(bob.datagrams_to_send(2))
+    assert sent == most
+    bob.receive_datagram(data, ALICE, 2)  # what others have had does not count against Alice
+    assert len(bob.datagrams_to_send(2)) == (where == MALLORY)
+
+
+@pytest.mark.parametrize('now, count', [(REPEAT_SECONDS, 1), (REPEAT_SECONDS + 2, 0)])
+def test_an_answer_is_not_repeated_for_ever(now: float, count: int) -> None:
+    bob, _, data = answered()
+    bob.receive_datagram(data, ALICE, now)
+    assert len(bob.datagrams_to_send(now)) == count
+
+
+def test_whoever_copies_a_first_message_gets_the_answer_a_few_times() -> None:
+    left, right = configs(timing=NEVER)
+    bob, data = Host((right,)), first_message(left)
+    bob.receive_datagram(data, ALICE, 0, BOB)
+    bob.datagrams_to_send()
+    for _ in range(1000): bob.receive_datagram(data, MALLORY, 1, BOB)
+    assert len(bob.datagrams_to_send()) == ELSEWHERE
+
+
+# A request that comes back cut anew (RFC 7383 §2.5.2, §2.6.1)
+
+def cut(asker: IKE, packet: Packet, room: int) -> tuple[bytes, ...]:
+    return split(asker.outgoing, packet, asker.spi_i, asker.spi_r, response=False, initiator=asker.initiator,
+                 message_id=asker._next_id, random=Random(room).randbytes, room=room)  # noqa: S311
+
+
+def big(size: int = 1500) -> Packet:
+    return Packet(ExchangeType.INFORMATIONAL, (Notify(MessageType(50000), bytes(size)),))
+
+
+@pytest.mark.parametrize('first', [0, 1], ids=['initiator', 'responder'])
+@pytest.mark.parametrize('before, again', [(65000, 600), (600, 400), (1200, 300)])
+def test_a_request_that_was_cut_anew_is_answered_once_more(first: int, before: int, again: int) -> None:
+    asker, other = up(first)
+    for data in cut(asker, big(), before): other.receive_datagram(data, asker.local, 1)
+    answer = [d.data for d in other.datagrams_to_send(1)]
+    assert answer
+    expected = other._expected_id
+    pieces = cut(asker, big(), again)
+    assert len(pieces) > 2
+    for data in pieces[1:]: other.receive_datagram(data, asker.local, 2)
+    assert not other.datagrams_to_send(2)  # "otherwise, it MUST be ignored"
+    other.receive_datagram(pieces[0], asker.local, 2)
+    assert [d.data for d in other.datagrams_to_send(2)] == answer and other._expected_id == expected
+
+
+@pytest.mark.parametrize('spoil', ['flip', 'old', 'other exchange'])
+def test_a_forged_or_old_fragment_brings_no_answer(spoil: str) -> None:
+    asker, other = up(0)
+    old = cut(asker, big(), 600)[0]
+    for data in cut(asker, big(), 600): other.receive_datagram(data, asker.local, 1)
+    first = bytearray(cut(asker, big(), 400)[0])
+    if spoil == 'flip': first[-1] ^= 1
+    if spoil == 'other exchange': first[18] = ExchangeType.CREATE_CHILD_SA
+    if spoil == 'old':
+        asker._next_id += 1
+        other.receive_datagram(*cut(asker, Packet(ExchangeType.INFORMATIONAL, ()), 1200), asker.local, 1)
+        first = bytearray(old)
+    other.datagrams_to_send(1)
+    other.receive_datagram(bytes(first), asker.local, 2)
+    assert not other.datagrams_to_send(2)
+
+
+def test_fragments_of_an_answered_request_are_nothing_where_none_were_agreed_on() -> None:
+    asker, other = up(0, datagram=0)
+    assert not other.fragments
+    other.receive_datagram(cut(asker, big(), 65000)[0], asker.local, 1)
+    other.datagrams_to_send(1)
+    other.receive_datagram(cut(asker, big(), 400)[0], asker.local, 2)
+    assert not other.datagrams_to_send(2)
+
+
+# IKE SAs
+
+def test_a_peer_has_so_many_ike_sas_and_the_oldest_goes() -> None:
+    left, right = configs(timing=NEVER)
+    bob, callers, closed = Host((right,)), [], []
+    for n in range(PEER_LIMIT + 5):
+        network, alice = called(bob, left, now=n * 2.0)
+        callers.append(alice.established[0].spi_i)
+        closed += [e.error for _, e in network.events(bob) if isinstance(e, Closed)]
+        assert len(bob.established) == min(n + 1, PEER_LIMIT)
+    assert [ike.spi_i for ike in bob.established] == callers[5:]
+    assert [str(error) for error in closed] == [f'more than {PEER_LIMIT} IKE SAs with one peer'] * 5
+
+
+def test_another_peer_is_not_counted_with_them() -> None:
+    left, right = configs(timing=NEVER)
+    other = replace(right.remote_id, data=b'carol.example.org')
+    bob = Host((right, replace(right, remote_id=other)))
+    called(bob, replace(left, local_id=other))
+    for n in range(2 * PEER_LIMIT): called(bob, left, now=n * 2.0)
+    assert Counter(ike.config.remote_id for ike in bob.established) == {
+        right.remote_id: PEER_LIMIT, other: 1}
+
+
+def test_what_a_peer_leaves_behind_is_nothing() -> None:
+    "A thousand IKE SAs come and go, each rekeyed on the way, while one of another peer stays."
+    left, right = configs(timing=replace(NEVER, ike=Lifetime(10**6)))
+    other = replace(right.remote_id, data=b'carol.example.org')
+    bob = Host((right, replace(right, remote_id=other)))
+    called(bob, replace(left, local_id=other))
+    now, gone = 10.0, []
+    for _ in range(100):
+        network, alice = called(bob, left, now=now)
+        for begin in rekey_ike_sa, delete_ike_sa:
+            alice.start(alice.established[0], begin, now=network.now)
+            network.run(until=network.now + 0.1)
+        network.events(alice), network.events(bob)
+        gone += [weakref.ref(ike) for ike in bob.passing]
+        now += 2
+    for n in range(40):
+        bob.handle_timer(now + n)
+        bob.datagrams_to_send(), list(iter(bob.next_event, None))
+    gc.collect()
+    assert len(bob.sas) == len(bob.peers) == len(bob._due) == 1
+    # a few alarms that count no longer may still name theirs, and what that one had replaced
+    assert len(bob._timers) <= 2 * 1 + 16
+    assert len({ref() for ref in gone} - {None}) <= 2 * (2 * 1 + 16) < len({id(ref) for ref in gone}) / 3
+    assert not bob.first and not bob.passing and not bob.attempts
+
+
+def test_a_chain_of_successors_is_walked_once() -> None:
+    alice, _ = two_ends(RESPONDERS)
+    chain = [alice]
+    for _ in range(5000):
+        chain.append(two_ends(RESPONDERS)[0] if len(chain) < 50 else IKE(
+            alice.config, ALICE, BOB, initiator=True, responders={}, spi_i=b'12345678'))
+        chain[-2].successor = chain[-1]
+    assert latest(alice) is chain[-1]
+    assert all(ike.successor is chain[-1] for ike in chain[:-1])
+
+
+def test_a_peer_that_replaces_and_does_not_delete_is_told_to_wait() -> None:
+    asker, other = up(0)
+    granted = 0
+    for n in range(REPLACED_LIMIT + 3):
+        asker, other = latest(asker), latest(other)
+        conversation = rekey_ike_sa(asker)
+        request = next(conversation)
+        data = asker.outgoing.seal(request, asker.spi_i, asker.spi_r, response=False,
+                                   initiator=asker.initiator, message_id=asker._next_id, random=bytes)
+        asker._next_id += 1
+        other.receive_datagram(data, asker.local, n)
+        response = asker.incoming.open(said(other)[0])
+        if error := response.error():
+            assert error.message_type == MessageType.TEMPORARY_FAILURE
+            continue
+        granted += 1
+        with pytest.raises(StopIteration): conversation.send(response), conversation.send(response)
+        asker.successor = asker.heirs[-1] if asker.heirs else asker.successor
+    assert granted == REPLACED_LIMIT

@@ -8,7 +8,7 @@ __all__ = ['GENERIC', 'P', 'UNDERSTOOD', 'Payload', 'get_by_type', 'Opaque', 'Un
 
 # %% ../nbs/02_payload.ipynb #4034564b
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, TypeVar
 
 from .const import (
@@ -65,7 +65,7 @@ class Unreadable(Payload):
     "A payload with a body that its class can't read: it is carried, and harms those who want it."
     kind: Type
     data: bytes
-    why: str
+    why: str = field(compare=False)
 
     def __bytes__(self) -> bytes: return self.data
 

@@ -1289,8 +1289,8 @@ def test_the_parts_of_a_delete_agree(body: str, spis: tuple[str, ...] | None) ->
 
 
 @BOTH
-@pytest.mark.parametrize('body', ['03000000', '03040000', '03000009', '02000000', '09ff0000', '03080001' + '12' * 8,
-                                  '03010002 1234'])
+@pytest.mark.parametrize('body', [
+    '03000000', '03040000', '03000009', '02000000', '09ff0000', '03080001' + '12' * 8, '03010002 1234'])
 def test_a_delete_of_nothing_that_is_there_deletes_nothing(body: str, who: int) -> None:
     ends = shaken()
     one, other = ends[who], ends[1 - who]

@@ -102,7 +102,8 @@ def test_string_types_do_not_matter() -> None:
 @pytest.mark.parametrize('other', [
     'O=Example, C=CH, CN=gw', 'CN=gw, O=Example, C=CH', 'C=CH, O=Example',
     'C=CH, O=Example, CN=g\\ w', 'C=CH, O=Example, CN=gw, CN=gw', 'C=CH, O=Example, OU=gw', 'CN=gw',
-    'C=CH, O=Example, OU=x, CN=gw', 'C=CH, O=Example+CN=gw', 'C=CH, O=Exam ple, CN=gw', 'O=Example, CN=gw', 'C=CH, O=Example, CN=*',
+    'C=CH, O=Example, OU=x, CN=gw', 'C=CH, O=Example+CN=gw', 'C=CH, O=Exam ple, CN=gw',
+    'O=Example, CN=gw', 'C=CH, O=Example, CN=*',
     'C=CH, O=Example, CN=gw+E=x'])
 def test_other_attributes_or_another_order_are_another_name(other: str) -> None:
     stranger = Identity.from_text(other)

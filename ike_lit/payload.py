@@ -180,7 +180,7 @@ def pack_chain(
     return following, out
 
 # %% ../nbs/02_payload.ipynb #e5b666cb
-UNDERSTOOD = frozenset(Type(n) for n in (*range(Type.SA, Type.EAP + 1), Type.SKF))
+UNDERSTOOD = frozenset({*map(Type, range(Type.SA, Type.EAP + 1)), Type.SKF})
 
 
 def parse_chain(

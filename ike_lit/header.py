@@ -9,7 +9,7 @@ __all__ = ['RESERVED', 'HEADER', 'COLOURS', 'Row', 'octet_groups', 'shifts', 'st
 # %% ../nbs/01_header.ipynb #7d49362c
 import struct
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from html import escape
 from operator import itemgetter
 from typing import Any
@@ -27,7 +27,7 @@ class Row:
     name: str
     bits: int  # 0: octets of variable length, after the fixed part
     meaning: str | type[Registry] = ''
-    odd: bool = False  # not what it should be, and read all the same
+    odd: bool = field(default=False, repr=False)  # not what it should be, and read all the same
 
 # %% ../nbs/01_header.ipynb #be34c57c
 def octet_groups(rows: list[Row]) -> list[list[Row]]:

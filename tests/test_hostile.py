@@ -35,7 +35,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from ike_lit import ike_sa, install, ke, payload, program, protocol, selftest, setkey, sk
 from ike_lit.auth import (
-    AUTH, METHODS, RSA_SHA1, SCHEMES, Identity, IDi, IDr, SharedKey, hash_algorithms, sign, verify)
+    AUTH, ENCODINGS, METHODS, RSA_SHA1, SCHEMES, Identity, IDi, IDr, SharedKey, hash_algorithms, sign, verify)
 from ike_lit.certificate import CERT, CERTREQ, Signer, spki
 from ike_lit.child_sa import new_spi
 from ike_lit.configuration import CP, Attribute
@@ -590,7 +590,7 @@ NEARLY = [*((IDType.FQDN, text) for text in (
 @pytest.mark.parametrize('kind, octets', NEARLY, ids=str)
 def test_a_name_that_is_nearly_right(
         monkeypatch: pytest.MonkeyPatch, kind: IDType, octets: bytes) -> None:
-    "S09: names are a type and octets, and both are compared whole."
+    "S09: names are a type and data, and both are compared whole."
     left, right = quick()
     near = Identity(kind, octets)
     assert not near.matches(left.local_id) and not left.local_id.matches(near)
@@ -1343,8 +1343,8 @@ class Untouchable:
 
 @pytest.mark.parametrize('what', ODD_PSS)
 def test_odd_parameters_never_reach_the_library(what: str) -> None:
-    "S55: a signature algorithm is one of ten rows of octets, or it is refused."
-    assert ODD_PSS[what] not in SCHEMES
+    "S55: a signature algorithm is one of 34 rows of octets, or it is refused."
+    assert ODD_PSS[what] not in ENCODINGS
     for signature in b'', bytes(256), b'\xff' * 256, bytes(5000):
         with pytest.raises(AuthenticationFailed, match='is not accepted'):
             verify(Untouchable(), OCTETS, with_identifier(ODD_PSS[what], signature))

@@ -80,7 +80,7 @@ def announced_hashes(packet: Packet) -> tuple[int, ...]:
     "Return the hashes that the sender accepts in signatures (RFC 7427 §4)."
     notify = packet.notify(MessageType.SIGNATURE_HASH_ALGORITHMS)
     octets = notify.data if notify else b''
-    return tuple(int.from_bytes(octets[n:n + 2], 'big') for n in range(0, len(octets), 2))
+    return tuple(int.from_bytes(octets[n:n + 2], 'big') for n in range(0, len(octets) - 1, 2))
 
 # %% ../nbs/19_ike_sa.ipynb #e48731cb
 DETOURS = 5  # cookies and other groups that we follow, in all

@@ -17,7 +17,7 @@ from ike_lit.const import (
     MessageType, Type, UnsupportedCriticalPayload)
 from ike_lit.create_child_sa import RESPONDERS
 from ike_lit.header import HEADER, Header, Reader, dissect
-from ike_lit.ike_sa import ike_sa_init
+from ike_lit.ike_sa import announced_hashes, ike_sa_init
 from ike_lit.interface import AddressAssigned, ChildEstablished, Established, State
 from ike_lit.ke import KE
 from ike_lit.nonce import Nonce
@@ -218,6 +218,13 @@ def test_a_faulty_attribute_is_never_made() -> None:
     for octets in b'\x0a', bytes(5), bytes(16):
         with pytest.raises(InvalidSyntax): Attribute(CfgAttribute.INTERNAL_IP4_ADDRESS, octets)
     with pytest.raises(InvalidSyntax): Attribute(CfgAttribute.INTERNAL_IP6_SUBNET)
+
+
+@pytest.mark.parametrize('data, hashes', [
+    ('', ()), ('00', ()), ('05', ()), ('0002 05', (2,)), ('0002 0005', (2, 5))])
+def test_half_a_hash_is_no_hash(data: str, hashes: tuple[int, ...]) -> None:
+    notify = Notify(MessageType.SIGNATURE_HASH_ALGORITHMS, h(data))
+    assert announced_hashes(Packet(ExchangeType.IKE_SA_INIT, (notify,))) == hashes
 
 
 @pytest.mark.parametrize('body', ['', '0000 0000'], ids=['nothing', 'a length of 0'])

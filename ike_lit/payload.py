@@ -62,7 +62,7 @@ class Opaque(Payload):
 # %% ../nbs/02_payload.ipynb #a8d40002
 @dataclass(frozen=True, repr=False)
 class Unreadable(Payload):
-    "A payload with a body that its class can't read: it is carried, and harms those who want it."
+    "A payload that its class can't read: it is carried, and refused by those who want it."
     kind: Type
     data: bytes
     why: str = field(compare=False)

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, cast
 
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from .auth import EMAIL_OID, Identity, PrivateKey, PublicKey, weakness
+from .auth import EMAIL_OID, Identity, PrivateKey, PublicKey, rdns, weakness
 from .const import AuthenticationFailed, CertEncoding, IDType, Type
 from .header import Layout, Reader
 from .payload import Payload
@@ -279,8 +279,8 @@ def check_subject(chain: list['Certificate']) -> None:
 def _within(name: 'Name | str', limits: Iterable['GeneralName']) -> list[bool]:
     from cryptography.x509 import DirectoryName, RFC822Name
     if not isinstance(name, str):
-        return [name.rdns[:len(limit.value.rdns)] == limit.value.rdns
-                for limit in limits if isinstance(limit, DirectoryName)]
+        begins = (rdns(limit.value) for limit in limits if isinstance(limit, DirectoryName))
+        return [rdns(name)[:len(begin)] == begin for begin in begins]
     # a mailbox, all of a host, or with a dot in front all hosts of a domain
     name = name.lower()
     host, mail = name.rpartition('@')[2], [limit.value.lower() for limit in limits
@@ -292,7 +292,7 @@ def check_revocation(chain: list['Certificate'], crls: Sequence['CertificateRevo
                      now: datetime) -> None:
     "Raise `ValueError` if a certificate of a chain was revoked, or if a list can't be believed."
     for certificate, issuer in pairwise(chain):
-        for crl in (c for c in crls if c.issuer == certificate.issuer):
+        for crl in (c for c in crls if rdns(c.issuer) == rdns(certificate.issuer)):
             who = dn(crl.issuer)
             if not crl.is_signature_valid(issuer.public_key()):  # type: ignore[arg-type]
                 raise ValueError(f'the list of revoked certificates of {who} is not signed by it')

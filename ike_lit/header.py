@@ -9,7 +9,7 @@ __all__ = ['RESERVED', 'HEADER', 'COLOURS', 'Row', 'octet_groups', 'shifts', 'st
 # %% ../nbs/01_header.ipynb #7d49362c
 import struct
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from html import escape
 from operator import itemgetter
 from typing import Any
@@ -27,6 +27,7 @@ class Row:
     name: str
     bits: int  # 0: octets of variable length, after the fixed part
     meaning: str | type[Registry] = ''
+    odd: bool = field(default=False, repr=False)  # not what it should be, and read all the same
 
 # %% ../nbs/01_header.ipynb #be34c57c
 def octet_groups(rows: list[Row]) -> list[list[Row]]:
@@ -194,11 +195,12 @@ class Reader:
             self.spans.append(Span(at, self.data[at:self.at], self.path, [row]))
         return self.data[at:self.at]
 
-    def explain(self, text: object) -> None:
-        "Say what the value of the last step means, when only the parser can know."
+    def explain(self, text: object, odd: bool = False) -> None:
+        """Say what the value of the last step means, when only the parser can know;
+        and whether it is odd."""
         if self.spans:
             last = self.spans[-1]
-            rows = [*last.rows[:-1], replace(last.rows[-1], meaning=str(text))]
+            rows = [*last.rows[:-1], replace(last.rows[-1], meaning=str(text), odd=odd)]
             self.spans[-1] = replace(last, rows=rows)
 
     def rest(self, name: str, meaning: str = '') -> bytes:

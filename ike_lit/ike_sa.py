@@ -35,6 +35,7 @@ from .payload import Delete, Notify, Packet, Payload, refusal_notify
 from .proposal import SA, Proposal, check_choice, choose
 from .protocol import IKE, Conversation, advance, beget
 from .sk import directions
+from .ts import TSi, TSr
 
 # %% ../nbs/19_ike_sa.ipynb #49a57b2e
 @dataclass(frozen=True, repr=False)
@@ -79,7 +80,7 @@ def announced_hashes(packet: Packet) -> tuple[int, ...]:
     "Return the hashes that the sender accepts in signatures (RFC 7427 §4)."
     notify = packet.notify(MessageType.SIGNATURE_HASH_ALGORITHMS)
     octets = notify.data if notify else b''
-    return tuple(int.from_bytes(octets[n:n + 2], 'big') for n in range(0, len(octets), 2))
+    return tuple(int.from_bytes(octets[n:n + 2], 'big') for n in range(0, len(octets) - 1, 2))
 
 # %% ../nbs/19_ike_sa.ipynb #e48731cb
 DETOURS = 5  # cookies and other groups that we follow, in all
@@ -398,6 +399,8 @@ def respond_ike_auth(ike: IKE, request: Packet) -> Packet:
         raise AuthenticationFailed('the peer wants to authenticate by EAP, which we do not offer')
     identity = request.one(IDi)
     config = find_config(ike, identity, request.all(IDr))
+    # what will be used can be read, or nobody is believed
+    for used in (SA, TSi, TSr, *(CP,) * (config.pool is not None)): request.all(used)
     proof = check_proof(ike, config, identity, request)
     if ike.suite: choose(SA((ike.suite,)), config.ike)
     idr = IDr.of(config.local_id)
@@ -447,8 +450,9 @@ def respond_address(ike: IKE, request: Packet) -> tuple[CP, ...]:
     """Give the peer an inner address if it asks for one and we have any to give (RFC 7296 §2.19).
 
     Raise `InternalAddressFailure`."""
+    if ike.config.pool is None: return ()
     wanted = [cp for cp in request.all(CP) if cp.cfg_type == CfgType.CFG_REQUEST]
-    if not wanted or ike.config.pool is None: return ()
+    if not wanted: return ()
     reply = ike.config.pool.answer(wanted[0], ike.config.remote_id)
     ike.leased = selectors_for(assigned(wanted[0], reply))
     return (reply,)

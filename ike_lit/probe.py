@@ -92,7 +92,9 @@ def meaning(packet: Packet) -> Answer:
 
 def response_to(data: bytes, spi_i: bytes) -> Packet | None:
     "Return the response to the question with this SPI in a datagram, None for anything else."
-    try: packet = Packet.parse(Reader(data))
+    try:
+        packet = Packet.parse(Reader(data))
+        packet.all(SA)  # can it be read?
     except IkeError: return None
     header = packet.header
     ours = (header is not None and header.response and header.spi_i == spi_i

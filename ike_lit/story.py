@@ -153,15 +153,16 @@ RIVALS = 8  # IKE SAs of the same name whose keys are tried
 
 # %% ../nbs/28_story.ipynb #be07b0bf
 def about_octets(dissection: Dissection, where: str = '') -> Iterator[Remark]:
-    "Remark on bits that are reserved and set."
+    "Remark on bits that are reserved and set, and on what is read and odd."
     for span in dissection.spans:
         left = 8 * len(span.octets)
         for row in span.rows:
             left -= row.bits
             value = int.from_bytes(span.octets, 'big') >> left & (1 << row.bits) - 1
+            at = f'{where}octet 0x{span.at:04x} of {" ".join(span.path[:1]) or "the message"}: '
             if row.name in RESERVED and value:
-                yield Remark(f'{where}octet 0x{span.at:04x} of {" ".join(span.path[:1])}: reserved '
-                             f'bits are set (0x{value:x})', 'RFC 7296 §2.5', 'odd')
+                yield Remark(f'{at}reserved bits are set (0x{value:x})', 'RFC 7296 §2.5', 'odd')
+            if row.odd: yield Remark(f'{at}{row.name}: {row.meaning}', 'RFC 7296 §2.21', 'odd')
 
 # %% ../nbs/28_story.ipynb #54806cd5
 WEAK = {a.transform for a in ALGORITHMS.values() if a.weak} | {

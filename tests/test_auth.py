@@ -156,7 +156,6 @@ def test_an_identifier_that_differs_by_one_bit_is_unknown(octets: bytes) -> None
     ('RSA with MD5', '300d06092a864886f70d0101040500'),
     ('RSA with SHA-1', '300d06092a864886f70d0101050500'),
     ('RSA with SHA2-224', '300d06092a864886f70d01010e0500'),
-    ('RSA with SHA2-256, no parameters', '300b06092a864886f70d01010b'),
     ('rsaEncryption', '300d06092a864886f70d0101010500'),
     ('ECDSA with SHA-1', '300906072a8648ce3d0401'),
     ('ECDSA with SHA2-224', '300a06082a8648ce3d040301'),

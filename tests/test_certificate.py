@@ -275,11 +275,11 @@ def test_a_certificate_is_for_its_subject_and_its_alternative_names(text: str) -
 
 
 @pytest.mark.parametrize('text', [
-    'alice', 'CN=alice', 'alice.example.org.', 'Alice.example.org', 'lice.example.org', 'example.org',
+    'alice', 'CN=alice', 'alice.example.org.', 'lice.example.org', 'example.org',
     'alice.example', 'x.alice.example.org', '*.example.org', 'alice.example.orgx', '@#' + b'10.0.0.1'.hex(),
     '10.0.0.2', '2001:db8::2', 'ME@example.org', 'e@example.org', 'example.org', '@#0a000001',
     'O=Example, C=CH, CN=alice', 'C=CH, O=Example', 'C=CH', '@#' + b'alice.example.org'.hex(),
-    'C=CH, O=example, CN=alice', 'CN=10.0.0.1', 'CN=alice.example.org', 'gw.wild.example.org',
+    'C=CH, O=Exam ple, CN=alice', 'CN=10.0.0.1', 'CN=alice.example.org', 'gw.wild.example.org',
     'wild.example.org', 'C=CH, CN=deep, CN=er'])
 def test_a_certificate_is_for_nobody_else(text: str) -> None:
     made = issue('C=CH, O=Example, CN=alice', key(3), MIDDLE, names(*OF_EVERY_TYPE, '*.wild.example.org'))

@@ -14,6 +14,7 @@ from ike_lit.configuration import (
     MAX_DNS,
     Assigned,
     Attribute,
+    Misfit,
     Pool,
     Range,
     assigned,
@@ -59,11 +60,14 @@ LENGTHS = {1: {0, 4}, 2: {0, 4}, 3: {0, 4}, 4: {0, 4}, 6: {0, 4}, 7: set(range(4
 def test_the_table_of_lengths(kind: int) -> None:
     for size in range(41):
         data = b'\1\0\0\0' + attribute(kind, bytes(size))
-        if size in LENGTHS[kind]:
-            assert bytes(CP.parse(Reader(data))) == data
+        if size in LENGTHS[kind]: Attribute(CfgAttribute(kind), bytes(size))
         else:
-            with pytest.raises(InvalidSyntax): CP.parse(Reader(data))
             with pytest.raises(InvalidSyntax): Attribute(CfgAttribute(kind), bytes(size))
+        cp = CP.parse(Reader(data))
+        assert bytes(cp) == data and cp == CP.parse(Reader(bytes(cp)))
+        misfit = type(cp.attributes[0]) is Misfit
+        assert misfit == (size not in LENGTHS[kind])
+        if misfit: assert cp.attributes[0].address is None and f'{size} octets' in str(cp.attributes[0])
 
 
 @pytest.mark.parametrize('kind', [8, 15])
@@ -71,6 +75,8 @@ def test_a_prefix_has_128_bits_at_most(kind: int) -> None:
     Attribute(CfgAttribute(kind), bytes(16) + b'\x80')
     for bits in 129, 255:
         with pytest.raises(InvalidSyntax): Attribute(CfgAttribute(kind), bytes(16) + bytes([bits]))
+        cp = CP.parse(Reader(b'\1\0\0\0' + attribute(kind, bytes(16) + bytes([bits]))))
+        assert type(cp.attributes[0]) is Misfit
 
 
 @pytest.mark.parametrize('kind', [0, 5, 9, 11, 16, 19, 25, 99, 0x5ba0, 0x7fff])

@@ -31,7 +31,8 @@ from ike_lit.keys import prfplus
 from ike_lit.nat import KEEPALIVE, Endpoint, Nat, detect, fingerprint, nat_detection, unwrap, wrap
 from ike_lit.nonce import Nonce
 from ike_lit.options import add_options
-from ike_lit.payload import GENERIC, Delete, Notify, Opaque, Packet, Payload, parse_chain
+from ike_lit.payload import (
+    GENERIC, Delete, Notify, Opaque, Packet, Payload, Unreadable, parse_chain)
 from ike_lit.proposal import (
     ALGORITHMS, SA, Proposal, Transform, check_choice, choose, parse_proposals)
 from ike_lit.protocol import IKE
@@ -75,9 +76,11 @@ def pack(*payloads: tuple[int, bytes], critical: bool = False) -> tuple[Type, by
 
 
 def parsed(kind: int, body: bytes) -> Payload:
-    "A payload with this body, parsed."
+    "A payload with this body, parsed by its class."
     first, chain = pack((kind, body))
-    return parse_chain(first, Reader(chain))[0]
+    payload, = parse_chain(first, Reader(chain))
+    if isinstance(payload, Unreadable): raise InvalidSyntax(payload.why)
+    return payload
 
 
 def replies(sender: IKE, receiver: IKE, data: bytes, now: float = 1) -> list[Packet]:
@@ -417,7 +420,7 @@ def test_a_malformed_response_is_not_answered_with_an_error() -> None:
     alice, bob = shaken()
     alice.start(liveness, now=1)
     alice.datagrams_to_send(1)
-    first, chain = pack((Type.Delete, h('03040009')))
+    first, chain = pack((Type.Notify, h('03040009')))
     said, = replies(bob, alice, boxed(bob, first, chain, 2, response=True))
     assert said.payloads == (Delete(ProtocolID.IKE),) and not said.header.response
     while (at := alice.next_timer()) is not None: alice.handle_timer(at)
@@ -475,11 +478,17 @@ MALFORMED = {
     'ID ends': (Type.IDi, b'\2'), 'AUTH ends': (Type.AUTH, b'\1'), 'CP ends': (Type.CP, b'\1\0')}
 
 
-@pytest.mark.parametrize('kind', [ExchangeType.IKE_AUTH, CREATE, LATER])
+USED = {  # by the responder of each exchange, here without a pool
+    ExchangeType.IKE_AUTH: {'Notify ends', 'SA is empty', 'TS counts 2', 'ID ends', 'AUTH ends'},
+    CREATE: {'Notify ends', 'SA is empty', 'TS counts 2', 'nonce of 3', 'KE ends'},
+    LATER: {'Notify ends', 'Delete counts 9'}}
+
+
+@pytest.mark.parametrize('kind', USED)
 @pytest.mark.parametrize('what', MALFORMED)
-def test_a_malformed_request_gets_invalid_syntax_and_nothing_else(
-        what: str, kind: ExchangeType) -> None:
-    "In IKE_AUTH before any proof is looked at; and it is fatal (§2.21.2, §2.21.3)."
+def test_a_malformed_payload_is_refused_where_it_is_used(what: str, kind: ExchangeType) -> None:
+    """It gets INVALID_SYNTAX and nothing else, in IKE_AUTH before anybody is believed, and it is fatal
+    (§2.21.2, §2.21.3); a payload that nobody looks at changes nothing."""
     alice, bob = two_ends(RESPONDERS)
     if kind == ExchangeType.IKE_AUTH:
         alice.start(ike_sa_init, now=0)
@@ -487,13 +496,18 @@ def test_a_malformed_request_gets_invalid_syntax_and_nothing_else(
         alice = alice.heirs[0]
         proof = bob.incoming.open(alice.datagrams_to_send(0)[0].data).payloads
     else:
-        alice, bob = handshake(alice, bob)
-        proof = ()
+        alice, bob = shaken(esp='aes256-sha256-modp2048')
+        proof = (SA(with_spi('aes256-sha256-modp2048')), Nonce(bytes(32)), KE(
+            Group.MODP_2048, DiffieHellman(Group.MODP_2048).public), TSi(alice.config.local_ts),
+            TSr(alice.config.remote_ts)) if kind == CREATE else ()
     first, chain = pack(*((p.kind, bytes(p)) for p in proof), MALFORMED[what])
     answer, = replies(alice, bob, boxed(alice, first, chain, bob._expected_id, kind=kind))
+    if what not in USED[kind]:
+        assert answer.error() is None and bob.state == State.ESTABLISHED and bob.child
+        return
     assert answer.payloads == (Notify(MessageType.INVALID_SYNTAX),)
     assert bob.state == State.CLOSED and bob.child is None
-    if proof: assert not told(bob, Established)
+    if kind == ExchangeType.IKE_AUTH: assert not told(bob, Established)
 
 
 @pytest.mark.parametrize('kind', [ExchangeType.IKE_AUTH, CREATE, LATER])
@@ -854,10 +868,10 @@ def test_a_message_with_another_spi_is_dropped(which: str, who: int) -> None:
 # §3.2: the chain of payloads
 
 @pytest.mark.parametrize('length, good', [
-    (0, False), (1, False), (3, False), (4, False), (7, False), (8, True), (9, False), (12, False),
+    (0, False), (1, False), (3, False), (4, True), (7, True), (8, True), (9, False), (12, False),
     (0xffff, False)])
 def test_the_length_of_a_payload(length: int, good: bool) -> None:
-    "Of one with four octets, in a box: shorter leaves octets over, longer has too few."
+    "Of one with four octets, in a box: shorter leaves octets after the last payload, longer has too few."
     alice, bob = shaken()
     chain = bytes([0, 0]) + length.to_bytes(2, 'big') + b'data'
     answer, = replies(alice, bob, boxed(alice, Type.Vendor, chain, 2))
@@ -865,11 +879,29 @@ def test_the_length_of_a_payload(length: int, good: bool) -> None:
     assert (bob.state == State.ESTABLISHED) == good
 
 
-def test_octets_after_the_last_payload_are_an_error() -> None:
+def test_octets_after_the_last_payload_are_ignored() -> None:
+    "Within the Length of the header; beyond it the datagram is no message."
     alice, bob, request = first_request()
-    longer = request[:24] + (len(request) + 4).to_bytes(4, 'big') + request[28:] + bytes(4)
-    bob.receive_datagram(longer, ALICE, 0)
+    longer = request[:24] + (len(request) + 2).to_bytes(4, 'big') + request[28:] + bytes(2)
+    assert Packet.parse(Reader(longer)).payloads == Packet.parse(Reader(request)).payloads
+    bob.receive_datagram(request + bytes(2), ALICE, 0)
     assert bob.datagrams_to_send(0) == [] and bob.state == State.INITIAL and told(bob, Dropped)
+    bob.receive_datagram(longer, ALICE, 0)
+    assert bob.datagrams_to_send(0) and bob.state == State.CONNECTING
+    alice, bob = shaken()
+    first, chain = pack((Type.Vendor, b'data'))
+    assert replies(alice, bob, boxed(alice, first, chain + bytes(2), 2))[0].error() is None
+
+
+@BOTH
+def test_octets_behind_the_box_are_not_covered_and_refused(who: int) -> None:
+    ends = shaken()
+    one, other = ends[who], ends[1 - who]
+    good = sealed(one, Packet(LATER, ()), other._expected_id)
+    longer = good[:24] + (len(good) + 2).to_bytes(4, 'big') + good[28:] + bytes(2)
+    with pytest.raises(InvalidSyntax, match='2 octets after the Encrypted payload'):
+        Packet.parse(Reader(longer))
+    assert replies(one, other, longer) == [] and told(other, Dropped) and replies(one, other, good)
 
 
 OTHER_TYPES = [kind for kind in range(33, 55) if kind not in (Type.SK, Type.SKF)]
@@ -1114,11 +1146,11 @@ def test_every_kind_of_name_is_sent_and_accepted(name: str, kind: IDType, octets
 
 @pytest.mark.parametrize('claimed', [
     (IDType.FQDN, b'alice.example.org\0'), (IDType.FQDN, b'alice.example.org.'),
-    (IDType.FQDN, b'ALICE.example.org'), (IDType.FQDN, b'alice.example.org\n'),
+    (IDType.FQDN, b'alice.example.org\n'), (IDType.FQDN, b'alice.example\xeforg'),
     (IDType.RFC822_ADDR, b'alice.example.org'), (IDType.KEY_ID, b'alice.example.org'),
     (IDType(9), b'alice.example.org'), (IDType(200), b'alice.example.org'),
     (IDType.FQDN, b'')], ids=repr)
-def test_a_name_is_compared_octet_by_octet_and_by_its_type(claimed: tuple) -> None:
+def test_a_name_is_compared_by_its_type_and_all_its_octets(claimed: tuple) -> None:
     left, right = configs()
     alice, bob = handshake(*two_ends(RESPONDERS, replace(left, local_id=Identity(*claimed)), right))
     assert bob.state == State.CLOSED and bob.child is None
@@ -1238,9 +1270,11 @@ def test_an_unknown_error_means_that_the_request_has_failed(make: Callable, who:
 @pytest.mark.parametrize('body, spis', [
     ('01000000', ()), ('03040000', ()), ('03040001 12345678', ('12345678',)),
     ('03040002 12345678 9abcdef0', ('12345678', '9abcdef0')), ('02040001 12345678', ('12345678',)),
-    ('01000001', None), ('01080001 1234567812345678', None), ('01040001 12345678', None),
-    ('03000000', None), ('03080001 1234567812345678', None), ('03000001', None),
-    ('03ff0001 12345678', None),
+    ('01000001', ()), ('0100ffff', ()), ('01080000', ()), ('03000000', ()), ('03000001', ()),
+    ('09ff0000', ()), ('01080001 1234567812345678', ('1234567812345678',)),
+    ('01040001 12345678', ('12345678',)),
+    ('03080001 1234567812345678', ('1234567812345678',)), ('03010002 1234', ('12', '34')),
+    ('03ff0001 12345678', None), ('03000001 12345678', None),
     ('03040002 12345678', None), ('03040001 12345678 9abcdef0', None), ('0304ffff 12345678', None),
     ('03040000 12345678', None), ('03040001 123456', None), ('030400', None), ('', None)])
 def test_the_parts_of_a_delete_agree(body: str, spis: tuple[str, ...] | None) -> None:
@@ -1249,8 +1283,21 @@ def test_the_parts_of_a_delete_agree(body: str, spis: tuple[str, ...] | None) ->
         with pytest.raises(InvalidSyntax): parsed(Type.Delete, octets)
     else:
         delete = parsed(Type.Delete, octets)
-        assert delete == Delete(ProtocolID(octets[0]), tuple(map(h, spis)))
+        assert (delete.protocol, delete.spis) == (ProtocolID(octets[0]), tuple(map(h, spis)))
         assert bytes(delete) == octets
+        usual = Delete(delete.protocol, delete.spis)
+        assert (delete == usual) == (delete.odd is None) == (bytes(usual) == octets)
+
+
+@BOTH
+@pytest.mark.parametrize('body', [
+    '03000000', '03040000', '03000009', '02000000', '09ff0000', '03080001' + '12' * 8, '03010002 1234'])
+def test_a_delete_of_nothing_that_is_there_deletes_nothing(body: str, who: int) -> None:
+    ends = shaken()
+    one, other = ends[who], ends[1 - who]
+    first, chain = pack((Type.Delete, h(body)))
+    answer, = replies(one, other, boxed(one, first, chain, other._expected_id))
+    assert answer.payloads == () and other.state == State.ESTABLISHED and other.child
 
 
 def test_deletes_as_they_are_sent() -> None:

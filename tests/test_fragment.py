@@ -286,10 +286,10 @@ def test_no_more_than_so_many_pieces() -> None:
 # Authentic nonsense
 
 @pytest.mark.parametrize(('first', 'chain', 'what'), [
-    (Type.Vendor, bytes(8), 'length 0'), (Type.Delete, h('00000008 03040009'), 'SPI needs 4 octets'),
+    (Type.Vendor, bytes(8), 'length 0'), (Type.Notify, h('00000008 03040009'), 'SPI needs 4 octets'),
     (Type.SK, h('2a000008 01000000'), 'an Encrypted payload inside'),
     (Type.SKF, h('2a000008 01000000'), 'an Encrypted payload inside'),
-    (Type.NONE, h('00000008 01000000'), '8 octets after')])
+    (Type.Vendor, h('2a00ffff 01000000'), 'claims 65531 octets')])
 def test_a_chain_that_makes_no_sense(first: Type, chain: bytes, what: str) -> None:
     pieces = Reassembly()
     pieces.add(OURS, made(2, 2, chain[5:]), 0)

@@ -35,7 +35,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from ike_lit import ike_sa, install, ke, payload, program, protocol, selftest, setkey, sk
 from ike_lit.auth import (
-    AUTH, METHODS, RSA_SHA1, SCHEMES, Identity, IDi, IDr, SharedKey, hash_algorithms, sign, verify)
+    AUTH, ENCODINGS, METHODS, RSA_SHA1, SCHEMES, Identity, IDi, IDr, SharedKey, hash_algorithms, sign, verify)
 from ike_lit.certificate import CERT, CERTREQ, Signer, spki
 from ike_lit.child_sa import new_spi
 from ike_lit.configuration import CP, Attribute
@@ -56,7 +56,8 @@ from ike_lit.interface import (
 from ike_lit.ke import GROUPS, KE, DiffieHellman
 from ike_lit.nat import Endpoint
 from ike_lit.nonce import NONCE_SIZE, Nonce, new_esp_spi
-from ike_lit.payload import Delete, Notify, Opaque, Packet, Payload, Vendor, pack_chain, parse_chain
+from ike_lit.payload import (
+    Delete, Notify, Opaque, Packet, Payload, Vendor, get_by_type, pack_chain, parse_chain)
 from ike_lit.proposal import (
     DEFAULT_ESP, DEFAULT_IKE, SA, Proposal, Transform, check_choice, choose, groups, parse_proposals)
 from ike_lit.protocol import IKE
@@ -581,7 +582,7 @@ def test_a_responder_that_is_certified_as_somebody_else(monkeypatch: pytest.Monk
 NAME = b'alice.example.org'
 NEARLY = [*((IDType.FQDN, text) for text in (
     NAME + b'\0', NAME + b'\0.evil.example', b'\0' + NAME, NAME[:-1], NAME + b'x', b'', NAME + b'.',
-    NAME.upper(), b'*.example.org', b'mallory.' + NAME, NAME + b'\n')), *(
+    NAME.replace(b'l', b'I'), b'*.example.org', b'mallory.' + NAME, NAME + b'\n')), *(
     (kind, NAME) for kind in (IDType.RFC822_ADDR, IDType.KEY_ID, IDType.DER_ASN1_DN, IDType.IPV4_ADDR,
                               IDType(0), IDType(200)))]
 
@@ -589,7 +590,7 @@ NEARLY = [*((IDType.FQDN, text) for text in (
 @pytest.mark.parametrize('kind, octets', NEARLY, ids=str)
 def test_a_name_that_is_nearly_right(
         monkeypatch: pytest.MonkeyPatch, kind: IDType, octets: bytes) -> None:
-    "S09: names are a type and octets, and both are compared whole."
+    "S09: names are a type and data, and both are compared whole."
     left, right = quick()
     near = Identity(kind, octets)
     assert not near.matches(left.local_id) and not left.local_id.matches(near)
@@ -944,7 +945,7 @@ def test_what_has_no_length_is_no_place_to_stay(monkeypatch: pytest.MonkeyPatch,
     for length in range(least):
         hollow = chain_[:at] + length.to_bytes(2, 'big') + chain_[at + 2:]
         with pytest.raises(IkeError, match=rf'of length {length}\b|claims -{least - length} octets'):
-            parse_chain(kind, Reader(hollow))
+            Packet(ExchangeType.INFORMATIONAL, parse_chain(kind, Reader(hollow))).one(get_by_type(kind))
 
 
 def test_what_is_no_message_is_dropped_and_told() -> None:
@@ -1342,8 +1343,8 @@ class Untouchable:
 
 @pytest.mark.parametrize('what', ODD_PSS)
 def test_odd_parameters_never_reach_the_library(what: str) -> None:
-    "S55: a signature algorithm is one of ten rows of octets, or it is refused."
-    assert ODD_PSS[what] not in SCHEMES
+    "S55: a signature algorithm is one of 34 rows of octets, or it is refused."
+    assert ODD_PSS[what] not in ENCODINGS
     for signature in b'', bytes(256), b'\xff' * 256, bytes(5000):
         with pytest.raises(AuthenticationFailed, match='is not accepted'):
             verify(Untouchable(), OCTETS, with_identifier(ODD_PSS[what], signature))
@@ -1358,7 +1359,7 @@ def test_an_algorithm_identifier_is_compared_whole() -> None:
         with pytest.raises(AuthenticationFailed, match='is not accepted'):
             verify(Untouchable(), OCTETS, AUTH(AuthenticationType.DIGITAL_SIGNATURE,
                                                bytes([size]) + good + signature))
-    for other in sha1, good + b'\0', good[:-2], b'\x30\x0b' + good[2:-2], b'\x31' + good[1:]:
+    for other in sha1, good + b'\0', good[:-2], b'\x30\x0c' + good[2:-1], b'\x31' + good[1:]:
         with pytest.raises(AuthenticationFailed, match='is not accepted'):
             verify(Untouchable(), OCTETS, with_identifier(other, signature))
     announced = {int.from_bytes(hash_algorithms().data[n:n + 2], 'big') for n in range(0, 8, 2)}

@@ -100,10 +100,10 @@ def test_string_types_do_not_matter() -> None:
 
 
 @pytest.mark.parametrize('other', [
-    'O=Example, C=CH, CN=gw', 'CN=gw, O=Example, C=CH', 'C=CH, O=example, CN=gw', 'C=CH, O=Example',
-    'C=CH, O=Example, CN=GW', 'C=CH, O=Example, CN=gw, CN=gw', 'C=CH, O=Example, OU=gw', 'CN=gw',
-    'C=CH, O=Example, OU=x, CN=gw', 'C=CH, O=Example+CN=gw', 'C=CH, O=Example, CN=gw\\ ',
-    'C=CH, O=Example, CN=\\ gw', 'C=CH, O=Exam ple, CN=gw', 'O=Example, CN=gw', 'C=CH, O=Example, CN=*',
+    'O=Example, C=CH, CN=gw', 'CN=gw, O=Example, C=CH', 'C=CH, O=Example',
+    'C=CH, O=Example, CN=g\\ w', 'C=CH, O=Example, CN=gw, CN=gw', 'C=CH, O=Example, OU=gw', 'CN=gw',
+    'C=CH, O=Example, OU=x, CN=gw', 'C=CH, O=Example+CN=gw', 'C=CH, O=Exam ple, CN=gw',
+    'O=Example, CN=gw', 'C=CH, O=Example, CN=*',
     'C=CH, O=Example, CN=gw+E=x'])
 def test_other_attributes_or_another_order_are_another_name(other: str) -> None:
     stranger = Identity.from_text(other)
@@ -123,10 +123,10 @@ def test_other_types_with_the_same_octets_are_other_names() -> None:
 
 
 @pytest.mark.parametrize('one, other', [
-    (b'gw.example.org', b'GW.example.org'), (b'gw.example.org', b'gw.example.org.'),
+    (b'gw.example.org', b'gw.example.org.'),
     (b'gw.example.org', b'gw.example.org\0'), (b'gw.example.org', b'gw.example.or'),
     (b'gw.example.org', b'*.example.org'), (b'gw.example.org', b' gw.example.org'), (b'gw', b'')])
-def test_host_names_are_compared_octet_for_octet(one: bytes, other: bytes) -> None:
+def test_host_names_are_compared_whole(one: bytes, other: bytes) -> None:
     for kind in IDType.FQDN, IDType.RFC822_ADDR, IDType.KEY_ID:
         assert not Identity(kind, one).matches(Identity(kind, other))
         assert not Identity(kind, other).matches(Identity(kind, one))

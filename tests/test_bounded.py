@@ -222,7 +222,7 @@ def test_what_a_peer_leaves_behind_is_nothing() -> None:
     # a few alarms that count no longer may still name theirs, and what that one had replaced
     assert len(bob._timers) <= 2 * 1 + 16
     assert len({ref() for ref in gone} - {None}) <= 2 * (2 * 1 + 16) < len({id(ref) for ref in gone}) / 3
-    assert not bob.first and not bob.passing and not bob.attempts
+    assert len(bob.first) == 1 and not bob.passing and not bob.attempts
 
 
 def test_a_chain_of_successors_is_walked_once() -> None:

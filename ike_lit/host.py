@@ -143,7 +143,7 @@ class Host:
         self.first: dict[bytes, IKE] = {}  # by the first message that was answered
         self.passing: dict[IKE, float] = {}  # half open or closed: when they go, oldest first
         self.attempts: dict[IKE, IKE] = {}  # whose candidate an SA is
-        self.peers: dict[tuple[Identity, Identity], dict[IKE, None]] = {}  # who has proven which name
+        self.peers: dict[tuple[Identity, Identity], dict[IKE, None]] = {}  # by the proven names
         self.replies = deque[float](maxlen=REPLIES)  # when they were sent
         self._outbox: list[Datagram] = []
         self._events: deque[tuple[IKE | None, Event]] = deque()
@@ -406,7 +406,8 @@ def established(host: Host, ike: IKE, event: Established) -> None:
     if len(host.peers[names(ike)]) > PEER_LIMIT:
         oldest = next(iter(host.peers[names(ike)]))
         host.start(oldest, delete_ike_sa, now=ike.now)
-        oldest.close(IkeError(f'more than {PEER_LIMIT} IKE SAs with one peer'))  # no answer is needed
+        # no answer is waited for
+        oldest.close(IkeError(f'more than {PEER_LIMIT} IKE SAs with one peer'))
         settle(host, oldest)
 
 

@@ -483,6 +483,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                  'ike_lit.install.Installer.close': ('install.html#installer.close', 'ike_lit/install.py'),
                                  'ike_lit.install.Installer.forget': ('install.html#installer.forget', 'ike_lit/install.py'),
                                  'ike_lit.install.Installer.leave': ('install.html#installer.leave', 'ike_lit/install.py'),
+                                 'ike_lit.install.Installer.match': ('install.html#installer.match', 'ike_lit/install.py'),
+                                 'ike_lit.install.Installer.named': ('install.html#installer.named', 'ike_lit/install.py'),
                                  'ike_lit.install.Installer.remove': ('install.html#installer.remove', 'ike_lit/install.py'),
                                  'ike_lit.install.Installer.run': ('install.html#installer.run', 'ike_lit/install.py'),
                                  'ike_lit.install.Installer.switch': ('install.html#installer.switch', 'ike_lit/install.py'),

@@ -27,7 +27,7 @@ from .setkey import (
     remove, run_setkey, socket_name, without_keys)
 
 # %% ../nbs/32_install.ipynb #7857978a
-@dataclass
+@dataclass(eq=False)
 class Tunnel:
     "What the kernel has of a Child SA and of those that have replaced it."
     reqid: int
@@ -55,17 +55,19 @@ class Installer:
 
     def __init__(self, language: Language, program: int, keep: tuple[int, ...] = ()):
         self.language, self.program, self.keep = language, program, keep
-        self.tunnels: list[Tunnel] = []
+        self.tunnels: dict[int, Tunnel] = {}  # by reqid
+        # what looking for would cost a walk through all tunnels
+        self.by_spi: dict[bytes, Tunnel] = {}  # our SPI of each Child SA
+        self.by_traffic: dict[tuple[Identity, frozenset[str]], Tunnel] = {}
+        self.names: set[str] = set()  # of all SAs, as the language removes them
         self.count = 0
         self.later: Callable[[float, Callable[[], None]], object] = lambda seconds, action: None
 
     def add(self, event: ChildEstablished, peer: Identity, lifetime: float = 0) -> Installed:
         "Put a Child SA of a peer's into the kernel, which forgets it after its lifetime, 0: never."
         child, replaces = event.child, event.replaces
-        for other in (c for tunnel in self.tunnels for c in tunnel.children.values()):
-            if {self.language.gone(sa) for sa in (other.inbound, other.outbound)} & {
-                    self.language.gone(sa) for sa in (child.inbound, child.outbound)}:
-                raise InstallError('another Child SA of ours has one of these SPIs')
+        if self.names & self.named(child):
+            raise InstallError('another Child SA of ours has one of these SPIs')
         if self.language is SETKEY and sys.platform == 'linux' and (why := flaw(child)):
             raise InstallError(f'no packet would pass: {why}; take --install xfrm')
         try:
@@ -81,8 +83,10 @@ class Installer:
         try: self.run(lines)
         except InstallError as error:
             raise self.undone(tunnel, child, policies, lines, error) from None
-        if tunnel not in self.tunnels: self.tunnels.append(tunnel)
-        tunnel.policies, tunnel.children[child.inbound.spi] = policies, child
+        self.tunnels[tunnel.reqid] = self.by_spi[child.inbound.spi] = tunnel
+        self.names |= self.named(child)
+        tunnel.children[child.inbound.spi] = child
+        self.match(tunnel, policies)
         if waits:
             tunnel.waiting[child.inbound.spi] = outbound
             self.later(SWITCH_SECONDS, lambda: self.switch(tunnel))
@@ -91,7 +95,7 @@ class Installer:
     def undone(self, tunnel: Tunnel, child: ChildSA, policies: dict[str, str], lines: list[str],
                error: InstallError) -> InstallError:
         "Take back what a script has done before it failed; return the error, and where it was."
-        news = {self.language.gone(sa) for sa in (child.inbound, child.outbound)}
+        news = self.named(child)
         try:
             # what was changed or deleted is as it was; what is more than that was added
             restored = changes(self.language, dict.fromkeys(tunnel.policies, ''), tunnel.policies)
@@ -110,40 +114,50 @@ class Installer:
 
     def tunnel(self, child: ChildSA, replaces: ChildSA | None, peer: Identity) -> Tunnel:
         "Return the tunnel that a Child SA belongs to, or a new one."
-        for tunnel in self.tunnels:
-            if replaces and replaces.inbound.spi in tunnel.children: return tunnel
-        matches = self.language.policies(child, 0).keys()
-        for tunnel in self.tunnels:  # the peer may have lost its memory, and begun anew
-            if tunnel.peer == peer and tunnel.policies.keys() == matches: return tunnel
-        taken = {tunnel.reqid for tunnel in self.tunnels}
+        found = self.by_spi.get(replaces.inbound.spi) if replaces else None
+        # the peer may have lost its memory, and begun anew
+        found = found or self.by_traffic.get((peer, frozenset(self.language.policies(child, 0))))
+        if found: return found
         for _ in range(self.language.marks.tunnels):
             self.count += 1
             reqid = self.language.marks.reqid(self.program, self.count)
-            if reqid not in taken: return Tunnel(reqid, peer)
-        raise InstallError(f'{len(taken)} tunnels are all that we can tell apart')
+            if reqid not in self.tunnels: return Tunnel(reqid, peer)
+        raise InstallError(f'{len(self.tunnels)} tunnels are all that we can tell apart')
+
+    def named(self, child: ChildSA) -> set[str]:
+        "Return the two SAs of a Child SA, as the language removes them."
+        return {self.language.gone(child.inbound), self.language.gone(child.outbound)}
+
+    def match(self, tunnel: Tunnel, policies: dict[str, str]) -> None:
+        "Note which policies a tunnel has."
+        before = tunnel.peer, frozenset(tunnel.policies)
+        if self.by_traffic.get(before) is tunnel: del self.by_traffic[before]
+        tunnel.policies = policies
+        if policies: self.by_traffic[tunnel.peer, frozenset(policies)] = tunnel
 
     def close(self, child: ChildSA) -> None:
         "Take a Child SA out of the kernel, and the policies with the last one."
         spi = child.inbound.spi
-        tunnel = next((t for t in self.tunnels if spi in t.children), None)
+        tunnel = self.by_spi.pop(spi, None)
         if tunnel is None: return
-        del tunnel.children[spi]
+        self.names -= self.named(tunnel.children.pop(spi))
         has_sent = tunnel.waiting.pop(spi, None) is None
         if tunnel.children:
             self.switch(tunnel)
             if has_sent: self.forget(child.outbound)
             self.later(GRACE_SECONDS, lambda: self.forget(child.inbound))
         else:
-            self.tunnels.remove(tunnel)
+            del self.tunnels[tunnel.reqid]
+            self.match(tunnel, {})
             self.remove(lambda reqid: reqid == tunnel.reqid)
 
     def switch(self, tunnel: Tunnel) -> None:
         "Send by the SAs that have only received so far; the policies are those of the newest."
-        if tunnel not in self.tunnels: return
+        if self.tunnels.get(tunnel.reqid) is not tunnel: return
         *_, newest = tunnel.children.values()
         policies = self.language.policies(newest, tunnel.reqid)
         lines = [*tunnel.waiting.values(), *changes(self.language, tunnel.policies, policies)]
-        tunnel.policies = policies
+        self.match(tunnel, policies)
         tunnel.waiting.clear()
         if lines: self.run(lines)
 
@@ -153,7 +167,7 @@ class Installer:
 
     def leave(self) -> None:
         "Take out all that we have put in."
-        self.tunnels.clear()
+        for kept in self.tunnels, self.by_spi, self.by_traffic, self.names: kept.clear()
         self.remove(lambda reqid: self.language.marks.program(reqid) == self.program)
 
     def remove(self, ours: Callable[[int], bool]) -> None:

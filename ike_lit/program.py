@@ -276,8 +276,8 @@ class Program:
         "Answer who wants to know what we hold."
         with contextlib.suppress(OSError):
             if may_ask(writer.get_extra_info('socket')):
-                reqids = {spi: tunnel.reqid for tunnel in self.installer.tunnels
-                          for spi in tunnel.children} if self.installer else {}
+                reqids = {spi: tunnel.reqid for spi, tunnel in self.installer.by_spi.items()
+                          } if self.installer else {}
                 answer = {'program': self.role, 'pid': os.getpid(),
                           'ike': [held_json(ike, reqids) for ike in self.host.established]}
                 writer.write(json.dumps(answer).encode())

@@ -17,10 +17,10 @@ import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from ipaddress import ip_address, ip_network, summarize_address_range
-from itertools import product
+from itertools import islice, product
 from pathlib import Path
 from typing import Literal
 
@@ -84,7 +84,7 @@ class Traffic:
     remote_port: int | Icmp | None  # for ICMP: what the peer may send
 
 
-MAX_POLICIES = 1000  # a peer chooses the ranges, and we write the lines
+MAX_POLICIES = 256  # a peer chooses the ranges, and we write the lines
 WITH_PORTS = (6, 17, 33, 132)  # TCP, UDP, DCCP, SCTP
 
 # %% ../nbs/10_setkey.ipynb #9c9c5aa4
@@ -92,11 +92,9 @@ def traffic(child: ChildSA) -> list[Traffic]:
     """Return what the policies of a Child SA match.
 
     Raise `ValueError` for what no policy can say."""
-    ours = [(ts, network) for ts in child.local_ts for network in _networks(ts)]
-    theirs = [(ts, network) for ts in child.remote_ts for network in _networks(ts)]
+    ours, theirs = _networks(child.local_ts), _networks(child.remote_ts)
     if len(ours) * len(theirs) > MAX_POLICIES:
-        raise ValueError(f'the traffic needs {len(ours) * len(theirs)} policies; '
-                         f'more than {MAX_POLICIES} are not written')
+        raise ValueError(f'the traffic needs more than {MAX_POLICIES} policies')
     found = dict.fromkeys(
         Traffic(near, far, a.protocol or b.protocol, _port(a, b), _port(b, a))
         for (a, near), (b, far) in product(ours, theirs)
@@ -106,8 +104,10 @@ def traffic(child: ChildSA) -> list[Traffic]:
     return list(found)
 
 
-def _networks(ts: TrafficSelector) -> list[str]:
-    return [str(network) for network in summarize_address_range(ts.start, ts.end)]
+def _networks(selectors: Iterable[TrafficSelector]) -> list[tuple[TrafficSelector, str]]:
+    found = ((ts, str(network)) for ts in selectors
+             for network in summarize_address_range(ts.start, ts.end))
+    return list(islice(found, MAX_POLICIES + 1))  # a range can be 254 networks
 
 # %% ../nbs/10_setkey.ipynb #8f872b7a
 def _port(ts: TrafficSelector, other: TrafficSelector) -> int | Icmp | None:

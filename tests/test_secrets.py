@@ -340,7 +340,7 @@ def test_no_repr_shows_a_secret(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
     again = replace(child, inbound=replace(child.inbound, spi=b'twin'),
                     outbound=replace(child.outbound, spi=b'pair'))
     installer.add(ChildEstablished(again, child, ours=False), config.remote_id)  # its other half waits
-    assert installer.tunnels[0].waiting
+    assert next(iter(installer.tunnels.values())).waiting
     tape = Tape(Namespace(explain=tmp_path / 'told', pcap=None))
     for pair in logged: tape.learn(*pair)
     wrong = refusal(config, bob.host.configs[0])

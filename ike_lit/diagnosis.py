@@ -16,9 +16,9 @@ from .auth import (
     METHODS, RSA_SHA1, SCHEMES, AUTH, PublicKey, SharedKey, accepted_scheme, key_name, verify)
 from .certificate import Signer, parse_certificate, shown, spki
 from .const import (
-    AuthenticationFailed, AuthenticationType, FailedCpRequired, IkeError, InternalAddressFailure,
-    InvalidKePayload, NoAnswer, NoProposalChosen, Prf, SinglePairRequired, TransformType,
-    TsUnacceptable)
+    ADDITIONAL, AuthenticationFailed, AuthenticationType, FailedCpRequired, Group, IkeError,
+    InternalAddressFailure, InvalidKePayload, NoAnswer, NoProposalChosen, Prf, SinglePairRequired,
+    TransformType, TsUnacceptable)
 from .fragment import DATAGRAM
 from .ike_sa import Evidence
 from .interface import Config, State
@@ -40,6 +40,11 @@ def compare(theirs: Iterable[Proposal], ours: Iterable[Proposal]) -> Iterator[st
         there, here = _names(theirs, kind), _names(ours, kind)
         both = [name for name in here if name in there]
         if both: yield f'{kind}: both have {", ".join(both)}'
+        elif kind in ADDITIONAL:
+            yield ('the peer insists on an additional key exchange, '
+                   f'{", ".join(str(Group(t.id)) for p in theirs for t in p.of(kind))} (RFC 9370), '
+                   'which we do not have')
+            agree = False
         else:
             yield (f'{kind}: the peer has {", ".join(there) or "none"}, '
                    f'we have {", ".join(here) or "none"}: nothing in common')

@@ -31,7 +31,7 @@ from ike_lit.onlooker import Told
 from ike_lit.payload import Packet, Payload
 from ike_lit.protocol import IKE, Begin
 from ike_lit.sk import SK, directions
-from ike_lit.story import Believed
+from ike_lit.onlooker import Believed
 from network import Network
 from peers.strongswan import PACKAGES
 

@@ -367,7 +367,7 @@ class Page(HTMLParser):
 
 
 TAGS = {'html', 'meta', 'title', 'style', 'h1', 'h2', 'p', 'svg', 'text', 'line', 'a', 'pre', 'details',
-        'summary', 'b', 'br', 'ul', 'li', 'span'}
+        'summary', 'b', 'br', 'ul', 'li', 'span', 'div'}
 RFC = re.compile(r'https://www\.rfc-editor\.org/rfc/rfc\d{4}#section-\d+(\.\d+)*')
 
 

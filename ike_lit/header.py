@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['RESERVED', 'HEADER', 'COLOURS', 'Row', 'octet_groups', 'shifts', 'struct_code', 'Layout', 'mermaid', 'diagram',
-           'Span', 'Reader', 'lines_of', 'Dissection', 'dissect', 'dump', 'Header']
+           'Span', 'Reader', 'lines_of', 'Dissection', 'Enough', 'Steps', 'dissect', 'dump', 'Header']
 
 # %% ../nbs/01_header.ipynb #7d49362c
 import struct
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from html import escape
@@ -297,21 +298,41 @@ class Dissection:
         return f'<pre style="{style}">' + '\n'.join(lines) + '</pre>'
 
 # %% ../nbs/01_header.ipynb #3a6fdec9
+class Enough(Exception):
+    "A dissection has as many steps as it was to have."
+
+
+class Steps(list[Span]):
+    "The steps of a reader, up to a number of them."
+
+    def __init__(self, most: int):
+        super().__init__()
+        self.most = most
+
+    def append(self, span: Span) -> None:
+        "Take a step. Raise `Enough` if it is one too many."
+        if len(self) >= self.most: raise Enough
+        super().append(span)
+
+
 def dissect(
     parse: Callable[[Reader], object],  # the parser to follow
     data: bytes,  # a message, or a part of one
+    most: int = sys.maxsize,  # steps that are followed
 ) -> Dissection:
     """Run a parser over octets and return its steps.
 
     An `IkeError` ends the walk and is part of what is returned."""
-    r = Reader(data, spans=[])
-    try:
-        parse(r)
-        error = None
+    r = Reader(data, spans=(steps := Steps(most)))
+    error, left = None, 'not read'
+    try: parse(r)
     except IkeError as raised: error = raised
+    except Enough:
+        r.at, left = steps[-1].at + len(steps[-1].octets) if steps else 0, 'not shown'
+    steps.most = sys.maxsize
     if r.at < len(data): r.end, r.path = len(data), ()
-    r.rest('not read')
-    return Dissection(r.spans or [], error)
+    r.rest(left)
+    return Dissection(steps, error)
 
 # %% ../nbs/01_header.ipynb #fdbccd12
 def dump(data: bytes) -> str:

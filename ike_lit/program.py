@@ -100,11 +100,12 @@ def resolve(host: str, port: int) -> str:
 class Tape:
     "The messages of a program, as they pass: into a pcap file, and for an explanation at the end."
     most = 10_000  # messages that are remembered, and secrets
+    room = 1 << 20  # octets of these messages; a stranger can send as many as it likes
 
     def __init__(self, args: argparse.Namespace):
         from .capture import Seen, pcap_writer
         self.seen, self.explain = Seen, args.explain
-        self.number, self.kept = 0, list[Seen]()
+        self.number, self.kept, self.left_out = 0, list[Seen](), 0
         self.secrets: dict[bytes, bytes] = {}
         self.pcap: Callable[[Seen], None] | None = None
         try:
@@ -118,7 +119,11 @@ class Tape:
         self.number += 1
         seen = self.seen(self.number, time.time(), source, destination, data)
         if self.pcap: self.pcap(seen)
-        if self.explain and len(self.kept) < self.most: self.kept.append(seen)
+        if not self.explain: return
+        if len(self.kept) < self.most and len(data) <= self.room:
+            self.kept.append(seen)
+            self.room -= len(data)
+        else: self.left_out += 1
 
     def learn(self, ni: bytes, secret: bytes) -> None:
         "Remember the secret of an exchange."
@@ -128,7 +133,7 @@ class Tape:
         "Write the explanation, if one is wanted. Raise `OSError`."
         if not self.explain: return
         from .explain import explained
-        text = explained(self.kept, self.secrets, configs, self.explain)
+        text = explained(self.kept, self.secrets, configs, self.explain, self.left_out)
         try: self.explain.write_text(text)
         except OSError as error:
             raise OSError(error.errno, error.strerror, str(self.explain)) from None

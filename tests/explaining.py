@@ -2,6 +2,7 @@
 recorded them; messages by hand; what tshark says of them; and the program.
 """
 import os
+import struct
 import subprocess
 import sys
 import xml.etree.ElementTree as ET  # noqa: S405  # of a program that we have started
@@ -30,7 +31,7 @@ from ike_lit.onlooker import Told
 from ike_lit.payload import Packet, Payload
 from ike_lit.protocol import IKE, Begin
 from ike_lit.sk import SK, directions
-from ike_lit.story import Believed
+from ike_lit.onlooker import Believed
 from network import Network
 from peers.strongswan import PACKAGES
 
@@ -149,6 +150,16 @@ def flipped(data: bytes, at: int, bits: int = 1) -> bytes:
 
 
 # What is told of them
+
+def pcap_of(link: int, *frames: bytes) -> BytesIO:
+    "A pcap file of frames of a link type, a second after each other, written by nothing of ours."
+    file = BytesIO(struct.pack('<IHHIIII', 0xA1B2C3D4, 2, 4, 0, 0, 1 << 18, link))
+    file.seek(0, 2)
+    for n, frame in enumerate(frames):
+        file.write(struct.pack('<IIII', n, 0, len(frame), len(frame)) + frame)
+    file.seek(0)
+    return file
+
 
 def pcap(messages: Iterable[Seen]) -> bytes:
     file = BytesIO()

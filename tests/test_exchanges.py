@@ -26,7 +26,8 @@ from ike_lit.interface import (
 from ike_lit.ke import KE, DiffieHellman
 from ike_lit.nat import Endpoint, unwrap
 from ike_lit.nonce import Nonce, new_ike_spi
-from ike_lit.payload import GENERIC, Delete, Notify, Opaque, Packet, Payload, Vendor, parse_chain
+from ike_lit.payload import (
+    GENERIC, UNDERSTOOD, Delete, Notify, Opaque, Packet, Payload, Vendor, parse_chain)
 from ike_lit.proposal import SA, parse_proposals
 from ike_lit.protocol import IKE, LAST_ID, Pending
 from ike_lit.ts import TrafficSelector, TSi, TSr
@@ -1117,7 +1118,7 @@ def critical(*payloads: Payload) -> tuple[Type, bytes]:
     kinds, chain = [p.kind for p in payloads], b''
     for p, following in zip(payloads, (*kinds[1:], Type.NONE), strict=True):
         body = bytes(p)
-        chain += GENERIC.pack(following, p.kind.name.isdecimal(), GENERIC.size + len(body)) + body
+        chain += GENERIC.pack(following, p.kind not in UNDERSTOOD, GENERIC.size + len(body)) + body
     return kinds[0], chain
 
 

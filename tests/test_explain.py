@@ -22,7 +22,7 @@ from ike_lit.ke import KE
 from ike_lit.keylog import KeyTable, secret_line
 from ike_lit.nat import Endpoint
 from ike_lit.nonce import Nonce
-from ike_lit.story import Believed
+from ike_lit.onlooker import Believed
 from ike_lit.ts import TrafficSelector
 
 h = bytes.fromhex

@@ -14,8 +14,8 @@ from explaining import (
 from ike_lit.auth import AUTH, IDi, IDr, Identity, SharedKey
 from ike_lit.capture import Seen
 from ike_lit.const import (
-    AuthenticationType, Encryption, ExchangeType, Group, Integrity, MessageType, OtherTransform, Prf,
-    ProtocolID, TransformType, Type)
+    AuthenticationType, Encryption, ExchangeType, Group, Integrity, MessageType, Prf, ProtocolID,
+    TransformType, Type)
 from ike_lit.explain import Story
 from ike_lit.fragment import FRAGMENT
 from ike_lit.header import Header
@@ -28,7 +28,7 @@ from ike_lit.onlooker import Onlooked
 from ike_lit.payload import GENERIC, Delete, Notify, Packet, Payload, Vendor, pack_chain
 from ike_lit.proposal import NO_ESN, NO_INTEG, SA, Proposal, Transform, parse_proposals
 from ike_lit.sk import directions
-from ike_lit.story import Believed
+from ike_lit.onlooker import Believed
 from ike_lit.ts import TrafficSelector, TSi, TSr
 
 T = TransformType
@@ -271,7 +271,7 @@ def test_keys_that_a_third_secret_goes_into() -> None:
 
 def test_keys_that_another_exchange_goes_into() -> None:
     "RFC 9242, RFC 9370: after IKE_INTERMEDIATE keys are others, and AUTH covers more."
-    more = Transform(TransformType(6), OtherTransform(36))  # ML-KEM-768
+    more = Transform(TransformType(6), Group(36))  # ML-KEM-768
     init, sealed = by_hand(more)
     between = [sealed(KE(Group(36), bytes(99)), response=answer, exchange=43) for answer in (False, True)]
     after = [flipped(sealed(*part, response=n == 1, message_id=2), 60)
@@ -350,7 +350,8 @@ def test_checksums_that_rfc_8247_forbids(number: int) -> None:
     "§2.3: AUTH_DES_MAC and AUTH_KPDK_MD5, MUST NOT."
     suite = parse_proposals('aes128-sha256-prfsha256-modp2048', ProtocolID.IKE)[0]
     old = replace(suite, transforms=(*suite.transforms, Transform(T.INTEG, Integrity(number))))
-    assert len(remarks(story(seen(plain(SA((old,)), NI))).told[0], 'odd')) == 1
+    ke = KE(Group.MODP_2048, bytes(256))
+    assert len(remarks(story(seen(plain(SA((old,)), ke, NI))).told[0], 'odd')) == 1
 
 
 def test_zeros_in_an_spi_are_no_marker() -> None:

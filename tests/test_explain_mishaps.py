@@ -16,11 +16,11 @@ from io import BytesIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import dpkt
 import pytest
 from canonical import ALICE, BOB
 from explaining import (
-    LIVE, PLAIN, Recorded, call, command, needs_tshark, pcap, plain, record, run, seen, unread, wireshark)
+    LIVE, PLAIN, Recorded, call, command, needs_tshark, pcap, pcap_of, plain, record, run, seen, unread,
+    wireshark)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from ike_lit.capture import Capture, Pieces, Seen, open_capture, read_capture
@@ -44,11 +44,7 @@ def r() -> Recorded: return record(seed=51)
 
 
 def raw(*packets: bytes, link: int = 101) -> BytesIO:
-    file = BytesIO()
-    writer = dpkt.pcap.Writer(file, linktype=link)
-    for n, packet in enumerate(packets): writer.writepkt(packet, float(n))
-    file.seek(0)
-    return file
+    return pcap_of(link, *packets)
 
 
 def test_a_capture_may_be_larger_than_memory(tmp_path: Path, r: Recorded) -> None:
@@ -56,9 +52,9 @@ def test_a_capture_may_be_larger_than_memory(tmp_path: Path, r: Recorded) -> Non
     whole = bytes(IP(src='1.1.1.1', dst='2.2.2.2') / UDP(sport=500, dport=500) / r.seen[0].data)
     other = bytes(IP(src='1.1.1.1', dst='2.2.2.2') / UDP(sport=53, dport=53) / bytes(60_000))
     with (tmp_path / 'large.pcap').open('wb') as file:
-        writer = dpkt.pcap.Writer(file, linktype=101)
-        for _ in range(1024): writer.writepkt(other, 0.0)
-        writer.writepkt(whole, 0.0)
+        file.write(pcap_of(101).getvalue())
+        for packet in *[other] * 1024, whole:
+            file.write(bytes(8) + 2 * len(packet).to_bytes(4, 'little') + packet)
     tracemalloc.start()
     with open_capture(str(tmp_path / 'large.pcap')) as file: found = read_capture(file)
     most = tracemalloc.get_traced_memory()[1]

@@ -8,18 +8,16 @@ import subprocess
 import sys
 from collections.abc import Callable
 from html.parser import HTMLParser
-from io import BytesIO
 from pathlib import Path
 from random import Random
 
-import dpkt
 import pytest
 from authority import authority, key
 from canonical import KEYS
 from cryptography.x509 import Name, NameAttribute, NameOID
 from explaining import (
-    LIVE, PUBLIC, ROOT, Recorded, call, certified, every, needs_tshark, pcap, plain, record, run, story,
-    unread, wireshark)
+    LIVE, PUBLIC, ROOT, Recorded, call, certified, every, needs_tshark, pcap, pcap_of, plain, record, run,
+    story, unread, wireshark)
 from ike_lit.auth import Identity, IDi, SharedKey
 from ike_lit.capture import Seen, read_capture
 from ike_lit.const import ExchangeType, IDType, MessageType
@@ -72,14 +70,6 @@ LINKS: dict[str, tuple[int, Callable[[Frame], bytes]]] = {
     **{f'raw {n}': (n, bytes) for n in (12, 14, 101)}}
 
 
-def written(link: int, *frames: bytes) -> BytesIO:
-    file = BytesIO()
-    writer = dpkt.pcap.Writer(file, linktype=link)
-    for n, frame in enumerate(frames): writer.writepkt(frame, float(n))
-    file.seek(0)
-    return file
-
-
 def four(m: Seen) -> Frame:
     data = bytes(4) * m.source.natt + m.data
     return IP(src=m.source.host, dst=m.destination.host) / UDP(
@@ -97,7 +87,7 @@ def test_link_types(kind: str, life: Recorded) -> None:
     "Each message comes out as it went in, with the addresses of its packet."
     link, wrap = LINKS[kind]
     for build, ends in (four, ('192.0.2.1', '192.0.2.2')), (six, ('2001:db8::1', '2001:db8::2')):
-        found = read_capture(written(link, *(wrap(build(m)) for m in life.seen[:3])))
+        found = read_capture(pcap_of(link, *(wrap(build(m)) for m in life.seen[:3])))
         assert [m.data for m in found.messages] == [m.data for m in life.seen[:3]]
         assert [m.number for m in found.messages] == [1, 2, 3] and found.packets == 3
         first = found.messages[0]
@@ -109,7 +99,7 @@ def test_link_types(kind: str, life: Recorded) -> None:
     (IPv6ExtHdrHopByHop(),), (IPv6ExtHdrDestOpt(),), (IPv6ExtHdrRouting(),),
     (IPv6ExtHdrHopByHop(), IPv6ExtHdrDestOpt()), (IPv6ExtHdrFragment(id=3),)], ids=lambda h: h[0].name)
 def test_headers_between_ip_and_udp(headers: tuple, life: Recorded) -> None:
-    found = read_capture(written(101, bytes(six(life.seen[0], *headers)),
+    found = read_capture(pcap_of(101, bytes(six(life.seen[0], *headers)),
                                  bytes(four(life.seen[1]).__class__(
                                      bytes(IP(src='1.1.1.1', dst='2.2.2.2', options=[IPOption_NOP()] * 4)
                                            / four(life.seen[1])[UDP])))))
@@ -130,19 +120,19 @@ def test_ip_fragments(version: int, life: Recorded) -> None:
     assert len(parts) >= 3
     for seed in range(6):
         order = Random(seed).sample(parts, len(parts))  # noqa: S311
-        found = read_capture(written(101, *order))
+        found = read_capture(pcap_of(101, *order))
         assert [(s.data, s.number) for s in found.messages] == [(m.data, len(parts))]
         assert not found.remarks
     other = pieces(version, life.seen[4])
     for n in range(len(parts)):
-        found = read_capture(written(101, *parts[:n], *parts[n + 1:], bytes(four(life.seen[0]))))
+        found = read_capture(pcap_of(101, *parts[:n], *parts[n + 1:], bytes(four(life.seen[0]))))
         assert [s.data for s in found.messages] == [life.seen[0].data]
         assert found.remarks == ('1 packet: lack some of their IP fragments',)
     if version == 4:  # two datagrams between each other's pieces; scapy gives all the same identification
         other = [bytes(IP(p)) for p in other]
         other = [p[:4] + b'\x77\x77' + p[6:] for p in other]
         mixed = [p for pair in zip(parts, other, strict=False) for p in pair]
-        found = read_capture(written(101, *mixed, *parts[len(other):], *other[len(parts):]))
+        found = read_capture(pcap_of(101, *mixed, *parts[len(other):], *other[len(parts):]))
         assert {s.data for s in found.messages} == {m.data, life.seen[4].data}
 
 
@@ -152,7 +142,7 @@ def test_both_formats_and_what_tshark_sees(tmp_path: Path, life: Recorded) -> No
     noise = [bytes(Ether(**MACS) / IP(src='1.1.1.1', dst='2.2.2.2') / UDP(sport=53, dport=53) / b'dns'),
              bytes(Ether(**MACS, type=0x806) / bytes(28))]
     frames = [f for m in life.seen for f in (*noise, bytes(Ether(**MACS) / four(m)))]
-    (tmp_path / 'a.pcap').write_bytes(written(1, *frames).getvalue())
+    (tmp_path / 'a.pcap').write_bytes(pcap_of(1, *frames).getvalue())
     for format_ in 'pcapng', 'nsecpcap', 'pcap':
         name = tmp_path / f'b.{format_}'
         wireshark('editcap', '-F', format_, '-t', '0.125', tmp_path / 'a.pcap', name)
@@ -176,7 +166,7 @@ def test_ports() -> None:
             (5500, 40000, message[:-1], 0, 0), (53, 53, bytes(range(60)), 0, 0), (500, 61000, b'x', 1, 0)]
     for source, destination, data, messages, packets in rows:
         frame = bytes(IP(src='1.1.1.1', dst='2.2.2.2') / UDP(sport=source, dport=destination) / data)
-        found = read_capture(written(101, frame))
+        found = read_capture(pcap_of(101, frame))
         assert (len(found.messages), sum(found.esp.values())) == (messages, packets), (source, data[:8])
         for m in found.messages:
             assert m.data in (message, b'x') and m.source.natt == m.destination.natt == (data[:4] == bytes(4))
@@ -187,14 +177,14 @@ def test_esp_is_counted_by_ends_and_spi() -> None:
     packet = ESP(spi=0xc0ffee00, seq=1, data=bytes(64))
     frames = [IP(**head, proto=50) / packet, IP(**head) / UDP(sport=4500, dport=4500) / bytes(packet),
               IP(src='2.2.2.2', dst='1.1.1.1', proto=50) / packet]
-    found = read_capture(written(101, *map(bytes, frames)))
+    found = read_capture(pcap_of(101, *map(bytes, frames)))
     spi = bytes.fromhex('c0ffee00')
     assert found.esp == {('1.1.1.1', '2.2.2.2', spi): 2, ('2.2.2.2', '1.1.1.1', spi): 1}
 
 
 def test_a_sniffer_that_cuts_packets(life: Recorded) -> None:
     "It is told how many; the messages are not taken for whole."
-    found = read_capture(written(101, *(bytes(four(m))[:96] for m in life.seen)))
+    found = read_capture(pcap_of(101, *(bytes(four(m))[:96] for m in life.seen)))
     cut = [len(m.data) > 96 - 20 - 8 for m in life.seen]
     assert found.remarks == (f'{sum(cut)} packets: cut off by the sniffer',) and not all(cut)
     told = tell(found, KeyTable()).told
@@ -213,7 +203,7 @@ def test_statuses_and_folders(files: Path, tmp_path: Path) -> None:
     assert done.returncode == 0 and not done.stderr
     heads = re.findall(r'^(\S+): \d+ IKE messages in \d+ packets', done.stdout, re.MULTILINE)
     assert heads == ['a.pcap', 'b.pcap']
-    (folder / 'nothing.pcap').write_bytes(written(101).getvalue())
+    (folder / 'nothing.pcap').write_bytes(pcap_of(101).getvalue())
     (folder / 'below').mkdir()
     done = call(folder)
     assert done.returncode == 1 and 'no IKE message in 0 packets' in done.stderr
@@ -377,7 +367,7 @@ class Page(HTMLParser):
 
 
 TAGS = {'html', 'meta', 'title', 'style', 'h1', 'h2', 'p', 'svg', 'text', 'line', 'a', 'pre', 'details',
-        'summary', 'b', 'br', 'ul', 'li', 'span'}
+        'summary', 'b', 'br', 'ul', 'li', 'span', 'div'}
 RFC = re.compile(r'https://www\.rfc-editor\.org/rfc/rfc\d{4}#section-\d+(\.\d+)*')
 
 

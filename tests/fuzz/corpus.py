@@ -127,7 +127,8 @@ def explain() -> Iterator[bytes]:
     for n, link in enumerate(LINKS):
         frames = [packet_of(m) for m in seen[n::9]][:4]
         before = {1: bytes(12) + b'\x08\0', 113: bytes(14) + b'\x08\0', 101: b'',
-                  276: b'\x08\0' + bytes(18)}.get(link, b'\2\0\0\0')
+                  276: b'\x08\0' + bytes(18), 9: b'\xff\3\0\x21', 51: bytes(6) + b'\0\x21',
+                  104: b'\x0f\0\x08\0', 239: bytes(4) + b'\0\0\x09\0'}.get(link, b'\2\0\0\0')
         yield bytes([1 + 3 * n, n]) + b''.join(size(before + frame) for frame in frames)
     for n in range(len(life().seen)):
         for how in range(4):

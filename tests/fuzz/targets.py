@@ -456,7 +456,7 @@ def explain(data: bytes, timed: Clock) -> None:
 
 
 MESSAGES = 6  # of a capture
-LINKS = 1, RAW, 0, 113, 276, 108
+LINKS = 1, RAW, 0, 113, 276, 108, 9, 51, 104, 239
 
 
 def framed(o: Octets) -> bytes:

@@ -55,8 +55,8 @@ def about_proposals(ike: IKE | None, error: IkeError) -> Iterator[str]:
     "Explain NO_PROPOSAL_CHOSEN and INVALID_KE_PAYLOAD (RFC 7296 §2.7, §1.2)."
     if isinstance(error.evidence, tuple): yield from compare(*error.evidence)
     elif '--mode' in str(error):
-        yield ('Compare --mode with what the peer has for this tunnel (strongSwan: mode; libreswan: '
-               'type=).')
+        yield ('Compare --mode with what the peer has for this tunnel (strongSwan: mode; '
+               'libreswan: type=).')
     elif ike and refused_by_the_peer(error):
         child = ike.state == State.ESTABLISHED or ike.suite is not None
         offer = ike.config.esp if child else ike.config.ike

@@ -34,8 +34,9 @@ def question(proposals: tuple[Proposal, ...], random: Random) -> Packet:
         Transform(TransformType.ENCR, NOBODYS_CIPHER, 256),
         *first.of(TransformType.PRF)[:1], *first.of(TransformType.INTEG)[:1],
         Transform(TransformType.DH, OLD_GROUP)))
+    ke = KE(OLD_GROUP, b'\0' + random(OLD_SIZE - 1))
     return Packet(ExchangeType.IKE_SA_INIT, (
-        SA((*proposals, decoy)), KE(OLD_GROUP, b'\0' + random(OLD_SIZE - 1)), Nonce(random(NONCE_SIZE))))
+        SA((*proposals, decoy)), ke, Nonce(random(NONCE_SIZE))))
 
 # %% ../nbs/33_probe.ipynb #9c2189a5
 class Ask(NamedTuple):

@@ -172,7 +172,8 @@ def table(found: list[tuple[Ask, Answer]], suite: str = '', port: int = 500) -> 
         yield f'it says nothing that helps: {", ".join(said)}'
         if hint := no_way(' '.join(said), port) or NOBODY * (NOTHING in said): yield f'  {hint}'
         return
-    if not any(answer.takes for answer in answers):
+    left = len(list(asks())) - len(found)
+    if not left and all(answer.takes is False for answer in answers):
         yield ('it refuses every algorithm: perhaps it has no connection for our address, or '
                'something that this book lacks')
         return
@@ -182,7 +183,6 @@ def table(found: list[tuple[Ask, Answer]], suite: str = '', port: int = 500) -> 
                      for ask, answer in found
                      if ask.algorithm.transform.type == kind and answer.takes is takes]
             if names: yield f'{kind.name:5}  {word:10} {" ".join(names)}'
-    left = len(list(asks())) - len(found)
     if left: yield f'then it has given no answer that says anything; {left} were not asked about'
     if suite: yield f'together: --ike {suite}'
 

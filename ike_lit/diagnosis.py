@@ -161,7 +161,6 @@ def about_shared_key(secret: SharedKey, evidence: Evidence,
         yield 'The shared key is right.'
         return
     for how, other in spellings(secret.secret):
-        if other == secret.secret: continue
         if _proves(SharedKey(other), evidence.kind, evidence.octets, evidence.auth):
             yield f'It fits our shared key {how}: the two ends have read it differently.'
             return

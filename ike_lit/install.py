@@ -215,7 +215,7 @@ def user_of(sock: socket.socket) -> int | None:
     return int(user)
 
 
-PATIENCE = 1.0  # seconds for all answers together
+PATIENCE = 2.0  # seconds for all answers together
 ANSWER = 10 << 20  # octets of one
 
 
@@ -223,7 +223,7 @@ def ask(clock: Callable[[], float]) -> list[dict[str, Any]]:
     """Return what each program of ours in this network says that it holds, and its user.
 
     Whoever has one of the names, however many, and is slow, is not waited for."""
-    said, answers, until = dict[socket.socket, bytearray](), [], clock() + PATIENCE
+    said, answers = dict[socket.socket, bytearray](), []
     with selectors.DefaultSelector() as waiting, ExitStack() as stack:
         for program in range(PROGRAMS):
             sock = stack.enter_context(socket.socket(socket.AF_UNIX))
@@ -232,6 +232,7 @@ def ask(clock: Callable[[], float]) -> list[dict[str, Any]]:
                 sock.connect(socket_name(program))
                 waiting.register(sock, selectors.EVENT_READ)
                 said[sock] = bytearray()
+        until = clock() + PATIENCE
         while waiting.get_map() and (left := until - clock()) > 0:
             for key, _ in waiting.select(left): _listen(waiting, key.fileobj, said)
         for sock, octets in said.items():

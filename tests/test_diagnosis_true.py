@@ -255,7 +255,7 @@ def test_the_connection_that_is_meant_is_the_one_that_is_judged() -> None:
 # What came back, and was of no use
 
 @contextmanager
-def answering(answer: Callable[[bytes], bytes]) -> Iterator[tuple[str, ...]]:
+def answering(answer: Callable[[bytes], bytes | list[bytes]]) -> Iterator[tuple[str, ...]]:
     "A peer that answers everything in its own way."
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         sock.bind(('127.0.0.1', 0))
@@ -266,7 +266,8 @@ def answering(answer: Callable[[bytes], bytes]) -> Iterator[tuple[str, ...]]:
             while not over.is_set():
                 try: data, addr = sock.recvfrom(65535)
                 except TimeoutError: continue
-                sock.sendto(answer(data), addr)
+                said = answer(data)
+                for one in said if isinstance(said, list) else [said]: sock.sendto(one, addr)
         thread = threading.Thread(target=serve)
         thread.start()
         try: yield '127.0.0.1', '--port', str(sock.getsockname()[1]), '--timeout', '1.5'
@@ -306,13 +307,9 @@ def test_what_came_back_is_told_and_counted(answer: Callable[[bytes], bytes], wo
 
 def test_noise_does_not_push_out_what_counts() -> None:
     "A hundred kinds of datagrams, and the refusal is still the explanation."
-    count = iter(range(1000))
-
-    def answer(data: bytes) -> bytes:
-        n = next(count)
-        return response(data, Notify(14)) if n == 0 else bytes(n)
-    with answering(answer) as peer, socket.socket(socket.AF_INET, socket.SOCK_DGRAM):
-        done = run(*peer, *NAMES, *DEMO_KEYS)
+    def answer(data: bytes) -> list[bytes]:
+        return [response(data, Notify(14)), *(bytes(n) for n in range(2, 102))]
+    with answering(answer) as peer: done = run(*peer, *NAMES, *DEMO_KEYS)
     assert done.returncode == 4 and 'NO_PROPOSAL_CHOSEN' in done.stdout
 
 

@@ -309,7 +309,7 @@ def test_noise_does_not_push_out_what_counts() -> None:
     "A hundred kinds of datagrams, and the refusal is still the explanation."
     def answer(data: bytes) -> list[bytes]:
         return [response(data, Notify(14)), *(bytes(n) for n in range(2, 102))]
-    with answering(answer) as peer: done = run(*peer, *NAMES, *DEMO_KEYS)
+    with answering(answer) as peer: done = run(*peer, *NAMES, *DEMO_KEYS, '--timeout', '0.9')
     assert done.returncode == 4 and 'NO_PROPOSAL_CHOSEN' in done.stdout
 
 

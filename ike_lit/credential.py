@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['MAX_FILE', 'EXPOSED', 'DEMO_KEYS', 'DEMO_FILES', 'Passphrase', 'SHORT', 'read_file', 'read_secret', 'is_demo_key',
            'is_demo_file', 'load_private_key', 'load_public_key', 'load_certificates', 'load_authorities', 'load_crl',
-           'load_chain', 'load_shared_key', 'parse_secret', 'no_core']
+           'load_chain', 'load_shared_key', 'parse_secret', 'no_core', 'for_the_owner']
 
 # %% ../nbs/12_credential.ipynb #cred0003
 import base64
@@ -199,3 +199,8 @@ def no_core() -> None:
     "Let the system write no image of our memory, which holds keys, if we crash."
     _, most = resource.getrlimit(resource.RLIMIT_CORE)
     resource.setrlimit(resource.RLIMIT_CORE, (1 if most else 0, most))
+
+# %% ../nbs/12_credential.ipynb #c0de0136
+def for_the_owner(path: str, flags: int) -> int:
+    "Open a file, as an `opener` of Python's `open`; a new one is of mode 0600. Raise `OSError`."
+    return os.open(path, flags, 0o600)

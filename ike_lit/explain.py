@@ -388,8 +388,8 @@ def read_story(path: str, keys: str | None = None, peer_keys: Iterable[str] = ()
 # %% ../nbs/29_explain.ipynb #6c4c2d8e
 def build_parser() -> argparse.ArgumentParser:
     "Return the command line."
-    parser = argparse.ArgumentParser(
-        'ike_lit.explain', description='Explain the IKEv2 messages of a capture (RFC 7296).',
+    parser = argparse.ArgumentParser('ike_lit.explain', allow_abbrev=False,
+        description='Explain the IKEv2 messages of a capture (RFC 7296).',
         epilog='Exit status: 0, or 1 if no IKE was found, or 2 if something could not be read.')
     add = parser.add_argument
     add('captures', nargs='+', metavar='CAPTURE',

@@ -10,6 +10,7 @@ __all__ = ['TRANSFORM', 'ATTRIBUTE', 'KEY_LENGTH', 'NOT_UNDERSTOOD', 'AEADS', 'N
            'check_choice']
 
 # %% ../nbs/03_proposal.ipynb #4f15c94c
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
@@ -310,6 +311,26 @@ ALIASES = {
         for bits in (128, 192, 256) for mode in ('gcm', 'ccm')
         for octets_or_bits, octets in (('', 16), (64, 8), (96, 12), (128, 16))}}
 
+# %% ../nbs/03_proposal.ipynb #7b1d0c53
+def _spellings(keyword: str) -> list[str]:
+    parts = re.fullmatch(r'(aes|camellia)(\d+)(|ctr|gcm|ccm)(8|12|16|)', keyword)
+    if not parts: return []
+    cipher, bits, mode, icv = parts.groups()
+    names = [f'{cipher}_{mode or "cbc"}'] if icv in ('', '16') else []
+    if not mode: names.append(cipher)
+    if icv: names += [f'{cipher}_{mode}_{icv}', f'{cipher}_{mode}_{"abc"[int(icv) // 4 - 2]}']
+    return [f'{name}{line}{bits}' for name in names
+            for line in ('', '_')[name == cipher or name[-1].isdecimal():]]
+
+
+ALIASES |= {
+    'sha2': 'sha256', 'aes_xcbc': 'aesxcbc', 'aes_cmac': 'aescmac',
+    'chacha20_poly1305': 'chacha20poly1305',
+    **{f'hmac_sha2_{bits}': f'sha{bits}' for bits in (256, 384, 512)},
+    **{f'dh{int(a.transform.id)}': a.keyword for a in ALGORITHMS.values()
+       if a.transform.type == TransformType.DH and a.transform != NO_GROUP},
+    **{other: keyword for keyword in ALGORITHMS for other in _spellings(keyword)}}
+
 # %% ../nbs/03_proposal.ipynb #b4029581
 NEEDED = {
     ProtocolID.IKE: (TransformType.ENCR, TransformType.INTEG, TransformType.PRF, TransformType.DH),
@@ -342,7 +363,7 @@ def _algorithm(word: str, text: str) -> Algorithm:
 
 # %% ../nbs/03_proposal.ipynb #28658b9a
 def _parse_one(number: int, text: str, protocol: ProtocolID) -> Proposal:
-    chosen = [_algorithm(word, text) for word in text.lower().split('-')]
+    chosen = [_algorithm(word, text) for word in re.split('[-+;]', text.lower())]
     kinds = {a.transform.type for a in chosen}
     if TransformType.PRF not in kinds and protocol == ProtocolID.IKE:
         chosen += [ALGORITHMS[f'prf{a.keyword}'] for a in chosen

@@ -17,9 +17,9 @@ from ipaddress import ip_address
 from .credential import no_core
 from .host import COOKIE_THRESHOLD, Host
 from .informational import delete_child
-from .initiator import named
+from .initiator import named, show_status
 from .interface import Closed, Config, Event, NotInstalled
-from .options import add_options, config_from, connection_words, warnings
+from .options import Parser, add_options, config_from, connection_words, warnings
 from .program import Program, endpoint, warn
 from .protocol import IKE
 from .report import escape_the_unprintable
@@ -73,7 +73,7 @@ PORTS = '; below 1024 it takes root or CAP_NET_BIND_SERVICE, or name others: --p
 
 def build_parser() -> argparse.ArgumentParser:
     "Return the command line of the responder."
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         'ike_lit.responder',
         description='Wait for IKEv2 initiators (RFC 7296). A peer for tests, not a gateway.',
         epilog='Exit status: 0 asked to leave, 1 output failed, 2 usage, unreadable key or port '
@@ -83,6 +83,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument('--cookie-threshold', type=int, default=COOKIE_THRESHOLD, metavar='N',
                         help='half-open SAs from which on strangers need a cookie; '
                              'default: %(default)s')
+    parser.add_argument('--status', action='store_true',
+                        help='show the SAs that programs of ours hold here, and exit')
     add_options(parser)
     return parser
 
@@ -94,6 +96,7 @@ def main(argv: list[str] | None = None) -> int:
     escape_the_unprintable()
     parser, argv = build_parser(), sys.argv[1:] if argv is None else argv
     args = parser.parse_args(argv)
+    if args.status: return show_status(args)
     family = socket.AF_INET6 if ':' in args.listen else socket.AF_INET
     sockets: list[socket.socket] = []
     try:

@@ -478,8 +478,8 @@ def cleanup(language: Language, mine: int | None = None) -> int:
 # %% ../nbs/10_setkey.ipynb #4a2e98e4
 def main(argv: list[str] | None = None) -> int:
     "Run the command line."
-    parser = argparse.ArgumentParser(
-        'ike_lit.setkey', description='The SAs and policies that our programs have in the kernel.',
+    parser = argparse.ArgumentParser('ike_lit.setkey', allow_abbrev=False,
+        description='The SAs and policies that our programs have in the kernel.',
         epilog='Exit status: 0 done, 2 usage, 7 the kernel or its program says no.')
     parser.add_argument('--cleanup', action='store_true', required=True,
                         help='remove what a program that was killed has left behind')

@@ -45,6 +45,7 @@ def command(keys: Path, *options: str, module: str = 'initiator', peer: str = RI
             selectors: list[str] = TS) -> list[str]:
     "The command line of our initiator, or of our responder: then the peer is a --listen address."
     where = [peer] if module == 'initiator' else ['--listen', peer]
+    where += ['--retry', 'never'] if module == 'initiator' else []  # but for tests of that
     return [sys.executable, '-m', f'ike_lit.{module}', *where, '--local-id', 'alice.example.org',
             '--remote-id', 'bob.example.org', '--json', '--private-key', str(keys / 'left.key'),
             '--install', 'none', '--peer-key', str(keys / 'right.pub'), *selectors, *SUITES, *options]
@@ -79,14 +80,15 @@ class Program:
         self.events += map(json.loads, lines)
         return bool(said)
 
-    def end(self, number: int | None = signal.SIGINT, timeout: float = 20) -> list[dict]:
+    def end(self, number: int | None = signal.SIGINT, timeout: float = 20,
+            status: int = 0) -> list[dict]:
         """Ask the program to leave, or with None wait until it does: it must do so in order.
         All of its events."""
         if number and self.process.poll() is None: self.process.send_signal(number)
         deadline = time.monotonic() + timeout
         while self.read(deadline): pass
         _, errors = self.process.communicate(timeout=max(1, deadline - time.monotonic()))
-        assert self.process.returncode == 0 and not errors, f'{errors} {self.events}'
+        assert self.process.returncode == status and not errors, f'{errors} {self.events}'
         return self.events
 
     def all(self, name: str, **fields: object) -> list[dict]:

@@ -262,7 +262,7 @@ def test_who_leaves_takes_no_more_calls() -> None:
 
 def test_a_dead_peer_is_no_success() -> None:
     "Not even if it is the end of the Child SA's life that comes first."
-    short = '--liveness', '0.5', '--child-lifetime', '2,2.1', '--timeout', '4'
+    short = '--liveness', '0.5', '--child-lifetime', '2,2.1', '--timeout', '4', '--retry', 'never'
     with (until('listening', 'responder', *HERE, *OTHER, '--liveness', '0') as bob,
           until('Child SA  ESP', 'initiator', *there(bob), *NAMES, *DEMO_KEYS, *short) as alice):
         bob.kill()

@@ -94,7 +94,7 @@ def test_other_algorithms_for_esp(lab: Lab, keys: Path) -> None:
 def test_the_other_mode(lab: Lab, keys: Path) -> None:
     start(lab, keys)
     said = fails(lab, keys, 4, '--mode', 'transport')
-    assert 'we want --mode transport' in said and 'Compare --esp and --mode' in said
+    assert 'we want --mode transport' in said and 'Compare --mode' in said and 'offered' not in said
 
 
 # Proofs
@@ -173,8 +173,9 @@ def test_a_shared_key_that_was_read_differently(lab: Lab, keys: Path, tmp_path: 
 def test_traffic_that_the_peer_does_not_want(lab: Lab, keys: Path) -> None:
     start(lab, keys)
     said = fails(lab, keys, 6, '--remote-ts', '172.16.0.0/12')
-    assert 'TS_UNACCEPTABLE' in said and 'We offered 10.1.0.0/24 here and 172.16.0.0/12 there.' in said
-    assert 'local_ts' in said and 'must lie inside its own' in said
+    assert 'TS_UNACCEPTABLE' in said
+    assert 'We are configured for 10.1.0.0/24 here and 172.16.0.0/12 there.' in said
+    assert 'local_ts' in said and 'they have to overlap' in said
 
 
 # Silence
@@ -184,7 +185,7 @@ def test_nobody_listens(lab: Lab, keys: Path) -> None:
     start(lab, keys)
     lab.stop()
     said = fails(lab, keys, 3, '--timeout', '2')
-    assert 'nobody listens on its UDP port 500' in said and 'is the daemon running' in said
+    assert 'nobody listens on UDP port 500' in said and 'is the daemon running' in said
 
 
 @inside

@@ -254,7 +254,8 @@ def whole_life(lab: Lab, keys: Path, case: Case, peer: object, folder: Path,
                     rekeyed(program, 'Rekeyed', peer.rekey_ike)
             if case.goodbye == 'theirs':
                 peer.terminate()
-                program.wait('Closed', PATIENCE)
+                program.wait('Closed', PATIENCE, replaced=False)
+                if case.role == 'initiator': program.end(None, PATIENCE, status=8)  # not by our wish
         record('cleanup', 'clean' if holds(lab.left) == before else 'dirty')
     assert holds(lab.left) == before
     seen = {name for name, count in wire.items() if count}

@@ -45,7 +45,8 @@ def kernel():
 until = time.monotonic() + 60
 while time.monotonic() < until:
     before = kernel()
-    held = [child['spi_out'] for answer in ask() for ike in answer['ike'] for child in ike['children']]
+    held = [child['spi_out'] for answer in ask(time.monotonic)
+            for ike in answer['ike'] for child in ike['children']]
     if len(before) == 1 and before == held == kernel(): raise SystemExit
 raise SystemExit(f'{before} {held}')
 """

@@ -5,10 +5,13 @@ from collections import deque
 import pytest
 from canonical import ALICE, BOB, configs
 from ike_lit import probe
-from ike_lit.const import ExchangeType, MessageType
+from ike_lit.const import ExchangeType, Group, MessageType, TransformType
+from ike_lit.diagnosis import no_way
 from ike_lit.header import Header, Reader
 from ike_lit.host import Host
+from ike_lit.ke import KE
 from ike_lit.payload import Notify, Packet
+from ike_lit.proposal import SA
 
 
 class Wire:
@@ -76,3 +79,39 @@ def test_nobody_there() -> None:
     assert [answer.said for _, answer in found] == ['no answer'] * 3 and len(wire.sent) == 6
     said, hint = probe.table(found)
     assert said == 'it says nothing that helps: no answer' and 'firewalls' in hint
+
+
+def test_who_falls_silent_is_not_said_to_refuse_the_rest() -> None:
+    wire = Wire(host())
+    send = wire.send
+
+    def until_ten(data: bytes) -> None:
+        if len(wire.sent) == 10: wire.host = None
+        send(data)
+    wire.send = until_ten
+    said = list(probe.table(list(probe.probe(wire, probe.asks(), os.urandom))))
+    assert said[-1] == 'then it has given no answer that says anything; 43 were not asked about'
+    assert sum(len(line.split()) - 2 for line in said if ' refuses ' in line) == 10
+
+
+@pytest.mark.parametrize('where', ['send', 'recv'])
+def test_a_closed_port_is_explained_as_the_initiator_does(where: str) -> None:
+    "The system tells it with the answer, or with the next question."
+    wire = Wire(None)
+
+    def refused(_: object) -> bytes: raise ConnectionRefusedError(111, 'Connection refused')
+    setattr(wire, where, refused)
+    said, hint = probe.table(list(probe.probe(wire, probe.asks(), os.urandom)), port=501)
+    assert said == 'it says nothing that helps: Connection refused'
+    assert hint.strip() == no_way('Connection refused', 501)
+
+
+def test_the_question_is_one_that_daemons_take() -> None:
+    """libreswan answers INVALID_SYNTAX to a group of KE that it has never heard of (test_kernel_probe.py);
+    so the group is of the registry, its public value of the right size, and no question asks for it."""
+    for ask in probe.asks():
+        packet = probe.question(ask.proposals, os.urandom)
+        ke, decoy = packet.one(KE), packet.one(SA).proposals[-1]
+        assert ke.group == Group.MODP_768 and len(ke.public) == 96
+        assert [t.id for t in decoy.of(TransformType.DH)] == [ke.group]
+        assert ke.group not in {t.id for p in ask.proposals for t in p.of(TransformType.DH)}

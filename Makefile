@@ -54,8 +54,11 @@ bench: .venv/dev  ## measure against bare primitives, scapy and strongSwan, for 
 mitm: .venv/dev  ## 100,000 handshakes with an attacker in between; goes on where it has stopped (RUNS=1000: fewer)
 	$(BIN)/python tests/mitm.py --runs $(or $(RUNS),100000) --processes 2 --state .mitm.json
 
+mutants: .venv/dev  ## break the engine in one place at a time: which breaks does no test notice? (MODULES=nat: of this)
+	$(BIN)/python tests/mutants.py $(MODULES)
+
 clean:     ## remove what the other habits have made, the virtual environment too
-	rm -rf .venv .vm .fuzz .mitm.json build dist docs/_build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis nbs/.ipynb_checkpoints
+	rm -rf .venv .vm .fuzz .mitm.json .mutants.json build dist docs/_build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis nbs/.ipynb_checkpoints
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 .venv/run: settings.ini setup.py pyproject.toml
@@ -67,4 +70,4 @@ clean:     ## remove what the other habits have made, the virtual environment to
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	touch $@
 
-.PHONY: help demo quick test vm lab docs export refresh fuzz bench mitm clean
+.PHONY: help demo quick test vm lab docs export refresh fuzz bench mitm mutants clean

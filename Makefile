@@ -19,12 +19,15 @@ quick: .venv/dev  ## lint, types, every cell of every chapter, and the tests (th
 	$(BIN)/pytest -q --nbval nbs/
 	$(BIN)/pytest -q -n $(JOBS) --dist loadfile tests/
 
-test: quick  ## all of it: quick, then the tests of ESP
-	$(MAKE) --no-print-directory vm
+test:      ## all of it: bring what the tests need where that is possible, then quick, then the tests of ESP
+	tests/whole
 
 vm: .venv/dev  ## the tests of ESP: in a VM whose kernel has it, with strongSwan, libreswan and OpenIKED
 	tests/vm/fetch
-	tests/vm/run -t 2400 tests/vm/tests $(wildcard tests/test_kernel*.py)
+	tests/vm/run -t 2400 env CI="$(CI)" tests/vm/tests $(wildcard tests/test_kernel*.py)
+
+fresh:     ## make demo and make test in a Debian that has nothing else: as a user who may install nothing, then as root
+	tests/fresh
 
 lab: .venv/dev  ## open the chapters in JupyterLab
 	$(BIN)/jupyter lab --notebook-dir nbs
@@ -68,6 +71,7 @@ clean:     ## remove what the other habits have made, the virtual environment to
 
 .venv/dev: .venv/run
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@$(BIN)/python -c 'import zmq' 2>/dev/null || { echo 'Jupyter needs the library of C++: apt-get install libstdc++6' >&2; exit 1; }
 	touch $@
 
-.PHONY: help demo quick test vm lab docs export refresh fuzz bench mitm mutants clean
+.PHONY: help demo quick test vm fresh lab docs export refresh fuzz bench mitm mutants clean

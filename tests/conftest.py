@@ -4,6 +4,7 @@ In CI nothing may be skipped: everything that a test needs is there.
 What a test records as 'negotiated' or 'kernel' is printed at the end, as a table.
 """
 import os
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -44,6 +45,11 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     if os.environ.get('CI') and reporter and reporter.stats.get('skipped') and not exitstatus:
         reporter.write_line('\nCI is set, and tests were skipped: that is a failure')
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
+    if reporter and (place := os.environ.get('LEFT_OUT')):  # see tests/whole
+        reasons = Counter(str(report.longrepr[-1]) for report in reporter.stats.get('skipped', ()))
+        with Path(place).open('a') as file:
+            for reason, count in reasons.items():
+                file.write(f"{count} test{'s' * (count > 1)}\t{reason.removeprefix('Skipped: ')}\n")
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

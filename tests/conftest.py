@@ -12,7 +12,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key
 from cryptography.hazmat.primitives.serialization import (
     Encoding, NoEncryption, PrivateFormat, PublicFormat)
-from peers.strongswan import Lab
+from peers.strongswan import NEWER, Lab, no_newer
 
 
 TABLES = {'negotiated': 'negotiated with strongSwan', 'kernel': 'ESP in the kernel', 'flood': 'in a flood',
@@ -37,6 +37,13 @@ def keys(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope='module')
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     with Lab(tmp_path_factory.mktemp('lab')) as made: yield made
+
+
+@pytest.fixture(scope='module')
+def newer_lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    "The same with strongSwan 6, which is fetched for it; without a network it can't be."
+    if why := no_newer(): pytest.skip(why)
+    with Lab(tmp_path_factory.mktemp('newer'), NEWER) as made: yield made
 
 
 @pytest.hookimpl(trylast=True)

@@ -39,11 +39,11 @@ TESTS = {  # the tests that fit a module: those that fail soonest come first
     'informational': ENGINE,
     'host': f'{ENGINE} host',
     'fragment': 'fragment scenarios hostile',
-    'configuration': 'configuration scenarios hostile',
-    'nat': 'formats handshake exchanges',
+    'configuration': 'configuration leases scenarios hostile',
+    'nat': 'nat formats handshake exchanges',
     'ts': 'ts negotiation exchanges hostile',
     'install': 'install',
-    'credential': 'credentials cli_credentials',
+    'credential': 'key_files credentials cli_credentials',
 }
 PAIRS = ((ast.Eq, ast.NotEq), (ast.Lt, ast.LtE), (ast.Gt, ast.GtE), (ast.Is, ast.IsNot), (ast.In, ast.NotIn),
          (ast.And, ast.Or))

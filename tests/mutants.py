@@ -42,7 +42,7 @@ TESTS = {  # the tests that fit a module: those that fail soonest come first
     'configuration': 'configuration leases scenarios hostile',
     'nat': 'nat formats handshake exchanges',
     'ts': 'ts negotiation exchanges hostile',
-    'install': 'install',
+    'install': 'installer install',
     'credential': 'key_files credentials cli_credentials',
 }
 PAIRS = ((ast.Eq, ast.NotEq), (ast.Lt, ast.LtE), (ast.Gt, ast.GtE), (ast.Is, ast.IsNot), (ast.In, ast.NotIn),

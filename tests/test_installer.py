@@ -1,5 +1,5 @@
-"""What an installer does to a kernel, against one that is a table: what that holds, also when a line has failed.
-The same against Linux' own is in test_kernel_faults.py, in the VM."""
+"""What an installer does to a kernel, against one that is a table: what that holds, also when a line has
+failed. The same against Linux' own is in test_kernel_faults.py, in the VM."""
 import json
 import socket
 import struct
@@ -106,7 +106,7 @@ def both(*numbers: int) -> list[str]: return sorted(f'{way}00000{n}' for way in 
 # Policies
 
 def test_policies_change_without_a_gap() -> None:
-    "What is new first, what has changed in its place, what is gone last; and what is as it was is left alone."
+    "What is new first, then what has changed, what is gone last; and what is as it was is left alone."
     old = {'same': 'a', 'other': 'b', 'gone': 'c'}
     assert changes(XFRM, old, {'same': 'a', 'other': 'B', 'new': 'd'}) == [
         'xfrm policy add new d', 'xfrm policy update other B', 'xfrm policy delete gone']

@@ -107,7 +107,8 @@ def starts(lab: Lab, folder: Path) -> dict[str, Callable[[], float]]:
     for name, path in {'x509/alice.crt': 'alice-rsa.crt', 'private/alice.key': 'alice-rsa.key',
                        'x509ca/root.crt': 'root.crt', 'x509/bob.crt': 'bob-rsa.crt'}.items():
         shutil.copy(folder / path, home / name)
-    for name in 'charon-systemd', 'swanctl', 'charon-cmd': shutil.copy(shutil.which(name, path=PATH), home)
+    for name in 'charon-systemd', 'swanctl', 'charon-cmd':
+        if program := shutil.which(name, path=PATH): shutil.copy(program, home)
     crypto = ' '.join(x for x in CRYPTO.split() if LIBIPSEC.with_name(f'libstrongswan-{x}.so').exists())
     kernel = 'kernel-libipsec kernel-netlink'
     conf = STRONGSWAN_CONF.substitute(crypto=crypto, extra='', plugins='', kernel=kernel)
@@ -133,7 +134,7 @@ def starts(lab: Lab, folder: Path) -> dict[str, Callable[[], float]]:
             '--remote-ts', '10.2.0.0/24']),
         'charon-systemd and swanctl': ('CHILD_SA net{1} established', ['sh', '-c', script])}
 
-    if not shutil.which('charon-cmd', path=PATH):
+    if not (home / 'charon-cmd').exists():
         del commands['charon-cmd']
         print('\nLeft out: our initiator beside charon-cmd; no charon-cmd: apt-get install charon-cmd')
 

@@ -24,7 +24,7 @@ test:      ## all of it: bring what the tests need where that is possible, then 
 
 vm: .venv/dev  ## the tests of ESP: in a VM whose kernel has it, with strongSwan, libreswan and OpenIKED
 	tests/vm/fetch
-	tests/vm/run -t 2400 env CI="$(CI)" tests/vm/tests $(wildcard tests/test_kernel*.py)
+	tests/vm/run -t 2400 -o .vm/out env CI="$(CI)" LEFT_OUT=/vm/left-out tests/vm/tests $(wildcard tests/test_kernel*.py)
 
 fresh:     ## make demo and make test in a Debian that has nothing else: as a user who may install nothing, then as root
 	tests/fresh

@@ -2,7 +2,8 @@
 import pytest
 from canonical import ALICE, BOB
 from ike_lit.const import ExchangeType, MessageType
-from ike_lit.nat import Endpoint, Nat, detect, fingerprint, nat_detection
+from ike_lit.nat import (
+    KEEPALIVE, NON_ESP_MARKER, Endpoint, Nat, detect, fingerprint, nat_detection, unwrap, wrap)
 from ike_lit.payload import Notify, Packet
 
 SPIS = b'spi of i', b'spi of r'
@@ -35,3 +36,14 @@ def test_the_true_hash_in_another_notification_shows_nothing() -> None:
 def test_an_address_of_ipv6_stands_in_brackets() -> None:
     assert str(Endpoint('192.0.2.1', 500)) == '192.0.2.1:500'
     assert str(Endpoint('2001:db8::1', 4500, natt=True)) == '[2001:db8::1]:4500'
+
+
+@pytest.mark.parametrize('message', [b'message', bytes(4) + b'message', KEEPALIVE, b''])
+def test_the_marker_is_for_the_port_that_ike_shares_with_esp(message: bytes) -> None:
+    "RFC 7296 §3.1: elsewhere nothing comes before a message, not even where it begins with zeros."
+    shared = ALICE._replace(port=4500, natt=True)
+    assert wrap(message, ALICE) == unwrap(message, ALICE) == message
+    assert wrap(message, shared) == NON_ESP_MARKER + message
+    assert unwrap(NON_ESP_MARKER + message, shared) == message
+    esp = b'\x5a\0\0\1' + message
+    assert unwrap(esp, shared) is None and unwrap(KEEPALIVE, shared) is None

@@ -39,7 +39,7 @@ TESTS = {  # the tests that fit a module: those that fail soonest come first
     'informational': ENGINE,
     'host': f'{ENGINE} host',
     'fragment': 'fragment scenarios hostile',
-    'configuration': 'leases configuration hostile',
+    'configuration': 'leases configuration',
     'nat': 'nat handshake exchanges',
     'ts': 'ts negotiation exchanges hostile',
     'install': 'installer install',

@@ -2,7 +2,7 @@
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 
 import pytest
-from ike_lit.configuration import CP, SHOWN, Assigned, Attribute, Range
+from ike_lit.configuration import CP, SHOWN, Assigned, Attribute, Pool, Range
 from ike_lit.const import CfgAttribute as A
 from ike_lit.const import CfgType
 from ike_lit.header import Reader, dissect
@@ -62,3 +62,12 @@ def test_an_address_beyond_the_fresh_ones_is_fresh_again_when_it_comes_back() ->
     pool.give_back(two)
     pool.give_back(one)
     assert [pool.take_any() for _ in range(3)] == [one, two, three]
+
+
+def test_pools_that_lend_the_same_are_one() -> None:
+    "Networks and name servers alike; a pool that stands among the others is itself."
+    net, server = '10.3.0.0/24', '10.3.0.53'
+    pool, same = Pool([net], [server]), Pool([net], [server])
+    others = [Pool([net]), Pool(['10.4.0.0/24'], [server]), Pool([net, '10.4.0.0/24'], [server])]
+    assert same.same([*others, pool, same]) is pool
+    assert pool.same(others) is pool and pool.same([*others, pool, same]) is pool

@@ -30,17 +30,17 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parent.parent
 ARGUED = ROOT / 'tests' / 'mutants.tsv'
-ENGINE = 'exchanges handshake scenarios negotiation authentication hostile'
+ENGINE = 'how_much_an_error_ends moves exchanges handshake scenarios negotiation authentication hostile'
 TESTS = {  # the tests that fit a module: those that fail soonest come first
     'protocol': ENGINE,
     'ike_sa': ENGINE,
     'child_sa': ENGINE,
     'create_child_sa': ENGINE,
     'informational': ENGINE,
-    'host': f'{ENGINE} host',
+    'host': f'{ENGINE} bounded host',
     'fragment': 'fragment scenarios hostile',
-    'configuration': 'leases configuration',
-    'nat': 'nat handshake exchanges',
+    'configuration': 'leases configuration reading',
+    'nat': 'nat moves handshake exchanges',
     'ts': 'ts negotiation exchanges hostile',
     'install': 'installer install',
     'credential': 'key_files credentials cli_credentials',

@@ -19,12 +19,15 @@ quick: .venv/dev  ## lint, types, every cell of every chapter, and the tests (th
 	$(BIN)/pytest -q --nbval nbs/
 	$(BIN)/pytest -q -n $(JOBS) --dist loadfile tests/
 
-test: quick  ## all of it: quick, then the tests of ESP
-	$(MAKE) --no-print-directory vm
+test:      ## all of it: bring what the tests need where that is possible, then quick, then the tests of ESP
+	tests/whole
 
 vm: .venv/dev  ## the tests of ESP: in a VM whose kernel has it, with strongSwan, libreswan and OpenIKED
 	tests/vm/fetch
-	tests/vm/run -t 2400 tests/vm/tests $(wildcard tests/test_kernel*.py)
+	tests/vm/run -t 2400 -o .vm/out env CI="$(CI)" LEFT_OUT=/vm/left-out tests/vm/tests $(wildcard tests/test_kernel*.py)
+
+fresh:     ## make demo and make test in a Debian that has nothing else: as a user who may install nothing, then as root
+	tests/fresh
 
 lab: .venv/dev  ## open the chapters in JupyterLab
 	$(BIN)/jupyter lab --notebook-dir nbs
@@ -54,8 +57,11 @@ bench: .venv/dev  ## measure against bare primitives, scapy and strongSwan, for 
 mitm: .venv/dev  ## 100,000 handshakes with an attacker in between; goes on where it has stopped (RUNS=1000: fewer)
 	$(BIN)/python tests/mitm.py --runs $(or $(RUNS),100000) --processes 2 --state .mitm.json
 
+mutants: .venv/dev  ## break the engine in one place at a time: which breaks does no test notice? (MODULES=nat: of this)
+	$(BIN)/python tests/mutants.py $(MODULES)
+
 clean:     ## remove what the other habits have made, the virtual environment too
-	rm -rf .venv .vm .fuzz .mitm.json build dist docs/_build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis nbs/.ipynb_checkpoints
+	rm -rf .venv .vm .fuzz .mitm.json .mutants.json build dist docs/_build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis nbs/.ipynb_checkpoints
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 .venv/run: settings.ini setup.py pyproject.toml
@@ -65,6 +71,7 @@ clean:     ## remove what the other habits have made, the virtual environment to
 
 .venv/dev: .venv/run
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@$(BIN)/python -c 'import zmq' 2>/dev/null || { echo 'Jupyter needs the library of C++: apt-get install libstdc++6' >&2; exit 1; }
 	touch $@
 
-.PHONY: help demo quick test vm lab docs export refresh fuzz bench mitm clean
+.PHONY: help demo quick test vm fresh lab docs export refresh fuzz bench mitm mutants clean

@@ -126,7 +126,7 @@ def route_inner_networks(lab: Lab) -> None:
     for side, here, there in (lab.left, 1, 2), (lab.right, 2, 1):
         for net, via, source in ((f'10.{there}.0.0/24', f'10.9.0.{there}', f'10.{here}.0.1'),
                                  (f'fd0{there}::/64', f'fd09::{there}', f'fd0{here}::1')):
-            lab._ip('-n', side, 'route', 'add', net, 'via', via, 'dev', 'veth', 'src', source,
+            lab._ip('-n', side, 'route', 'replace', net, 'via', via, 'dev', 'veth', 'src', source,
                     'metric', '10')
 
 

@@ -156,7 +156,8 @@ def options(tmp_path: Path) -> list[str]:
     public.write_bytes(key(4).public_key().public_bytes(
         Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
     return ['127.0.0.1', '--private-key', str(private), '--peer-key', str(public),
-            '--ike', 'camellia256-aes256-sha256-x25519', '--esp', 'camellia256-aes256-sha256']
+            '--ike', 'camellia256-aes256-sha256-x25519', '--esp', 'camellia256-aes256-sha256',
+            '--install', 'none']
 
 
 def said(options: list[str]) -> tuple[list[set[str]], list[str]]:

@@ -1,6 +1,6 @@
 """Debian's libreswan, unpacked by tests/vm/fetch and not installed, on the right side of a lab.
 
-It needs ESP in the kernel. It authenticates by raw RSA keys.
+It needs ESP in the kernel. It authenticates by raw RSA keys, or by a secret.
 """
 from __future__ import annotations
 
@@ -26,16 +26,10 @@ shift; exec "$@"'''
 CONF = Template('''config setup
 	logfile=$home/pluto.log
 conn lab
-	ikev2=insist
-	authby=rsasig
 	left=$left
 	leftid=@alice.example.org
-	leftrsasigkey=$left_key
 	right=$right
 	rightid=@bob.example.org
-	rightrsasigkey=$right_key
-	ike=$ike
-	esp=$esp
 	leftupdown=%disabled
 	rightupdown=%disabled
 	auto=add
@@ -51,16 +45,22 @@ class Libreswan:
         self.said = ''  # on its terminal
         self._pluto: subprocess.Popen[str] | None = None
 
-    def start(self, keys: Path, *, ike: str, esp: str, ends: tuple[str, str], **more: str) -> None:
-        """Start pluto anew; `more`: words of ipsec.conf, such as leftsubnet, type or salifetime."""
+    def start(self, proof: Path | str, *, ends: tuple[str, str], **more: str) -> None:
+        """Start pluto anew. What proves who is who: a folder with keys, or a secret.
+
+        `more`: words of ipsec.conf, such as ike, esp, leftsubnet, type or salifetime."""
         self.stop()
         shutil.rmtree(self.home, ignore_errors=True)
         for name in ('nss', 'run', 'd', 'dump'): (self.home / name).mkdir(parents=True)
-        self._import(keys)
-        (self.home / 'ipsec.secrets').touch()
+        run([UNPACKED / 'usr/bin/certutil', '-N', '--empty-password', '-d', f'sql:{self.home}/nss'])
+        if isinstance(proof, Path):
+            self._import(proof)
+            more |= {'authby': 'rsasig', 'leftrsasigkey': dnskey(proof / 'left.pub'),
+                     'rightrsasigkey': dnskey(proof / 'right.pub')}
+        else: more |= {'authby': 'secret'}
+        (self.home / 'ipsec.secrets').write_text('' if isinstance(proof, Path) else f': PSK "{proof}"\n')
         (self.home / 'ipsec.conf').write_text(CONF.substitute(
-            home=self.home, left=ends[0], right=ends[1], ike=ike, esp=esp,
-            left_key=dnskey(keys / 'left.pub'), right_key=dnskey(keys / 'right.pub'),
+            home=self.home, left=ends[0], right=ends[1],
             more='\n\t'.join(f'{name}={value}' for name, value in more.items())))
         places = {'config': 'ipsec.conf', 'secretsfile': 'ipsec.secrets', 'nssdir': 'nss', 'rundir': 'run',
                   'ipsecdir': 'd', 'dumpdir': 'dump', 'logfile': 'pluto.log'}
@@ -83,7 +83,6 @@ class Libreswan:
         run(['openssl', 'req', '-x509', '-new', '-key', key, '-subj', '/CN=bob', '-out', crt])
         run(['openssl', 'pkcs12', '-export', '-in', crt, '-inkey', key, '-name', 'bob', '-passout', 'pass:',
              '-out', p12])
-        run([UNPACKED / 'usr/bin/certutil', '-N', '--empty-password', '-d', nss])
         run([UNPACKED / 'usr/bin/pk12util', '-i', p12, '-W', '', '-K', '', '-d', nss])
 
     def _control(self, name: str, *words: str | Path, timeout: float = 90) -> str:

@@ -33,7 +33,13 @@ ENV = {**os.environ, 'PATH': PATH}
 Argv = Sequence[str | Path]
 HERE = Path(__file__).resolve().parent
 LEFT, RIGHT, RELAY = '10.9.0.1', '10.9.0.2', '10.9.0.3'
-LIBIPSEC = Path('/usr/lib/ipsec/plugins/libstrongswan-kernel-libipsec.so')
+USR = Path('/usr')
+LIBIPSEC = USR / 'lib/ipsec/plugins/libstrongswan-kernel-libipsec.so'
+VM = Path(os.environ.get('IKE_LIT_VM', HERE.parents[1] / '.vm'))
+# a newer one, with the C library that it wants, is unpacked by tests/vm/fetch: its programs see it as /usr,
+# in a mount namespace of their own
+NEWER = VM / 'strongswan6' / 'usr'
+OVER_USR = 'mount --bind "$0" /usr && exec "$@"'
 # openssl, if it is installed, does what it can, the others do the rest
 CRYPTO = ('openssl gcrypt gmp aes sha1 sha2 mgf1 hmac kdf xcbc cmac ccm gcm chapoly curve25519'
           ' random nonce pem pkcs1 pkcs8 pubkey x509 constraints')
@@ -115,6 +121,13 @@ def missing() -> str | None:
     return None
 
 
+def no_newer() -> str | None:
+    """Fetch the newer strongSwan, if it is not there yet; say why it can't be had, None if it is there."""
+    if NEWER.exists(): return None
+    done = execute([HERE.parent / 'vm' / 'fetch', 'strongswan6'], timeout=300)
+    return f'no strongSwan 6: {done.stderr.strip()}' if done.returncode else None
+
+
 def in_user_namespace(argv: Sequence[str]) -> list[str]:
     """Return the command that runs `argv` as root of a user namespace of its own, where a Lab works."""
     return [*AS_ROOT, 'sh', '-c', IN_NAMESPACE, 'sh', *argv]
@@ -162,7 +175,8 @@ def end(process: subprocess.Popen[str]) -> None:
 class Lab:
     """Join two network namespaces: charon runs in the right one, the program under test in the left one."""
 
-    def __init__(self, tmp_path: Path) -> None:
+    def __init__(self, tmp_path: Path, usr: Path = USR) -> None:
+        self.usr = usr  # whose strongSwan it is
         self.home = Path(tmp_path).resolve() / 'strongswan'
         name = f'{os.getpid()}-{secrets.token_hex(2)}'  # a process id alone may be that of an aborted run
         self.left, self.right = f'ikeL-{name}', f'ikeR-{name}'
@@ -209,11 +223,12 @@ class Lab:
         files = {'pubkey/left.pub': left_pub, 'pubkey/right.pub': right_pub, 'private/right.pem': right_key,
                  **(files or {})}
         # AppArmor, where it is enforced, knows the installed programs and would keep them from our files
-        files |= {x: Path(shutil.which(x, path=PATH) or x) for x in ('charon-systemd', 'swanctl')}
+        files |= {x: self.usr / 'sbin' / x for x in ('charon-systemd', 'swanctl')}
         for name, source in files.items():
             (self.home / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(source, self.home / name)
-        crypto = ' '.join(x for x in CRYPTO.split() if LIBIPSEC.with_name(f'libstrongswan-{x}.so').exists())
+        plugin = str(self.usr / 'lib/ipsec/plugins/libstrongswan-{}.so')
+        crypto = ' '.join(x for x in CRYPTO.split() if Path(plugin.format(x)).exists())
         (self.home / 'strongswan.conf').write_text(STRONGSWAN_CONF.substitute(
             crypto=crypto, extra=extra, plugins=plugins, kernel=kernel))
         (self.home / 'swanctl.conf').write_text(SWANCTL_CONF.substitute(
@@ -221,7 +236,7 @@ class Lab:
             local_auth=local_auth, local_ts=local_ts, remote_ts=remote_ts,
             connection=settings(connection), child=settings(child), pools=settings(pools)))
         with (self.home / 'charon.log').open('a') as log:  # charon itself opens it a second time
-            self._charon = self._popen(self.right, ['./charon-systemd'], stdout=log, stderr=log,
+            self._charon = self._popen(self.right, self._program('charon-systemd'), stdout=log, stderr=log,
                                        start_new_session=True, **self._place())
         self._wait()
         if 'loaded private key' not in self.swanctl('--load-all', '--noprompt'):
@@ -252,7 +267,7 @@ class Lab:
     def swanctl(self, *args: str, timeout: float = 30) -> str:
         """Return what swanctl says to charon's side, such as `--initiate --child net`,
         `--rekey --ike lab`, `--terminate --child net`. Raise `RuntimeError` if charon could not do it."""
-        argv = ['ip', 'netns', 'exec', self.right, './swanctl', *args]
+        argv = ['ip', 'netns', 'exec', self.right, *self._program('swanctl'), *args]
         done = execute(argv, timeout=timeout, **self._place())
         if done.returncode:
             # --load-all tries a dozen directories that we don't have
@@ -318,6 +333,10 @@ class Lab:
 
     def _tail(self) -> str:
         return '\n'.join(['charon.log ends:', *self.log().splitlines()[-20:]])
+
+    def _program(self, name: str) -> list[str]:
+        """Return the beginning of the command that runs one of strongSwan's programs."""
+        return [f'./{name}'] if self.usr == USR else ['sh', '-c', OVER_USR, str(self.usr), f'./{name}']
 
     def _place(self) -> dict[str, Any]:
         env = {**ENV, 'STRONGSWAN_CONF': 'strongswan.conf', 'SWANCTL_DIR': str(self.home)}

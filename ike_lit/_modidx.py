@@ -435,6 +435,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                               'ike_lit.host.react': ('host.html#react', 'ike_lit/host.py'),
                               'ike_lit.host.release': ('host.html#release', 'ike_lit/host.py'),
                               'ike_lit.host.renew_child': ('host.html#renew_child', 'ike_lit/host.py'),
+                              'ike_lit.host.renew_children': ('host.html#renew_children', 'ike_lit/host.py'),
                               'ike_lit.host.renew_ike_sa': ('host.html#renew_ike_sa', 'ike_lit/host.py'),
                               'ike_lit.host.schedule': ('host.html#schedule', 'ike_lit/host.py'),
                               'ike_lit.host.settle': ('host.html#settle', 'ike_lit/host.py'),

@@ -6,8 +6,8 @@
 __all__ = ['COOKIE_SECONDS', 'REPLIES', 'PASSING_LIMIT', 'PASSING_SECONDS', 'COOKIE_THRESHOLD', 'ADDRESS_THRESHOLD',
            'ADDRESS_LIMIT', 'PEER_LIMIT', 'FIRST_LIMIT', 'renew_ike_sa', 'renew_child', 'expire_child', 'watch',
            'keep_alive', 'Cookies', 'check_pools', 'Host', 'find', 'stranger', 'check_cookie', 'complain', 'settle',
-           'collect', 'schedule', 'enter', 'react', 'proving', 'listen', 'names', 'join', 'part', 'established',
-           'release', 'passes', 'forget', 'drop']
+           'collect', 'schedule', 'renew_children', 'enter', 'react', 'proving', 'listen', 'names', 'join', 'part',
+           'established', 'release', 'passes', 'forget', 'drop']
 
 # %% ../nbs/22_host.ipynb #309b1b81
 import hashlib
@@ -313,6 +313,14 @@ def schedule(host: Host, ike: IKE) -> None:
     if len(host._timers) > 2 * len(host._due) + 16:
         host._timers = [(at, next(host._serial), ike) for ike, at in host._due.items()]
         heapify(host._timers)
+
+# %% ../nbs/22_host.ipynb #0bb83554
+def renew_children(host: Host, ike: IKE, now: float) -> None:
+    "Have all Child SAs of an IKE SA replaced as soon as may be."
+    owner = latest(ike)
+    owner.now = now
+    for spi in owner.children: later(owner, ('rekey', spi), 0, rekey_child, spi)
+    settle(host, owner)
 
 # %% ../nbs/22_host.ipynb #d69b6074
 def enter(host: Host, parent: IKE | None, ike: IKE) -> None:

@@ -21,9 +21,8 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from .create_child_sa import rekey_child
 from .credential import for_the_owner
-from .host import Host
+from .host import Host, renew_children
 from .informational import delete_ike_sa
 from .install import Installer, may_ask
 from .interface import (
@@ -337,8 +336,7 @@ class Program:
                 except InstallError as error: return NotInstalled(child, str(error))
             case ChildClosed(child): self.try_to(lambda: installer.close(child))
             case Moved():  # the kernel's SAs lead to where the peer was
-                for spi in list(ike.children):
-                    self.host.start(ike, rekey_child, spi, now=self.loop.time())
+                renew_children(self.host, ike, self.loop.time())
         return None
 
     def try_to(self, do: Callable[[], None]) -> bool:

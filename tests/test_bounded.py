@@ -12,9 +12,10 @@ from canonical import ALICE, BOB, configs, two_ends
 from ike_lit.const import ExchangeType, MessageType
 from ike_lit.create_child_sa import REPLACED_LIMIT, RESPONDERS, rekey_ike_sa
 from ike_lit.fragment import ELSEWHERE, REPEAT_SECONDS, REPEATS, split
-from ike_lit.host import ADDRESS_LIMIT, ADDRESS_THRESHOLD, COOKIE_THRESHOLD, PEER_LIMIT, Host
+from ike_lit.host import (
+    ADDRESS_LIMIT, ADDRESS_THRESHOLD, COOKIE_THRESHOLD, PEER_LIMIT, Host, renew_children)
 from ike_lit.informational import delete_ike_sa, liveness
-from ike_lit.interface import Closed, Lifetime, State, Timing
+from ike_lit.interface import Closed, Lifetime, Moved, State, Timing
 from ike_lit.nat import Endpoint
 from ike_lit.payload import Notify, Packet
 from ike_lit.protocol import IKE, latest
@@ -255,3 +256,24 @@ def test_a_peer_that_replaces_and_does_not_delete_is_told_to_wait() -> None:
         with pytest.raises(StopIteration): conversation.send(response), conversation.send(response)
         asker.successor = asker.heirs[-1] if asker.heirs else asker.successor
     assert granted == REPLACED_LIMIT
+
+
+def test_a_peer_that_moves_with_each_message_has_its_child_sas_replaced_once() -> None:
+    left, right = configs(timing=NEVER)
+    bob = Host((right,))
+    _, alice = called(bob, left)
+    mine, its = alice.established[0], bob.established[0]
+    its.nat = its.nat._replace(there=True)
+    for port in range(1000, 2000):
+        data = mine.outgoing.seal(
+            Packet(ExchangeType.INFORMATIONAL, ()), mine.spi_i, mine.spi_r, response=False,
+            initiator=True, message_id=its._expected_id, random=bytes)
+        bob.receive_datagram(data, ALICE._replace(port=port), 2, BOB)
+        assert [e for _, e in iter(bob.next_event, None) if isinstance(e, Moved)]
+        renew_children(bob, its, 2)  # as the program does
+    assert len(its.alarms) == 1 and not its._queue
+    bob.datagrams_to_send()
+    bob.handle_timer(2)
+    request, = bob.datagrams_to_send()
+    assert mine.incoming.open(request.data).notify(MessageType.REKEY_SA)
+    assert request.destination == ALICE._replace(port=1999)

@@ -74,10 +74,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add('--ike', metavar='PROPOSALS', default=DEFAULT_IKE,
         help='for the IKE SA, best first; default: %(default)s')
     add('--esp', metavar='PROPOSALS', default=DEFAULT_ESP,
-        help='for the Child SA; with a group such as modp2048, rekeying has forward secrecy; '
-             'default: %(default)s')
+        help='for the Child SA; groups such as x25519 give its rekeying forward secrecy, '
+             'modpnone allows it to go without; default: %(default)s')
     add('--local-ts', metavar='CIDR[,..]', help='traffic on our side; default: our address')
-    add('--remote-ts', metavar='CIDR[,..]', help="traffic on the peer's side; default: its address")
+    add('--remote-ts', metavar='CIDR[,..]', 
+        help="traffic on the peer's side; default: its address, or the one lent by --pool")
     add('--mode', choices=('tunnel', 'transport'), default='tunnel',
         help='of the Child SA; default: %(default)s')
     add('--config', type=Path, metavar='FILE', help='connections in TOML; options here win')
@@ -120,7 +121,8 @@ def add_child_options(parser: argparse.ArgumentParser) -> None:
         help='ask for inner addresses; 0.0.0.0 and :: mean any')
     add('--pool', metavar='CIDR[,..]', help='inner addresses that we give out')
     add('--dns', metavar='ADDRESS[,..]', default='', help='and the name servers with them')
-    add('--require-request', action='store_true', help='no Child SA for peers that ask for none')
+    add('--require-request', action='store_true',
+        help='with --pool: no Child SA for peers that ask for no inner address')
     add('--initial-contact', action='store_true',
         help='tell the peer to forget older IKE SAs with us')
     add('--datagram', type=int, default=1280, metavar='N',
@@ -210,6 +212,8 @@ def config_from(args: argparse.Namespace, here: str, there: str) -> Config:
     if args.datagram and not 576 <= args.datagram <= 65535:
         raise ValueError('--datagram: 0, or from 576 to 65535 octets')
     request = tuple(ip_address(a) for a in (args.request_address or '').split(',') if a)
+    if args.require_request and not args.pool:
+        raise ValueError('--require-request needs --pool: there is nothing to ask for')
     if args.packet and len(selectors(args.packet)) != 2:
         raise ValueError(f'--packet {args.packet}: two selectors, from and to')
     anything = ','.join('0.0.0.0/0' if a.version == 4 else '::/0' for a in request)

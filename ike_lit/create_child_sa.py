@@ -204,7 +204,8 @@ def not_rekeyed(ike: IKE, error: IkeError) -> None:
     if ike.rival and ike.rival.heir: decide(ike.rival.heir)
     elif isinstance(error, TemporaryFailure): postpone(ike, 'rekey', rekey_ike_sa)
     else:
-        ike.tell(ChildFailed(error))
+        what = f'rekeying the IKE SA: {error}'
+        ike.tell(ChildFailed(type(error)(what, error.data, error.evidence)))
         later(ike, 'rekey', ike.timing.retry, rekey_ike_sa)
 
 # %% ../nbs/21_create_child_sa.ipynb #1dd7b9e6

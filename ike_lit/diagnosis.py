@@ -23,7 +23,7 @@ from .const import (
     NoProposalChosen,     Prf, ProtocolID, SinglePairRequired, TransformType, TsUnacceptable)
 from .fragment import DATAGRAM
 from .ike_sa import Evidence
-from .interface import Config, State
+from .interface import Config
 from .proposal import AEADS, ALGORITHMS, NO_GROUP, NO_INTEG, Proposal, Transform
 from .protocol import IKE
 from .ts import TrafficSelector, allowed, covers, minimal
@@ -64,13 +64,18 @@ def about_proposals(ike: IKE | None, error: IkeError) -> Iterator[str]:
         yield ('Compare --mode with what the peer has for this tunnel (strongSwan: mode; '
                'libreswan: type=).')
     elif ike and refused_by_the_peer(error):
-        child = ike.state == State.ESTABLISHED or ike.suite is not None
+        child = ike.suite is not None and 'rekeying the IKE SA' not in str(error)
         offer = ike.config.esp if child else ike.config.ike
         yield f'We offered {", ".join(p.words for p in offer)}.'
         if child:
             yield ('Compare --esp and --mode with what the peer has for this tunnel '
                    '(strongSwan: esp_proposals, mode; libreswan: esp=, type=); its log says what '
                    'it compared.')
+            if ike.children:
+                yield ('It has taken our ciphers before, in IKE_AUTH, which negotiates no group. So it '
+                       'may want, or not want, perfect forward secrecy (PFS): groups in --esp offer '
+                       'it, modpnone goes without (strongSwan: groups in esp_proposals; '
+                       'libreswan: pfs=).')
         else:
             yield ('Compare --ike with what the peer is configured for (strongSwan: proposals; '
                    'libreswan: ike=). strongSwan answers this as well when it has no connection '

@@ -77,7 +77,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help='for the Child SA; groups such as x25519 give its rekeying forward secrecy, '
              'modpnone allows it to go without; default: %(default)s')
     add('--local-ts', metavar='CIDR[,..]', help='traffic on our side; default: our address')
-    add('--remote-ts', metavar='CIDR[,..]', 
+    add('--remote-ts', metavar='CIDR[,..]',
         help="traffic on the peer's side; default: its address, or the one lent by --pool")
     add('--mode', choices=('tunnel', 'transport'), default='tunnel',
         help='of the Child SA; default: %(default)s')

@@ -38,7 +38,7 @@ TESTS = {  # the tests that fit a module: those that fail soonest come first
     'create_child_sa': ENGINE,
     'informational': ENGINE,
     'host': f'{ENGINE} bounded host',
-    'fragment': 'fragment scenarios hostile',
+    'fragment': 'repeats fragment reading hostile',
     'configuration': 'leases configuration reading',
     'nat': 'nat moves handshake exchanges',
     'ts': 'ts negotiation exchanges hostile',

@@ -318,6 +318,21 @@ def test_the_last_takes_its_tunnel_with_it_and_no_other(kernel: Kernel) -> None:
     assert not kernel.sas
 
 
+def test_traffic_that_a_tunnel_has_no_longer_does_not_lead_to_it(kernel: Kernel) -> None:
+    ours, old = Ours(), made(2)
+    reqid = ours.put(old)
+    assert ours.put(made(3, near='10.1.0.0/25'), old) == reqid
+    assert ours.put(made(4)) != reqid and ours.put(made(5, near='10.1.0.0/25')) == reqid
+
+
+def test_of_what_is_gone_nothing_is_kept(kernel: Kernel) -> None:
+    ours, old, new = Ours(), made(2), made(3, near='10.1.0.0/25')
+    ours.put(old)
+    ours.put(new, old)
+    for one in old, new: ours.close(one)
+    assert not (ours.tunnels or ours.by_spi or ours.by_traffic or ours.names)
+
+
 def test_we_leave_with_what_is_ours(kernel: Kernel) -> None:
     ours, others = Ours(3), Ours(4)
     ours.put(made(2))

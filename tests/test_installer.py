@@ -13,7 +13,8 @@ from ike_lit import install, setkey
 from ike_lit.auth import Identity
 from ike_lit.const import ProtocolID
 from ike_lit.install import (
-    GRACE_SECONDS, SWITCH_SECONDS, Installer, ask, carried, changes, may_ask, prepare, ready, user_of)
+    GRACE_SECONDS, SWITCH_SECONDS, Installer, Tunnel, ask, carried, changes, may_ask, prepare, ready,
+    user_of)
 from ike_lit.interface import ChildEstablished
 from ike_lit.proposal import parse_proposals
 from ike_lit.setkey import RIGHT, SETKEY, XFRM, ChildSA, Entry, InstallError, Language
@@ -92,6 +93,11 @@ class Ours(Installer):
             peer: Identity = BOB) -> int:
         return self.add(ChildEstablished(one, replaces, ours), peer).reqid
 
+    @property
+    def only(self) -> Tunnel:
+        tunnel, = self.tunnels.values()
+        return tunnel
+
     def wait(self, seconds: float) -> int:
         "Let the alarms of one kind go off; how many there were."
         due = [do for when, do in self.alarms if when == seconds]
@@ -133,7 +139,7 @@ def test_what_we_rekey_sends_at_once_and_what_the_peer_rekeys_later(kernel: Kern
     assert ours.wait(SWITCH_SECONDS) == (not ours_)
     assert kernel.spis == both(2, 3)
     before = list(kernel.lines)
-    ours.switch(ours.tunnels[0])  # again, there is nothing to do: no program is run
+    ours.switch(ours.only)  # again, there is nothing to do: no program is run
     assert kernel.lines == before
 
 
@@ -183,11 +189,12 @@ def test_tunnels_that_can_be_told_apart_are_all_there_can_be(kernel: Kernel) -> 
     ours = Installer(replace(XFRM, marks=setkey.Marks(ord('I'), 256, 2)), 3)
     nets = [made(n, near=f'10.{n}.0.0/24') for n in (2, 3, 4)]
     for one in nets[:2]: ours.add(ChildEstablished(one), BOB)
-    assert len({t.reqid for t in ours.tunnels}) == 2
+    assert len(ours.tunnels) == 2
     with pytest.raises(InstallError, match='2 tunnels are all that we can tell apart'):
         ours.add(ChildEstablished(nets[2]), BOB)
     ours.close(nets[0])
-    assert ours.add(ChildEstablished(nets[2]), BOB).reqid not in {t.reqid for t in ours.tunnels[:-1]}
+    left, = ours.tunnels
+    assert ours.add(ChildEstablished(nets[2]), BOB).reqid != left and len(ours.tunnels) == 2
 
 
 def test_what_no_policy_can_hold_is_refused_in_a_line(kernel: Kernel) -> None:
@@ -237,7 +244,7 @@ def test_a_rekeying_that_fails_leaves_what_was_there(kernel: Kernel, part: str, 
     kernel.fails = failing(part)
     with pytest.raises(InstallError): ours.put(new, old, ours_)
     assert kernel.spis == both(2) and kernel.policies == policies
-    assert ours.tunnels[0].children.keys() == {old.inbound.spi}
+    assert ours.only.children.keys() == {old.inbound.spi}
     kernel.fails = lambda line: False
     ours.put(new, old, ours_)
     assert kernel.spis == both(2, 3) and len(kernel.policies) == 6
@@ -304,11 +311,26 @@ def test_the_last_takes_its_tunnel_with_it_and_no_other(kernel: Kernel) -> None:
     ours.close(one)  # which we no longer know: nothing happens
     ours.close(made(9))
     assert kernel.spis == both(3)
-    tunnel = ours.tunnels[0]
+    tunnel = ours.only
     ours.close(other)
     assert not kernel.sas and not kernel.policies and not ours.tunnels
     ours.switch(tunnel)  # an alarm that comes late
     assert not kernel.sas
+
+
+def test_traffic_that_a_tunnel_has_no_longer_does_not_lead_to_it(kernel: Kernel) -> None:
+    ours, old = Ours(), made(2)
+    reqid = ours.put(old)
+    assert ours.put(made(3, near='10.1.0.0/25'), old) == reqid
+    assert ours.put(made(4)) != reqid and ours.put(made(5, near='10.1.0.0/25')) == reqid
+
+
+def test_of_what_is_gone_nothing_is_kept(kernel: Kernel) -> None:
+    ours, old, new = Ours(), made(2), made(3, near='10.1.0.0/25')
+    ours.put(old)
+    ours.put(new, old)
+    for one in old, new: ours.close(one)
+    assert not (ours.tunnels or ours.by_spi or ours.by_traffic or ours.names)
 
 
 def test_we_leave_with_what_is_ours(kernel: Kernel) -> None:

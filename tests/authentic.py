@@ -3,15 +3,16 @@
 It shakes hands as the engine does, up to the keys; every message after that is the test's own.
 A `Line` is its end of one IKE SA. Nothing here obeys a rule of the RFC unless the test does.
 """
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from ipaddress import ip_address
+from random import Random
 
 from ike_lit.auth import Identity, IDi, IDr, SharedKey
+from ike_lit.child_sa import dh_group
 from ike_lit.configuration import CP, Attribute
 from ike_lit.const import (
-    CfgAttribute, CfgType, ExchangeType, Group, MessageType, ProtocolID, TransformType, Type)
+    CfgAttribute, CfgType, ExchangeType, Group, MessageType, ProtocolID, Type)
 from ike_lit.create_child_sa import RESPONDERS, fresh_ike_sa
 from ike_lit.host import Host
 from ike_lit.ike_sa import Agreement, ike_sa_init, prove
@@ -24,6 +25,7 @@ from ike_lit.proposal import SA, Proposal, parse_proposals
 from ike_lit.protocol import IKE
 from ike_lit.ts import TrafficSelector, TSi, TSr
 
+DRAW = Random(7296)  # noqa: S311  # the same in every run is the point; a test may seed it anew
 GATEWAY = Endpoint('192.0.2.2', 500)
 INIT, AUTHENTICATE = ExchangeType.IKE_SA_INIT, ExchangeType.IKE_AUTH
 CREATE, INFORM = ExchangeType.CREATE_CHILD_SA, ExchangeType.INFORMATIONAL
@@ -43,21 +45,22 @@ def connection(me: str, you: str, local: str, remote: str, **changes: object) ->
 
 
 def esp(spi: bytes = b'') -> Proposal:
-    return replace(parse_proposals(ESP_SUITE, ProtocolID.ESP)[0], spi=spi or new_esp_spi(os.urandom))
+    return replace(parse_proposals(ESP_SUITE, ProtocolID.ESP)[0], spi=spi or new_esp_spi(DRAW.randbytes))
 
 
 def child(tsi: str = '10.1.0.0/24', tsr: str = '10.2.0.0/24', spi: bytes = b'',
           rekeys: bytes = b'') -> tuple[Payload, ...]:
     "Return what asks for a Child SA; `rekeys`: in place of the one that receives here."
     which = (Notify(MessageType.REKEY_SA, protocol=ProtocolID.ESP, spi=rekeys),) if rekeys else ()
-    return *which, SA((esp(spi),)), Nonce(os.urandom(32)), TSi(ts(tsi)), TSr(ts(tsr))
+    return *which, SA((esp(spi),)), Nonce(DRAW.randbytes(32)), TSi(ts(tsi)), TSr(ts(tsr))
 
 
 def address(*wanted: str, kind: CfgType = CfgType.CFG_REQUEST) -> CP:
-    kinds = {4: CfgAttribute.INTERNAL_IP4_ADDRESS, 6: CfgAttribute.INTERNAL_IP6_ADDRESS}
-    prefix = {4: b'', 6: b'\x80'}
-    return CP(kind, tuple(Attribute(kinds[a.version], b'' if a.is_unspecified else a.packed + prefix[a.version])
-                          for a in map(ip_address, wanted)))
+    "Return what asks for these inner addresses; the unspecified one: any."
+    family = {4: (CfgAttribute.INTERNAL_IP4_ADDRESS, b''), 6: (CfgAttribute.INTERNAL_IP6_ADDRESS, b'\x80')}
+    found = [(a, *family[a.version]) for a in map(ip_address, wanted)]
+    return CP(kind, tuple(Attribute(attribute, b'' if a.is_unspecified else a.packed + prefix)
+                          for a, attribute, prefix in found))
 
 
 @dataclass(eq=False)
@@ -72,8 +75,9 @@ class Line:
     told: tuple[TrafficSelector, ...] = ()  # the inner addresses that we were given
 
     def sealed(self, packet: Packet, message_id: int, response: bool = False) -> bytes:
-        return self.ike.outgoing.seal(packet, self.ike.spi_i, self.ike.spi_r, response=response,
-                                      initiator=self.ike.initiator, message_id=message_id, random=os.urandom)
+        ike = self.ike
+        return ike.outgoing.seal(packet, ike.spi_i, ike.spi_r, response=response, initiator=ike.initiator,
+                                 message_id=message_id, random=DRAW.randbytes)
 
     def ask(self, exchange: ExchangeType, *payloads: Payload) -> Packet | None:
         "Send a request; return the response, if it came at once."
@@ -105,19 +109,19 @@ class Line:
 
     def rekey(self, spi: bytes = b'') -> 'Line | None':
         "Replace the IKE SA; return our end of the new one."
-        dh, ni = DiffieHellman(Group.CURVE_25519), Nonce(os.urandom(32))
-        spi = spi or os.urandom(8)
+        dh, ni = DiffieHellman(Group.CURVE_25519, DRAW.randbytes), Nonce(DRAW.randbytes(32))
+        spi = spi or DRAW.randbytes(8)
         offer = replace(parse_proposals(IKE_SUITE, ProtocolID.IKE)[0], spi=spi)
         response = self.ask(CREATE, SA((offer,)), ni, KE(dh.group, dh.public))
         if response is None or not response.all(SA): return None
-        suite = response.one(SA).proposals[0]
-        return self.heir(Agreement(spi, suite.spi, replace(suite, spi=b''), dh.derive(response.one(KE).public),
-                                   ni.data, response.one(Nonce).data), initiator=True)
+        suite, secret = response.one(SA).proposals[0], dh.derive(response.one(KE).public)
+        return self.heir(Agreement(spi, suite.spi, replace(suite, spi=b''), secret, ni.data,
+                                   response.one(Nonce).data), initiator=True)
 
     def grant_rekey(self, request: Packet) -> 'Line':
         "Grant a new IKE SA that the other end asks for; return our end of it."
         suite, ke, ni = request.one(SA).proposals[0], request.one(KE), request.one(Nonce).data
-        dh, nr, spi_r = DiffieHellman(ke.group), os.urandom(32), os.urandom(8)
+        dh, nr, spi_r = DiffieHellman(ke.group, DRAW.randbytes), DRAW.randbytes(32), DRAW.randbytes(8)
         suite = replace(suite, transforms=tuple({t.type: t for t in reversed(suite.transforms)}.values()))
         line = self.heir(Agreement(suite.spi, spi_r, replace(suite, spi=b''), dh.derive(ke.public), ni, nr),
                          initiator=False)
@@ -133,13 +137,13 @@ class Line:
     def grant_child(self, request: Packet, tsi: str = '', tsr: str = '', spi: bytes = b'') -> None:
         "Grant a Child SA that the other end asks for, with the selectors of its offer or with others."
         first = request.one(SA).proposals[0]
-        spi = spi or new_esp_spi(os.urandom)
+        spi = spi or new_esp_spi(DRAW.randbytes)
         one = {t.type: t for t in reversed(first.transforms)}
-        ke: tuple[KE, ...] = ()
-        if (t := one.get(TransformType.DH)) and t.id: ke = (KE(Group(t.id), DiffieHellman(Group(t.id)).public),)
+        group = dh_group(first)
+        ke = (KE(group, DiffieHellman(group, DRAW.randbytes).public),) if group else ()
         self.children[spi] = first.spi
         self.answer(request, SA((replace(first, spi=spi, transforms=tuple(one.values())),)),
-                    Nonce(os.urandom(32)), *ke,
+                    Nonce(DRAW.randbytes(32)), *ke,
                     TSi(ts(tsi)) if tsi else request.one(TSi), TSr(ts(tsr)) if tsr else request.one(TSr))
 
     @property
@@ -185,7 +189,8 @@ class Peer:
 
     def begin(self) -> Line:
         "Shake hands up to the keys; return the line that has them."
-        root = IKE(self.config, self.at, GATEWAY, initiator=True, responders=RESPONDERS)
+        root = IKE(self.config, self.at, GATEWAY, initiator=True, responders=RESPONDERS,
+                   random=DRAW.randbytes)
         root.start(ike_sa_init, now=self.now())
         for _ in range(3):  # with a cookie, or another group
             for d in root.datagrams_to_send(self.now()):

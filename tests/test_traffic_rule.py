@@ -8,10 +8,9 @@ from dataclasses import replace
 from ipaddress import IPv4Address, IPv6Address
 from itertools import combinations
 from pathlib import Path
-from random import Random
 
 import pytest
-from authentic import CREATE, INFORM, Line, Peer, address, child, connection, esp, said, ts
+from authentic import DRAW, INFORM, Line, Peer, address, child, connection, said, ts
 from ike_lit.auth import Identity
 from ike_lit.configuration import Pool
 from ike_lit.const import CfgType, MessageType, ProtocolID
@@ -27,14 +26,15 @@ from ike_lit.responder import build_parser, configs_from
 from ike_lit.ts import TrafficSelector, TSi, TSr
 
 LOCAL = '10.2.0.0/24'
-ANY = '0.0.0.0/0'
+ANY, ANY_ADDRESS = '0.0.0.0/0', '0.0.0.0'  # noqa: S104
 NOT_FOUND, NO_PROPOSAL = MessageType.CHILD_SA_NOT_FOUND, MessageType.NO_PROPOSAL_CHOSEN
 FAILED_CP = MessageType.FAILED_CP_REQUIRED
 
 
 def gateway(*peers: str, remote: str = ANY, **changes: object) -> Host:
     "Return a gateway with a connection for each of these peers, all alike."
-    return Host(tuple(connection('gw', peer, LOCAL, remote, **changes) for peer in peers))
+    configs = tuple(connection('gw', peer, LOCAL, remote, **changes) for peer in peers)
+    return Host(configs, random=DRAW.randbytes)
 
 
 def caller(host: Host, name: str = 'alice', at: str = '192.0.2.1', **changes: object) -> Peer:
@@ -83,7 +83,7 @@ def test_what_is_no_cfg_request_brings_no_lease_and_no_child_sa(kind: CfgType) -
     assert said(line.answers[-1]) == FAILED_CP
     assert said(line.create(*child('10.9.0.7/32'))) == FAILED_CP and traffic(host) == []
     # nor does a request that comes after IKE_AUTH
-    assert said(line.create(address('0.0.0.0'), *child(ANY))) == FAILED_CP and traffic(host) == []
+    assert said(line.create(address(ANY_ADDRESS), *child(ANY))) == FAILED_CP and traffic(host) == []
 
 
 def test_every_later_grant_is_inside_the_lease() -> None:
@@ -220,8 +220,8 @@ def test_a_lease_goes_with_the_last_ike_sa_and_not_before() -> None:
 def test_a_new_start_of_the_peer_keeps_its_address() -> None:
     host = leasing()
     pool, peer = host.configs[0].pool, caller(host)
-    first = peer.call(address('0.0.0.0'), *child(ANY))
-    second = peer.call(address('0.0.0.0'), *child(ANY), Notify(MessageType.INITIAL_CONTACT))
+    first = peer.call(address(ANY_ADDRESS), *child(ANY))
+    second = peer.call(address(ANY_ADDRESS), *child(ANY), Notify(MessageType.INITIAL_CONTACT))
     assert first.told == second.told and len(pool.leases) == 1
     assert only(host).leased == second.told
     peer.call(Notify(MessageType.INITIAL_CONTACT))  # this one asks for none
@@ -245,9 +245,9 @@ CONNECTIONS: dict[str, tuple[str, str, dict[str, object]]] = {
     'ines': (ANY, 'own', {}),  # she is trusted with everything
 }
 OVERLAP = {frozenset(('gerd', 'hans')), *(frozenset(('ines', name)) for name in CONNECTIONS)}
-WISHES = (ANY, '10.0.0.0/8', '10.3.0.7/32', '10.4.0.0-10.4.0.9', '10.5.0.129/32', '10.9.0.1/32', '10.9.0.2/32',
-          '10.9.0.1/32[tcp/80]', '192.0.2.101/32', '192.0.2.105/32', '10.3.0.0/24,10.4.0.0/24', 'fd04::/64',
-          '::/0', f'::/0,{ANY}', f'10.9.0.3/32,{ANY}', '192.0.2.0/24')
+WISHES = (ANY, '10.0.0.0/8', '10.3.0.7/32', '10.4.0.0-10.4.0.9', '10.5.0.129/32', '10.9.0.1/32',
+          '10.9.0.2/32', '10.9.0.1/32[tcp/80]', '192.0.2.101/32', '192.0.2.105/32', '10.3.0.0/24,10.4.0.0/24',
+          'fd04::/64', '::/0', f'::/0,{ANY}', f'10.9.0.3/32,{ANY}', '192.0.2.0/24')
 
 
 def inside(selectors: tuple[TrafficSelector, ...], allowed: tuple[TrafficSelector, ...]) -> bool:
@@ -266,11 +266,12 @@ class World:
     "A gateway, all who may call it, and the rule that is looked at after each step."
 
     def __init__(self, seed: int):
-        self.chance, self.now = Random(seed), 0.0  # noqa: S311  # the same in every run is the point
-        self.pools = {'shared': Pool(['10.9.0.0/28', 'fd09::/64']), 'own': Pool(['10.8.0.0/29'], ['10.2.0.1'])}
+        self.chance, self.now = DRAW, 0.0
+        DRAW.seed(seed)
+        self.pools = {'shared': Pool(['10.9.0.0/28', 'fd09::/64']), 'own': Pool(['10.8.0.0/29'])}
         configs = tuple(connection('gw', name, LOCAL, remote, pool=self.pools.get(pool), timing=LIVES, **more)
                         for name, (remote, pool, more) in CONNECTIONS.items())
-        self.host, friends = Host(configs), list[Peer]()
+        self.host, friends = Host(configs, random=DRAW.randbytes), list[Peer]()
         self.peers = {name: Peer(self.host, connection(name, 'gw', ANY, ANY), f'192.0.2.{101 + n}',
                                  lambda: self.now, friends) for n, name in enumerate(CONNECTIONS)}
         self.home = {name: ts(f'{peer.at.host}/32') for name, peer in self.peers.items()}
@@ -284,9 +285,10 @@ class World:
         "Return what a peer may have, written anew from the table of connections."
         remote, pool, more = CONNECTIONS[name]
         if told: return told
-        lent = tuple(TrafficSelector(a, a) for (owner, version), (_, number) in self.pools[pool].leases.items()
+        leases = self.pools[pool].leases.items() if pool else []
+        lent = tuple(TrafficSelector(a, a) for (owner, version), (_, number) in leases
                      for a in [(IPv4Address if version == 4 else IPv6Address)(number)]
-                     if owner == Identity.from_text(name)) if pool else ()
+                     if owner == Identity.from_text(name))
         return lent if more.get('require_request') else (*lent, *(ts(remote) or self.home[name]))
 
     def hears(self, line: Line, packet: Packet) -> None:
@@ -308,8 +310,8 @@ class World:
             peer.events.clear()
         lent: set[tuple[object, int]] = set()
         for ike in [ike for named in self.host.sas.values() for ike in named]:
-            if ike.state != State.ESTABLISHED: continue
-            for child in ike.children.values(): self.fits(ike, child)
+            if ike.state != State.ESTABLISHED or ike.successor: continue  # which has given up all it had
+            for one in ike.children.values(): self.fits(ike, one)
             holders[str(ike.config.remote_id)] |= {s for c in ike.children.values() for s in c.remote_ts}
             for s in ike.leased:
                 lease = ike.config.pool.leases.get((ike.config.remote_id, s.start.version))
@@ -357,8 +359,8 @@ class World:
     def calls(self) -> None:
         "Someone calls, asks for an address or not, for a Child SA or not."
         name, draw = self.chance.choice(list(self.peers)), self.chance.random
-        wanted = self.chance.choice((('0.0.0.0',), ('10.9.0.1',), ('10.9.0.2', '::'), ('::',), ('10.8.0.1',),
-                                     ('10.5.0.1',), ()))
+        wanted = self.chance.choice(((ANY_ADDRESS,), ('10.9.0.1',), ('10.9.0.2', '::'), ('::',),
+                                     ('10.8.0.1',), ('10.5.0.1',), ()))
         kind = CfgType.CFG_REQUEST if draw() < 0.8 else self.chance.choice(list(CfgType))
         more = [address(*wanted, kind=kind)] * (draw() < 0.6)
         if draw() < 0.8: more += child(self.wish(), self.chance.choice((LOCAL, ANY)))
@@ -371,7 +373,8 @@ class World:
         rekeys = self.spi(line) if self.chance.random() < 0.5 else b''
         wanted = list(child(self.wish(), self.chance.choice((LOCAL, ANY, '10.6.0.0/24')),
                             spi=self.chance.choice((b'', b'AAAA')), rekeys=rekeys))
-        if self.chance.random() < 0.2: wanted.insert(0, address('0.0.0.0', kind=self.chance.choice(list(CfgType))))
+        kind = self.chance.choice(list(CfgType))
+        if self.chance.random() < 0.2: wanted.append(address(ANY_ADDRESS, kind=kind))
         if self.chance.random() < 0.1: wanted.append(Vendor(b'?'))
         line.create(*wanted)
 

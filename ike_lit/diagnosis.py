@@ -20,7 +20,7 @@ from .certificate import Signer, parse_certificate, shown, spki
 from .const import (
     ADDITIONAL, AuthenticationFailed, AuthenticationType, Encryption, FailedCpRequired, Group,
     IkeError, Integrity, InternalAddressFailure, InvalidKePayload, MessageType, NoAnswer,
-    NoProposalChosen,     Prf, ProtocolID, SinglePairRequired, TransformType, TsUnacceptable)
+    NoProposalChosen, Prf, ProtocolID, SinglePairRequired, TransformType, TsUnacceptable)
 from .fragment import DATAGRAM
 from .ike_sa import Evidence
 from .interface import Config

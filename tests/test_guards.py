@@ -1,0 +1,92 @@
+"Guards of the engine that were broken one at a time, and that no test had noticed."
+from dataclasses import replace
+
+import pytest
+from canonical import ALICE, BOB, configs, events, handshake, talk, two_ends
+from ike_lit.auth import Identity
+from ike_lit.const import NoProposalChosen
+from ike_lit.create_child_sa import RESPONDERS, rekey_ike_sa
+from ike_lit.host import Cookies, Host
+from ike_lit.interface import Closed, Lifetime, State, Timing
+from ike_lit.nat import KEEPALIVE, Nat
+from ike_lit.ts import TrafficSelector
+from network import Network
+
+NEVER = Timing(child=Lifetime(), ike=Lifetime(), liveness=0)
+
+
+@pytest.mark.parametrize('change', ['host', 'port', 'spi', 'nonce', 'time'])
+def test_a_cookie_is_good_for_what_it_was_baked_for_and_nothing_else(change: str) -> None:
+    jar = Cookies(lambda size: bytes(range(size)))
+    cookie = jar.bake(0, b'nonce', b'spi', ALICE)
+    assert jar.good(cookie, 1, b'nonce', b'spi', ALICE)
+    where = {'host': ALICE._replace(host='192.0.2.9'), 'port': ALICE._replace(port=501)}.get(change, ALICE)
+    assert not jar.good(cookie, 130 if change == 'time' else 1, b'other' if change == 'nonce' else b'nonce',
+                        b'zzz' if change == 'spi' else b'spi', where)
+
+
+def test_a_cookie_from_one_port_does_not_let_another_in() -> None:
+    left, right = configs(timing=NEVER)
+    alice, bob = Host(), Host((right,), cookie_threshold=0)
+    alice.connect(left, ALICE, BOB, now=0)
+    bob.receive_datagram(alice.datagrams_to_send()[0].data, ALICE, 0, BOB)
+    alice.receive_datagram(bob.datagrams_to_send()[0].data, BOB, 0, ALICE)
+    again, = alice.datagrams_to_send()
+    bob.receive_datagram(again.data, ALICE._replace(port=501), 0, BOB)
+    assert not bob.passing
+    bob.receive_datagram(again.data, ALICE, 0, BOB)
+    assert len(bob.passing) == 1
+
+
+def test_a_peer_of_a_strict_connection_does_not_get_in_with_the_suite_of_another() -> None:
+    "IKE_SA_INIT does not say who calls, so the suite may be one that only another connection allows."
+    weak, strong = 'aes128-sha256-x25519', 'aes256-sha384-ecp384'
+    left, right = configs(ike=weak, timing=NEVER)
+    strict = replace(right, ike=configs(ike=strong)[0].ike)
+    other = replace(right, remote_id=Identity.from_text('carol.example.org'))
+    for connections, up in ((other, strict), False), ((other, right), True):
+        alice, bob = Host(), Host(connections)
+        network = Network({ALICE: alice, BOB: bob})
+        alice.connect(left, ALICE, BOB, now=0)
+        network.run(until=60)
+        assert bool(bob.established) == bool(alice.established) == up
+        closed = [e.error for _, e in network.events(bob) if isinstance(e, Closed) and e.error]
+        assert up or [type(e) for e in closed] == [NoProposalChosen]
+
+
+@pytest.mark.parametrize('first', [0, 1], ids=['by the initiator', 'by the responder'])
+def test_an_heir_has_what_its_peer_is_known_by(first: int) -> None:
+    "The lease, the NAT, fragments, hashes, how the peer was proven, and where port 4500 is."
+    ends = handshake(*two_ends(RESPONDERS, *configs(timing=NEVER)))
+    lease = (TrafficSelector.from_text('10.9.0.1'),)
+    for end in ends:
+        end.nat, end.natt, end.leased = Nat(True, there=True), (end.local, end.remote), lease
+        end.peer_hashes, end.fragments, end.proof, end.heard = (2, 5), True, 'by a proof', 0.5
+        events(end)
+    asker, other = ends[first], ends[1 - first]
+    asker.start(rekey_ike_sa, now=1)
+    talk(asker, other, now=1)
+    for end in ends:
+        heir = end.successor
+        assert heir.state == State.ESTABLISHED and heir.keys != end.keys
+        for name in 'nat', 'natt', 'leased', 'peer_hashes', 'fragments', 'proof', 'config', 'local', 'remote':
+            assert getattr(heir, name) == getattr(end, name), name
+        assert heir.heard >= 0.5
+
+
+def test_an_heir_still_sends_keepalives() -> None:
+    "What is carried over is used."
+    left, right = configs(timing=replace(NEVER, keepalive=20))
+    alice, bob = Host(), Host((right,))
+    network = Network({ALICE: alice, BOB: bob})
+    alice.connect(left, ALICE, BOB, now=0)
+    network.run(until=1)
+    ike, = alice.established
+    ike.nat = Nat(True, here=True)
+    alice.start(ike, rekey_ike_sa, now=1)
+    network.run(until=2)
+    heir, = alice.established
+    assert heir is not ike and 'keepalive' in heir.alarms
+    network.events(alice), alice.datagrams_to_send()
+    alice.handle_timer(30)
+    assert [d.data for d in alice.datagrams_to_send()] == [KEEPALIVE]

@@ -72,10 +72,10 @@ def about_proposals(ike: IKE | None, error: IkeError) -> Iterator[str]:
                    '(strongSwan: esp_proposals, mode; libreswan: esp=, type=); its log says what '
                    'it compared.')
             if ike.children:
-                yield ('It has taken our ciphers before, in IKE_AUTH, which negotiates no group. So it '
-                       'may want, or not want, perfect forward secrecy (PFS): groups in --esp offer '
-                       'it, modpnone goes without (strongSwan: groups in esp_proposals; '
-                       'libreswan: pfs=).')
+                yield ('It has taken our ciphers before, in IKE_AUTH, which negotiates no group. '
+                       'So it may want, or not want, perfect forward secrecy (PFS): groups in '
+                       '--esp offer it, modpnone goes without (strongSwan: groups in '
+                       'esp_proposals; libreswan: pfs=).')
         else:
             yield ('Compare --ike with what the peer is configured for (strongSwan: proposals; '
                    'libreswan: ike=). strongSwan answers this as well when it has no connection '

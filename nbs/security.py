@@ -9,7 +9,8 @@ from IPython.display import Markdown
 TABLE = BOOK.parent / 'tests' / 'security.tsv'
 GROUPS = {'S0': 'proofs', 'S1': 'proofs', 'S2': 'what is agreed on',
           'S3': 'Diffie-Hellman and random numbers', 'S4': 'messages', 'S5': 'messages',
-          'S6': 'the box, and what the kernel gets', 'S7': 'the host', 'S8': 'what people read and write'}
+          'S6': 'the box, and what the kernel gets', 'S7': 'the host', 'S8': 'what people read and write',
+          'S9': 'what a peer may have, keep and end'}
 
 
 class Attack(NamedTuple):

@@ -1,9 +1,12 @@
 """What an installer does to a kernel, against one that is a table: what that holds, also when a line has
 failed. The same against Linux' own is in test_kernel_faults.py, in the VM."""
 import json
+import os
 import socket
 import struct
 import sys
+import threading
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from types import SimpleNamespace
@@ -393,25 +396,16 @@ def test_whom_we_tell_what_we_hold(monkeypatch: pytest.MonkeyPatch) -> None:
     assert may_ask(Sock(user=1001)) and user_of(Sock(user=1001)) is None
 
 
-def test_an_answer_may_come_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
-    told = json.dumps({'ike': [], 'program': 'ike_lit.responder'}).encode()
+def test_an_answer_may_come_in_pieces() -> None:
+    "One that is longer than what is read at a time."
+    program, server = setkey.claim()
+    told = {'ike': [{'children': ['x' * 1000] * 150}], 'program': f'{program} of {os.getpid()}'}
 
-    class Pieces:
-        family = socket.AF_UNIX
-
-        def __init__(self, *_: object): self.left = [told[:9], told[9:20], told[20:], b'']
-
-        def __enter__(self) -> 'Pieces': return self
-
-        def __exit__(self, *_: object) -> None: pass
-
-        def settimeout(self, seconds: float) -> None: pass
-
-        def connect(self, name: str) -> None:
-            if not name.endswith('-03'): raise ConnectionRefusedError
-
-        def recv(self, size: int) -> bytes: return self.left.pop(0)
-
-        def getsockopt(self, *_: object) -> bytes: return struct.pack('=iII', 1, 1000, 1)
-    monkeypatch.setattr(install.socket, 'socket', Pieces)
-    assert ask() == [{'ike': [], 'program': 'ike_lit.responder', 'user': 1000}]
+    def answer() -> None:
+        with server.accept()[0] as caller: caller.sendall(json.dumps(told).encode())
+    with server:
+        thread = threading.Thread(target=answer)
+        thread.start()
+        said = ask(time.monotonic)
+        thread.join(30)
+    assert [one for one in said if one['program'] == told['program']] == [{**told, 'user': os.geteuid()}]

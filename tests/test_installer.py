@@ -6,8 +6,8 @@ import socket
 import struct
 import sys
 import threading
-import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -396,16 +396,21 @@ def test_whom_we_tell_what_we_hold(monkeypatch: pytest.MonkeyPatch) -> None:
     assert may_ask(Sock(user=1001)) and user_of(Sock(user=1001)) is None
 
 
-def test_an_answer_may_come_in_pieces() -> None:
-    "One that is longer than what is read at a time."
+@pytest.mark.parametrize('endless', [False, True])
+def test_an_answer_may_come_in_pieces_and_has_an_end(monkeypatch: pytest.MonkeyPatch, endless: bool) -> None:
+    "One that is longer than what is read at a time; the clock stands still, so nothing else ends the wait."
     program, server = setkey.claim()
-    told = {'ike': [{'children': ['x' * 1000] * 150}], 'program': f'{program} of {os.getpid()}'}
+    name = setkey.socket_name(program)
+    monkeypatch.setattr(install, 'socket_name', lambda n: name if n == program else '\0nobody')
+    monkeypatch.setattr(install, 'ANSWER', 200_000)
+    told = {'ike': [{'children': ['x' * 1000] * 150}], 'program': 'ours'}
 
     def answer() -> None:
-        with server.accept()[0] as caller: caller.sendall(json.dumps(told).encode())
+        with server.accept()[0] as caller, suppress(OSError):
+            caller.sendall(json.dumps(told).encode())
+            while endless: caller.sendall(bytes(65536))
     with server:
-        thread = threading.Thread(target=answer)
+        thread = threading.Thread(target=answer, daemon=True)
         thread.start()
-        said = ask(time.monotonic)
+        assert ask(lambda: 0.0) == ([] if endless else [{**told, 'user': os.geteuid()}])
         thread.join(30)
-    assert [one for one in said if one['program'] == told['program']] == [{**told, 'user': os.geteuid()}]

@@ -2,6 +2,7 @@
 import json
 import os
 import shutil
+import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,7 +22,10 @@ FLAGS = ('--headless=new', '--disable-gpu', '--disable-dev-shm-usage', '--disabl
 def missing() -> str | None:
     "What there is no browser for, if so."
     lacking = [name for name in PROGRAMS if not shutil.which(name)]
-    return f'no {" ".join(lacking)}: apt-get install chromium chromium-driver' if lacking else None
+    if lacking: return f'no {" ".join(lacking)}: apt-get install chromium chromium-driver'
+    try: socket.gethostbyname('localhost')  # where the driver is called
+    except OSError: return 'nobody knows localhost: add it to /etc/hosts'
+    return None
 
 
 needs_chromium = pytest.mark.skipif(bool(missing()), reason=missing() or '')

@@ -1,10 +1,13 @@
 """What an installer does to a kernel, against one that is a table: what that holds, also when a line has
 failed. The same against Linux' own is in test_kernel_faults.py, in the VM."""
 import json
+import os
 import socket
 import struct
 import sys
+import threading
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -393,25 +396,21 @@ def test_whom_we_tell_what_we_hold(monkeypatch: pytest.MonkeyPatch) -> None:
     assert may_ask(Sock(user=1001)) and user_of(Sock(user=1001)) is None
 
 
-def test_an_answer_may_come_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
-    told = json.dumps({'ike': [], 'program': 'ike_lit.responder'}).encode()
+@pytest.mark.parametrize('endless', [False, True])
+def test_an_answer_may_come_in_pieces_and_has_an_end(monkeypatch: pytest.MonkeyPatch, endless: bool) -> None:
+    "One that is longer than what is read at a time; the clock stands still, so nothing else ends the wait."
+    program, server = setkey.claim()
+    name = setkey.socket_name(program)
+    monkeypatch.setattr(install, 'socket_name', lambda n: name if n == program else '\0nobody')
+    monkeypatch.setattr(install, 'ANSWER', 200_000)
+    told = {'ike': [{'children': ['x' * 1000] * 150}], 'program': 'ours'}
 
-    class Pieces:
-        family = socket.AF_UNIX
-
-        def __init__(self, *_: object): self.left = [told[:9], told[9:20], told[20:], b'']
-
-        def __enter__(self) -> 'Pieces': return self
-
-        def __exit__(self, *_: object) -> None: pass
-
-        def settimeout(self, seconds: float) -> None: pass
-
-        def connect(self, name: str) -> None:
-            if not name.endswith('-03'): raise ConnectionRefusedError
-
-        def recv(self, size: int) -> bytes: return self.left.pop(0)
-
-        def getsockopt(self, *_: object) -> bytes: return struct.pack('=iII', 1, 1000, 1)
-    monkeypatch.setattr(install.socket, 'socket', Pieces)
-    assert ask() == [{'ike': [], 'program': 'ike_lit.responder', 'user': 1000}]
+    def answer() -> None:
+        with server.accept()[0] as caller, suppress(OSError):
+            caller.sendall(json.dumps(told).encode())
+            while endless: caller.sendall(bytes(65536))
+    with server:
+        thread = threading.Thread(target=answer, daemon=True)
+        thread.start()
+        assert ask(lambda: 0.0) == ([] if endless else [{**told, 'user': os.geteuid()}])
+        thread.join(30)

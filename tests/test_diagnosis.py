@@ -5,11 +5,12 @@ import pytest
 from canonical import configs, events, family, handshake, two_ends
 from ike_lit import ike_sa
 from ike_lit.auth import AUTH, SCHEMES, IDi, sign
-from ike_lit.const import AuthenticationType, Prf
+from ike_lit.const import AuthenticationType, OtherTransform, Prf, ProtocolID, TransformType
 from ike_lit.create_child_sa import RESPONDERS
-from ike_lit.diagnosis import why
+from ike_lit.diagnosis import compare, why
 from ike_lit.interface import ChildFailed, Closed
 from ike_lit.keys import prf
+from ike_lit.proposal import Transform, parse_proposals
 from ike_lit.protocol import IKE
 from ike_lit.ts import TrafficSelector
 
@@ -99,3 +100,12 @@ def test_traffic_that_is_swapped(swapped: bool, theirs: str) -> None:
     failed, = (e for e in events(bob) if isinstance(e, ChildFailed))
     said = why(bob, failed.error)
     assert any('swapped' in line for line in said) == swapped and 'in common: nothing' in said[0]
+
+
+def test_types_that_a_stranger_has_invented_are_counted_and_not_listed() -> None:
+    ours = parse_proposals('aes256-sha256-x25519', ProtocolID.IKE)
+    invented = tuple(Transform(TransformType(n), OtherTransform(n)) for n in range(13, 256))
+    theirs = (replace(ours[0], transforms=(*ours[0].transforms, *invented)),)
+    said = list(compare(theirs, ours))
+    assert said[-1] == '231 more types of algorithm, which we do not have'
+    assert sum(map(len, said)) < 2000 and not any('each type has something in common' in s for s in said)

@@ -118,10 +118,11 @@ class Line:
         return self.heir(Agreement(spi, suite.spi, replace(suite, spi=b''), secret, ni.data,
                                    response.one(Nonce).data), initiator=True)
 
-    def grant_rekey(self, request: Packet) -> 'Line':
-        "Grant a new IKE SA that the other end asks for; return our end of it."
+    def grant_rekey(self, request: Packet, nr: bytes = b'') -> 'Line':
+        "Grant a new IKE SA that the other end asks for, with a nonce; return our end of it."
         suite, ke, ni = request.one(SA).proposals[0], request.one(KE), request.one(Nonce).data
-        dh, nr, spi_r = DiffieHellman(ke.group, DRAW.randbytes), DRAW.randbytes(32), DRAW.randbytes(8)
+        dh, spi_r = DiffieHellman(ke.group, DRAW.randbytes), DRAW.randbytes(8)
+        nr = nr or DRAW.randbytes(32)
         suite = replace(suite, transforms=tuple({t.type: t for t in reversed(suite.transforms)}.values()))
         line = self.heir(Agreement(suite.spi, spi_r, replace(suite, spi=b''), dh.derive(ke.public), ni, nr),
                          initiator=False)

@@ -127,6 +127,8 @@ class Watch:
             assert ike.state == State.CLOSED and not ike.children and not ike.busy
             assert ike.keys is ike.outgoing is ike.incoming is None and ike.next_timer() is None
             assert not any(ike in others for others in self.host.peers.values())
+        known = [ike for named in self.host.sas.values() for ike in named]
+        assert not any(ike.children for ike in known if ike.successor)  # which has them
         held = [spi for named in self.host.sas.values() for ike in named for spi in ike.children]
         assert not self.gone & set(held) and len(set(held)) == len(held)
 
@@ -188,7 +190,7 @@ def test_what_ends_while_both_rekey_a_child_sa_stays_over(how: str) -> None:
         assert gateway.state == State.CLOSED
 
 
-IKE_STEPS = 'rekey', 'use heir', 'delete old', 'delete heir', 'answer', 'wait'
+IKE_STEPS = 'rekey', 'use heir', 'use old', 'delete old', 'delete heir', 'answer', 'wait'
 
 
 @pytest.mark.parametrize('how', ['granted', 'TEMPORARY_FAILURE', 'NO_PROPOSAL_CHOSEN', 'INVALID_SYNTAX'])
@@ -213,10 +215,39 @@ def test_what_ends_while_both_rekey_the_ike_sa_stays_over(how: str) -> None:
         play(steps, {
             'rekey': rekey, 'answer': answer,
             'use heir': each(lambda heir: heir.create(*child())),
+            'use old': lambda: line.create(*child()),  # noqa: B023
             'delete heir': each(lambda heir: heir.delete()),
             'delete old': lambda: line.delete(),  # noqa: B023
             'wait': lambda: wait(peer, 5)}, Watch(host, peer))  # noqa: B023
         assert host.established == [] and host.peers == {}
+
+
+def test_who_has_closed_the_other_heir_has_no_say_in_who_inherits() -> None:
+    "The answer has the lowest nonce, but there is nothing left that it could lose against."
+    host, peer = meet()
+    line = peer.call(*first_child())
+    gateway, = host.established
+    host.start(gateway, rekey_ike_sa, now=0)
+    peer.take()
+    theirs = line.rekey()
+    assert theirs and said(theirs.delete()) is None
+    ours = line.grant_rekey(line.asked[0], nr=bytes(32))
+    assert host.established == [ours.other] and len(ours.other.children) == 1
+    assert ours.other is gateway.successor and not gateway.children
+
+
+@pytest.mark.parametrize('how', ['CHILD_SA_NOT_FOUND', 'TEMPORARY_FAILURE', 'NO_PROPOSAL_CHOSEN'])
+def test_what_the_peer_has_deleted_is_not_asked_for_again(how: str) -> None:
+    "Its Delete is quicker than the refusal of our rekeying."
+    host, peer = meet()
+    line = peer.call(*first_child())
+    gateway, = host.established
+    host.start(gateway, rekey_child, *gateway.children, now=0)
+    peer.take()
+    line.delete(b'AAAA')
+    line.answer(line.asked[0], Notify(MessageType[how]))
+    wait(peer, 100)
+    assert line.asked == [] and not gateway.children and gateway.state == State.ESTABLISHED
 
 
 @pytest.mark.parametrize('end', [delete_ike_sa, delete_child, rekey_ike_sa, rekey_child])

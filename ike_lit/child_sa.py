@@ -13,7 +13,7 @@ from ipaddress import ip_address
 
 from .const import (
     FailedCpRequired, Group, InvalidKePayload, InvalidSyntax, MessageType, NoProposalChosen, Prf,
-    TransformType, error_for)
+    TransformType, TsUnacceptable, error_for)
 from .interface import ChildEstablished
 from .ke import KE, DiffieHellman
 from .keys import keymat
@@ -33,13 +33,18 @@ Traffic = tuple[tuple[TrafficSelector, ...], tuple[TrafficSelector, ...]]  # our
 def may_carry(ike: IKE) -> Traffic:
     """Return all the traffic that Child SAs of an IKE SA may ever carry.
 
-    Raise `FailedCpRequired` if the peer needs an inner address and has none (RFC 7296 §2.19)."""
+    Raise `FailedCpRequired` if the peer needs an inner address and has none (RFC 7296 §2.19),
+    `TsUnacceptable` if nothing is written down, and its own address is behind a NAT."""
     config = ike.config
     if ike.leased: return config.local_ts, ike.leased
     if config.pool and config.require_request:
         raise FailedCpRequired('the peer has not asked for an inner address')
+    if config.remote_ts: return config.local_ts, config.remote_ts
+    if ike.nat.there:
+        raise TsUnacceptable('the peer is behind a NAT, whose address others have, too; '
+                             '--remote-ts or --pool says what is its own')
     address = ip_address(ike.remote.host.partition('%')[0])
-    return config.local_ts, config.remote_ts or (TrafficSelector(address, address),)
+    return config.local_ts, (TrafficSelector(address, address),)
 
 # %% ../nbs/18_child_sa.ipynb #aaac8709
 @dataclass(frozen=True)
@@ -64,10 +69,11 @@ def wish(ike: IKE, *, first: bool = False, old: ChildSA | None = None) -> Wish:
     # RFC 7296 §1.2: no Diffie-Hellman group in IKE_AUTH, where there is no KE payload
     known = dh_group(ike.suite) if ike.suite else None
     esp = without_dh(config.esp) if first else preferring(known, config.esp)
-    hint, (local_ts, remote_ts) = config.packet or (), may_carry(ike)
-    local_ts, remote_ts = (*hint[:1], *local_ts), (*hint[1:], *remote_ts)
     # RFC 7296 §2.9.2: what replaces an SA carries what that one carries, and needs no hint
     if old: local_ts, remote_ts = old.local_ts, old.remote_ts
+    else:
+        hint, (ours, theirs) = config.packet or (), may_carry(ike)
+        local_ts, remote_ts = (*hint[:1], *ours), (*hint[1:], *theirs)
     return Wish(tuple(replace(p, spi=spi) for p in esp), local_ts, remote_ts)
 
 # %% ../nbs/18_child_sa.ipynb #37dda920

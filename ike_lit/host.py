@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['COOKIE_SECONDS', 'REPLIES', 'PASSING_LIMIT', 'PASSING_SECONDS', 'COOKIE_THRESHOLD', 'ADDRESS_THRESHOLD',
            'ADDRESS_LIMIT', 'PEER_LIMIT', 'FIRST_LIMIT', 'renew_ike_sa', 'renew_child', 'expire_child', 'watch',
-           'keep_alive', 'Cookies', 'check_pools', 'Host', 'find', 'stranger', 'check_cookie', 'complain', 'settle',
-           'collect', 'schedule', 'renew_children', 'enter', 'react', 'proving', 'listen', 'names', 'join', 'part',
+           'keep_alive', 'Cookies', 'check_pools', 'Host', 'find', 'site', 'stranger', 'check_cookie', 'complain',
+           'settle', 'collect', 'schedule', 'renew_children', 'enter', 'react', 'proving', 'listen', 'join', 'part',
            'established', 'release', 'passes', 'forget', 'drop']
 
 # %% ../nbs/22_host.ipynb #309b1b81
@@ -15,6 +15,7 @@ import hmac
 import os
 from collections import deque
 from heapq import heapify, heappop, heappush
+from ipaddress import ip_address
 from itertools import combinations, count, islice
 from math import inf
 
@@ -143,7 +144,7 @@ class Host:
         self.first: dict[bytes, IKE] = {}  # by the first message that was answered
         self.passing: dict[IKE, float] = {}  # half open or closed: when they go, oldest first
         self.attempts: dict[IKE, IKE] = {}  # whose candidate an SA is
-        self.peers: dict[tuple[Identity, Identity], dict[IKE, None]] = {}  # by the proven names
+        self.peers: dict[Identity, dict[IKE, None]] = {}  # by the name that was proven
         self.replies = deque[float](maxlen=REPLIES)  # when they were sent
         self._outbox: list[Datagram] = []
         self._events: deque[tuple[IKE | None, Event]] = deque()
@@ -240,12 +241,18 @@ def find(host: Host, data: bytes, addr: Endpoint, now: float, here: Endpoint) ->
         complain(host, data, addr, here, now, Notify(MessageType.INVALID_IKE_SPI))
     raise Discard('no SA has this SPI')
 
+# %% ../nbs/22_host.ipynb #ef6359cf
+def site(host: str) -> bytes:
+    "Return what stands for an address when strangers are counted: of IPv6, its network."
+    packed = ip_address(host.partition('%')[0]).packed
+    return packed if len(packed) == 4 else packed[:8]
+
 # %% ../nbs/22_host.ipynb #9f10a0ec
 def stranger(host: Host, data: bytes, addr: Endpoint, now: float, here: Endpoint) -> IKE:
     "Return a new SA for a first message. Raise an `IkeError` if there is to be none."
     if not host.configs: raise Discard('we take no calls')
     half_open = [ike for ike in host.passing if ike.state == State.CONNECTING]
-    near = [ike for ike in half_open if ike.remote.host == addr.host]
+    near = [ike for ike in half_open if site(ike.remote.host) == site(addr.host)]
     shown = len(half_open) >= host.cookie_threshold or sum(
         not ike.reachable for ike in near) >= ADDRESS_THRESHOLD
     if shown:
@@ -377,21 +384,16 @@ def listen(attempt: IKE, failed: IkeError) -> None:
     attempt.alarm('grace', attempt.timing.grace, over)
 
 # %% ../nbs/22_host.ipynb #bb1abae1
-def names(ike: IKE) -> tuple[Identity, Identity]:
-    "Return the two names that an established SA is between."
-    return ike.config.local_id, ike.config.remote_id
-
-
 def join(host: Host, ike: IKE) -> None:
     "Enter an established SA among those with its peer."
-    host.peers.setdefault(names(ike), {})[ike] = None
+    host.peers.setdefault(ike.config.remote_id, {})[ike] = None
 
 
 def part(host: Host, ike: IKE) -> None:
     "Take an SA that is over, or was replaced, out of those with its peer."
-    others = host.peers.get(names(ike), {})
+    others = host.peers.get(ike.config.remote_id, {})
     others.pop(ike, None)
-    if not others: host.peers.pop(names(ike), None)
+    if not others: host.peers.pop(ike.config.remote_id, None)
 
 # %% ../nbs/22_host.ipynb #b5fd5ba6
 def established(host: Host, ike: IKE, event: Established) -> None:
@@ -406,13 +408,14 @@ def established(host: Host, ike: IKE, event: Established) -> None:
         rivals.append(attempt)
     if event.initial_contact:
         # RFC 7296 §2.4: the only IKE SA "between the authenticated identities", which are two
-        rivals += [other for other in host.peers[names(ike)] if other is not ike]
+        rivals += [other for other in host.peers[ike.config.remote_id]
+                   if other is not ike and other.config.local_id == ike.config.local_id]
     for other in rivals:
         other.now = ike.now
         other.close()
         settle(host, other)
-    if len(host.peers[names(ike)]) > PEER_LIMIT:
-        oldest = next(iter(host.peers[names(ike)]))
+    if len(others := host.peers[ike.config.remote_id]) > PEER_LIMIT:
+        oldest = next(iter(others))
         host.start(oldest, delete_ike_sa, now=ike.now)
         # no answer is waited for
         oldest.close(IkeError(f'more than {PEER_LIMIT} IKE SAs with one peer'))
@@ -423,8 +426,7 @@ def release(host: Host, ike: IKE) -> None:
     "Take a peer's inner address back, if it has no other IKE SA."
     if ike.config.pool and not ike.successor and not any(
             other.leased and other.config.pool is ike.config.pool
-            for (_, remote_id), others in host.peers.items() if remote_id == ike.config.remote_id
-            for other in others):
+            for other in host.peers.get(ike.config.remote_id, ())):
         ike.config.pool.release(ike.config.remote_id)
 
 # %% ../nbs/22_host.ipynb #32b87d73

@@ -7,6 +7,8 @@ __all__ = ['FATAL', 'EARLY_LIMIT', 'liveness', 'delete_ike_sa', 'delete_child', 
            'inherit', 'decide', 'expect_delete', 'expect_end']
 
 # %% ../nbs/20_informational.ipynb #beb5d3da
+from itertools import islice
+
 from .const import ExchangeType, MessageType, ProtocolID, error_for
 from .interface import Doing, Rekeyed, State
 from .payload import Delete, Packet
@@ -38,6 +40,7 @@ def disown(ike: IKE, spi: bytes) -> Conversation:
 # %% ../nbs/20_informational.ipynb #e740a9db
 FATAL = (MessageType.AUTHENTICATION_FAILED, MessageType.INVALID_SYNTAX,
          MessageType.UNSUPPORTED_CRITICAL_PAYLOAD)
+EARLY_LIMIT = 16  # SPIs that are remembered
 
 
 def respond_informational(ike: IKE, request: Packet) -> Packet:
@@ -52,27 +55,27 @@ def respond_informational(ike: IKE, request: Packet) -> Packet:
         ike.closing = True
         ike.reason = error_for(refused.message_type, refused.data) if refused else None
         return Packet(ExchangeType.INFORMATIONAL, ())
-    gone = [spi for d in deletes if d.protocol == ProtocolID.ESP for spi in d.spis]
-    ours = tuple(spi for spi in dict.fromkeys(close_child(ike, spi) for spi in gone) if spi)
+    gone = dict.fromkeys(spi for d in deletes if d.protocol == ProtocolID.ESP for spi in d.spis)
+    pairs = {child.outbound.spi: spi for spi, child in ike.children.items()}
+    closed = [close_child(ike, pairs[spi]) for spi in gone if spi in pairs]
+    if ike.doing:  # what is not there may be what we are waiting for
+        ike.early |= set(islice((s for s in gone if s not in pairs), EARLY_LIMIT - len(ike.early)))
+    ours = tuple(filter(None, closed))
     return Packet(ExchangeType.INFORMATIONAL, (Delete(ProtocolID.ESP, ours),) if ours else ())
 
 # %% ../nbs/20_informational.ipynb #c90077c5
-EARLY_LIMIT = 16  # SPIs remembered
-
-
-def close_child(ike: IKE, theirs: bytes) -> bytes:
-    """Close the Child SA under whose SPI the peer receives.
+def close_child(ike: IKE, spi: bytes) -> bytes:
+    """Close the Child SA under which we receive, as the peer wants it.
 
     Return our SPI if the answer should name it, else nothing."""
-    spi = next((spi for spi, child in ike.children.items() if child.outbound.spi == theirs), b'')
-    if not spi:
-        if ike.doing and len(ike.early) < EARLY_LIMIT: ike.early.add(theirs)
-        return b''
     crossing = ike.doing == Doing.DELETE_CHILD and ike.target == spi
+    heir = ike.replaced.get(spi, b'')
     ike.forget(spi)
-    for old in [old for old, new in ike.replaced.items() if new == spi]:  # it stays after all
-        del ike.replaced[old]
-        ike.alarms.pop(('replaced', old), None)
+    for old in [old for old, new in ike.replaced.items() if new == spi]:
+        if heir: ike.replaced[old] = heir
+        else:  # it stays after all
+            del ike.replaced[old]
+            ike.alarms.pop(('replaced', old), None)
     return b'' if crossing else spi
 
 # %% ../nbs/20_informational.ipynb #9cf13e04
@@ -95,7 +98,8 @@ def inherit(ike: IKE, heir: IKE) -> None:
 def decide(heir: IKE) -> None:
     "Let an heir take over, if that was still open."
     old = heir.undecided
-    if old and old.state == heir.state == State.ESTABLISHED: inherit(old, heir)
+    if old and not old.successor and old.state == heir.state == State.ESTABLISHED:
+        inherit(old, heir)
 
 # %% ../nbs/20_informational.ipynb #4d7f7788
 def expect_delete(ike: IKE, spi: bytes, by: bytes = b'') -> None:

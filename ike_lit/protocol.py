@@ -24,7 +24,7 @@ from .interface import (
     TRANSITIONS, ChildClosed, ChildFailed, Closed, Config, Datagram, Doing, Dropped, Event, Message,
     Moved, Pending, Postponed, State, Timing, received)
 from .keys import Keys
-from .nat import Endpoint, Nat
+from .nat import NAT_PORT, Endpoint, Nat
 from .nonce import Random, fraction, new_ike_spi
 from .payload import Delete, Notify, Packet, Payload, refusal_notify
 from .proposal import Proposal
@@ -312,9 +312,7 @@ def retransmit(ike: IKE) -> None:
 
 # %% ../nbs/17_protocol.ipynb #5f20f428
 def gave_up(ike: IKE, pending: Pending) -> IkeError:
-    """Return the error that says what was tried.
-
-    An unauthenticated refusal is still the best explanation there is."""
+    "Return the error that says what was tried; a refusal by anybody may be the explanation."
     asked = (f'no answer that can be believed to {pending.packet.exchange_type} from {ike.remote}: '
              f'sent {pending.attempt} times in {ike.timing.timeout:g} s')
     seen = ', '.join(dict.fromkeys(map(str, ike.remarks)))[:1000]
@@ -326,7 +324,7 @@ def gave_up(ike: IKE, pending: Pending) -> IkeError:
 # %% ../nbs/17_protocol.ipynb #39f002ce
 def fail(ike: IKE, error: IkeError) -> None:
     "Close an IKE SA because of an error of the peer's; tell the peer if there are keys to do so."
-    if ike.outgoing is None or not ike.sent or ike.doing == Doing.CLOSE:
+    if ike.outgoing is None or ike.doing == Doing.CLOSE:
         ike.close(error)
         return
     for spi in list(ike.children): ike.forget(spi)
@@ -447,6 +445,8 @@ def receive_request(ike: IKE, header: Header, data: bytes, addr: Endpoint, local
 # %% ../nbs/17_protocol.ipynb #52276016
 def repeat(ike: IKE, answered: Answered, addr: Endpoint, local: Endpoint) -> NoReturn:
     "Answer a repeated request once more, and raise a `Discard`: nothing else comes of it."
+    if addr.host != ike.remote.host and ike.nat.supported and not ike.nat.there:
+        raise Discard('a repeated request from another host, without a NAT')
     answered.again(ike.now, at_home=addr == ike.remote)
     send(ike, answered.datagrams, local, addr)
     raise Discard('the peer asks again, and gets the same answer again')
@@ -487,7 +487,8 @@ def follow(ike: IKE, addr: Endpoint, local: Endpoint, exchange: ExchangeType | N
     begins = exchange == ExchangeType.IKE_AUTH and ike.state == State.CONNECTING
     if begins and addr.host != ike.remote.host and ike.nat.supported and not ike.nat.there:
         raise Discard('IKE_AUTH from another host than IKE_SA_INIT, without a NAT')
-    floats = begins and local.natt and addr.host == ike.remote.host
+    floats = begins and local.natt and addr.host == ike.remote.host and (
+        ike.nat.found or addr.port == NAT_PORT)
     if not (behind_nat or floats): return
     if not floats: ike.tell(Moved(ike.remote, addr))
     ike.local, ike.remote = local, addr

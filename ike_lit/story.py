@@ -175,7 +175,8 @@ def about_octets(dissection: Dissection, response: bool, where: str = '') -> Ite
         for row in span.rows:
             left -= row.bits
             if row.odd:
-                yield Remark(f'{where}octet 0x{span.at:04x} of {span.path[0]}: {row.name}: '
+                place = " ".join(span.path[:1]) or "the message"
+                yield Remark(f'{where}octet 0x{span.at:04x} of {place}: {row.name}: '
                              f'{row.meaning}', 'RFC 7296 §2.21', 'odd')
             if not row.bits or row.name not in ODD_BITS: continue
             value = int.from_bytes(span.octets, 'big') >> left & (1 << row.bits) - 1

@@ -25,7 +25,7 @@ ROLES = 'initiator', 'responder'
 # What may change although nobody vouches for a datagram: the clock, what is told to people and
 # what is about to be sent (both are looked at by whoever compares), how often strangers were
 # answered lately and the secret of the cookies for them, and the tests' own source of chance.
-TOLD = r'\.(now|_events|_outbox|random|_serial)(?=[.\[]|$)'
+TOLD = r'\.(now|_events|_outbox|random|_serial|_answered\.times|_answered\.elsewhere)(?=[.\[]|$)'
 STRANGERS = r'^\.(replies|cookies)(?=[.\[]|$)'
 
 

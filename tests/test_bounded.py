@@ -6,21 +6,25 @@ import weakref
 from collections import Counter
 from dataclasses import replace
 from random import Random
+from time import process_time
 
 import pytest
 from canonical import ALICE, BOB, configs, two_ends
-from ike_lit.const import ExchangeType, MessageType
-from ike_lit.create_child_sa import REPLACED_LIMIT, RESPONDERS, rekey_ike_sa
+from ike_lit.const import ExchangeType, Group, MessageType, ProtocolID
+from ike_lit.create_child_sa import REPLACED_LIMIT, RESPONDERS, rekey_child, rekey_ike_sa
 from ike_lit.fragment import ELSEWHERE, REPEAT_SECONDS, REPEATS, split
 from ike_lit.host import (
-    ADDRESS_LIMIT, ADDRESS_THRESHOLD, COOKIE_THRESHOLD, PEER_LIMIT, Host, renew_children)
-from ike_lit.informational import delete_ike_sa, liveness
+    ADDRESS_LIMIT, ADDRESS_THRESHOLD, COOKIE_THRESHOLD, PEER_LIMIT, Host, renew_child, renew_children)
+from ike_lit.informational import decide, delete_ike_sa, liveness, respond_informational
 from ike_lit.interface import Closed, Lifetime, Moved, State, Timing
-from ike_lit.nat import Endpoint
-from ike_lit.payload import Notify, Packet
-from ike_lit.protocol import IKE, latest
+from ike_lit.nat import Endpoint, Nat
+from ike_lit.ke import KE, DiffieHellman
+from ike_lit.nonce import Nonce
+from ike_lit.payload import Delete, Notify, Packet, Payload
+from ike_lit.proposal import SA
+from ike_lit.protocol import IKE, beget, latest
 from network import Network
-from test_exchanges import said, up
+from test_exchanges import put, said, up
 
 NEVER = Timing(child=Lifetime(), ike=Lifetime(), liveness=0)
 MALLORY = Endpoint('198.51.100.66', 4711)
@@ -95,16 +99,19 @@ def answered(first: int = 1) -> tuple[IKE, IKE, bytes]:
     return other, asker, data
 
 
-@pytest.mark.parametrize('where, most', [(ALICE, REPEATS), (MALLORY, ELSEWHERE)])
-def test_an_answer_is_repeated_so_often_and_no_more(where: Endpoint, most: int) -> None:
+@pytest.mark.parametrize('where, nat, most', [
+    (ALICE, Nat(True), REPEATS), (ALICE._replace(port=4711), Nat(True), ELSEWHERE), (MALLORY, Nat(True), 0),
+    (MALLORY, Nat(True, there=True), ELSEWHERE), (MALLORY, Nat(False), ELSEWHERE)])
+def test_an_answer_is_repeated_so_often_and_no_more(where: Endpoint, nat: Nat, most: int) -> None:
     bob, _, data = answered()
+    bob.nat = nat
     sent = 0
     for _ in range(1000):
         bob.receive_datagram(data, where, 2)
         sent += len(bob.datagrams_to_send(2))
     assert sent == most
     bob.receive_datagram(data, ALICE, 2)  # what others have had does not count against Alice
-    assert len(bob.datagrams_to_send(2)) == (where == MALLORY)
+    assert len(bob.datagrams_to_send(2)) == (where != ALICE)
 
 
 @pytest.mark.parametrize('now, count', [(REPEAT_SECONDS, 1), (REPEAT_SECONDS + 2, 0)])
@@ -119,8 +126,10 @@ def test_whoever_copies_a_first_message_gets_the_answer_a_few_times() -> None:
     bob, data = Host((right,)), first_message(left)
     bob.receive_datagram(data, ALICE, 0, BOB)
     bob.datagrams_to_send()
-    for _ in range(1000): bob.receive_datagram(data, MALLORY, 1, BOB)
+    for _ in range(1000): bob.receive_datagram(data, ALICE._replace(port=53), 1, BOB)
     assert len(bob.datagrams_to_send()) == ELSEWHERE
+    for _ in range(1000): bob.receive_datagram(data, MALLORY, 1, BOB)
+    assert not bob.datagrams_to_send()
 
 
 # A request that comes back cut anew (RFC 7383 §2.5.2, §2.6.1)
@@ -277,3 +286,125 @@ def test_a_peer_that_moves_with_each_message_has_its_child_sas_replaced_once() -
     request, = bob.datagrams_to_send()
     assert mine.incoming.open(request.data).notify(MessageType.REKEY_SA)
     assert request.destination == ALICE._replace(port=1999)
+
+
+# Found by somebody who tried
+
+def answer(asker: IKE, other: IKE, *payloads: Payload,
+           exchange: ExchangeType = ExchangeType.INFORMATIONAL) -> Packet:
+    "Send a request that no conversation of ours makes; return the response."
+    response = put(asker, other, *payloads, exchange=exchange)
+    assert response is not None
+    return response
+
+
+def test_while_we_rekey_the_ike_sa_the_peer_has_one_other_and_no_more() -> None:
+    asker, other = up(0)
+    other.start(rekey_ike_sa, now=1)  # which is never answered
+    said(other)
+    made = []
+    for n in range(20):
+        random = Random(n).randbytes  # noqa: S311
+        sa = replace(asker.config.ike[0], spi=random(8))
+        dh = DiffieHellman(Group.MODP_2048, random)
+        response = answer(asker, other, SA((sa,)), Nonce(random(32)), KE(dh.group, dh.public),
+                          exchange=ExchangeType.CREATE_CHILD_SA)
+        made.append(response.error())
+    assert made[0] is None and {e.message_type for e in made[1:]} == {MessageType.TEMPORARY_FAILURE}
+    assert len(other.heirs) == 1
+
+
+def test_an_ike_sa_is_inherited_once() -> None:
+    asker, other = up(0)
+    for _ in range(2):
+        heir = beget(other, initiator=False, spi_i=b'12345678')
+        heir.suite, heir.undecided = other.suite, other
+        heir.become(State.ESTABLISHED)
+    first, second = other.heirs
+    decide(first)
+    assert other.successor is first and first.children
+    decide(second)
+    assert other.successor is first and first.children and not second.children
+
+
+def test_strangers_of_one_ipv6_network_are_counted_together() -> None:
+    left, right = configs(timing=NEVER)
+    bob = Host((right,), cookie_threshold=0)
+    here = Endpoint('2001:db8::2', 500)
+    for n in range(10 * ADDRESS_LIMIT):
+        at, one = Endpoint(f'2001:db8:7::{n + 1:x}', 500), Host()
+        one.connect(left, at, here, now=0)
+        for _ in range(2):
+            for d in one.datagrams_to_send():
+                if d.data[18] == ExchangeType.IKE_SA_INIT: bob.receive_datagram(d.data, at, 0, here)
+            for d in bob.datagrams_to_send(): one.receive_datagram(d.data, here, 0, at)
+    assert len(bob.passing) == ADDRESS_LIMIT
+
+
+def test_a_responder_that_has_never_asked_says_goodbye_when_its_time_is_up() -> None:
+    timing = replace(NEVER, ike=Lifetime(0, 100))
+    left, right = configs(timing=NEVER)
+    bob = Host((replace(right, timing=timing),))
+    network, alice = called(bob, left)
+    network.run(until=110)
+    assert not bob.established and not alice.established
+    closed, = [e for _, e in network.events(alice) if isinstance(e, Closed)]
+    assert closed.error is None
+
+
+def test_a_child_sa_that_was_not_replaced_after_all_is_rekeyed_later() -> None:
+    "The peer takes back what it has made in its place, after our own alarm has rung in between."
+    asker, other = up(0, timing=replace(NEVER, child=Lifetime(50, 5000)))
+    old, = other.children
+    renew_child(other, old)
+    old_child = other.children[old]
+    which = Notify(MessageType.REKEY_SA, protocol=ProtocolID.ESP, spi=old_child.outbound.spi)
+    conversation = rekey_child(asker, asker.child.inbound.spi)
+    request = next(conversation)
+    assert request.notify(MessageType.REKEY_SA) == which
+    grant = answer(asker, other, *request.payloads, exchange=ExchangeType.CREATE_CHILD_SA)
+    assert old in other.replaced
+    other.handle_timer(49)  # too early for the peer's Delete to be missed, and the alarm finds it replaced
+    asked = grant and request.one(SA).proposals[0].spi
+    answer(asker, other, Delete(ProtocolID.ESP, (asked,)))
+    assert list(other.children) == [old] and not other.replaced
+    assert ('rekey', old) in other.alarms
+
+
+def test_a_replacement_that_goes_leaves_what_it_replaced_to_its_own() -> None:
+    "A was replaced by B and B by C; when B goes, A still waits for its Delete."
+    asker, other = up(0)
+    spis = list(other.children)
+    for n in range(2):
+        conversation = rekey_child(asker, list(asker.children)[n])
+        request = next(conversation)
+        response = answer(asker, other, *request.payloads, exchange=ExchangeType.CREATE_CHILD_SA)
+        conversation.send(response)
+        spis.append(list(other.children)[-1])
+    a, b, c = spis
+    assert other.replaced == {a: b, b: c}
+    answer(asker, other, Delete(ProtocolID.ESP, (other.children[b].outbound.spi,)))
+    assert list(other.children) == [a, c] and other.replaced == {a: c}
+
+
+def test_a_delete_of_many_costs_as_much_with_many_child_sas() -> None:
+    "One look at each Child SA, and one at each SPI."
+    _, other = up(0)
+    child, = other.children.values()
+    for n in range(1, 100):
+        spi = n.to_bytes(4, 'big')
+        other.children[spi] = replace(child, inbound=replace(child.inbound, spi=spi),
+                                      outbound=replace(child.outbound, spi=bytes([9]) + spi[1:]))
+
+    def seconds(count: int, children: dict) -> float:
+        packet = Packet(ExchangeType.INFORMATIONAL, (Delete(ProtocolID.ESP, tuple(
+            n.to_bytes(4, 'big') for n in range(10**9, 10**9 + count))),))
+        other.children = children
+        tries = []
+        for _ in range(5):
+            began = process_time()
+            respond_informational(other, packet)
+            tries.append(process_time() - began)
+        return min(tries)
+    everything = other.children
+    assert seconds(15000, everything) < 2 * seconds(15000, dict(list(everything.items())[:1])) + 0.002

@@ -111,7 +111,7 @@ def test_what_is_read_and_what_is_refused_and_where(what: str) -> None:
             with pytest.raises(InvalidSyntax, match=row.odd): ask(row.kind)
     shown = dissect(Packet.parse, data)
     assert shown.error is None and tiled(shown) == data
-    said = [remark.text for remark in about_octets(shown)]
+    said = [remark.text for remark in about_octets(shown, False)]
     if row.odd and what != 'address of no octets': assert len(said) == 1 and row.odd in said[0]
     elif not row.odd: assert said == []
     if what == 'selector of a type that nobody knows': return  # it is not kept
@@ -171,7 +171,7 @@ def test_octets_after_the_last_payload_are_shown_and_remarked(size: int) -> None
     packet, shown = read(data), dissect(Packet.parse, data)
     assert packet.payloads == (Vendor(b'last'),) and packet.data == data and tiled(shown) == data
     assert 'After the last payload  (no payload)' in repr(shown)
-    remark, = about_octets(shown)
+    remark, = about_octets(shown, False)
     assert remark.grade == 'odd' and 'After the last payload' in remark.text
     nothing = read(message(after=bytes(size)))
     assert nothing.payloads == ()

@@ -30,14 +30,15 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parent.parent
 ARGUED = ROOT / 'tests' / 'mutants.tsv'
-ENGINE = 'how_much_an_error_ends moves exchanges handshake scenarios negotiation authentication hostile'
+ENGINE = ('how_much_an_error_ends moves guards exchanges handshake scenarios bounded traffic_rule negotiation '
+          'authentication published_faults hostile')
 TESTS = {  # the tests that fit a module: those that fail soonest come first
     'protocol': ENGINE,
     'ike_sa': ENGINE,
     'child_sa': ENGINE,
     'create_child_sa': ENGINE,
     'informational': ENGINE,
-    'host': f'{ENGINE} bounded host',
+    'host': f'bounded host {ENGINE}',
     'fragment': 'repeats fragment hostile',
     'configuration': 'leases configuration',
     'nat': 'nat moves handshake exchanges',

@@ -24,7 +24,8 @@ from .proposal import (
 from .protocol import IKE
 from .setkey import ChildSA, EspSA
 from .ts import (
-    MAX_SELECTORS, TrafficSelector, TSi, TSr, check_narrowed, more_possible, narrow, single_pair)
+    MAX_SELECTORS, TrafficSelector, TSi, TSr, check_narrowed, minimal, more_possible, narrow,
+    single_pair)
 
 # %% ../nbs/18_child_sa.ipynb #57430dc0
 Traffic = tuple[tuple[TrafficSelector, ...], tuple[TrafficSelector, ...]]  # our side, the peer's
@@ -201,7 +202,7 @@ def allowed_traffic(ike: IKE, request: Packet, old: ChildSA | None) -> tuple[
     Raise `TsUnacceptable` or `SinglePairRequired` (RFC 7296 §2.9)."""
     tsi, tsr = (request.one(side).selectors[:MAX_SELECTORS] for side in (TSi, TSr))
     ours, theirs = may_carry(ike)
-    if old: ours, theirs = (*old.local_ts, *ours), (*old.remote_ts, *theirs)
+    if old: ours, theirs = minimal(old.local_ts + ours), minimal(old.remote_ts + theirs)
     offered = tsi, tsr
     if ike.config.single_pair: tsi, tsr = ((pair,) for pair in single_pair(tsi, tsr))
     remote_ts, local_ts = narrow(tsi, theirs), narrow(tsr, ours)

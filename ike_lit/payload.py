@@ -196,11 +196,13 @@ UNDERSTOOD = frozenset({*map(Type, range(Type.SA, Type.EAP + 1)), Type.SKF})
 def parse_chain(
     first: Type,  # the type of the first payload, from the header
     r: Reader,
+    most: int | None = None,  # payloads that are taken; None: any number
 ) -> tuple[Payload, ...]:
     "Take payloads up to the end. Raise `InvalidSyntax` or `UnsupportedCriticalPayload`."
     payloads: list[Payload] = []
     kind = first
     while kind:
+        if len(payloads) == most: raise InvalidSyntax(f'more than {most} payloads')
         heading = f'Payload {len(payloads) + 1}: {kind}' if r.spans is not None else ''
         following, critical, length = r.fields(GENERIC, heading)
         if length < GENERIC.size:

@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['TRANSFORM', 'ATTRIBUTE', 'KEY_LENGTH', 'NOT_UNDERSTOOD', 'AEADS', 'NO_GROUP', 'NO_INTEG', 'NO_ESN', 'ALGORITHMS',
-           'ML_KEM', 'PROPOSAL', 'SPI_SIZES', 'ALIASES', 'NEEDED', 'OPTIONAL', 'DEFAULT_IKE', 'DEFAULT_ESP',
-           'Transform', 'Algorithm', 'transform_for', 'key_size', 'parse_transform', 'parse_attributes', 'Proposal',
-           'parse_proposal', 'SA', 'parse_proposals', 'without_dh', 'groups', 'preferring', 'common', 'choose',
-           'check_choice']
+           'ML_KEM', 'PROPOSAL', 'SPI_SIZES', 'MAX_TRANSFORMS', 'ALIASES', 'NEEDED', 'OPTIONAL', 'DEFAULT_IKE',
+           'DEFAULT_ESP', 'Transform', 'Algorithm', 'transform_for', 'key_size', 'parse_transform', 'parse_attributes',
+           'Proposal', 'parse_proposal', 'SA', 'parse_proposals', 'without_dh', 'groups', 'preferring', 'common',
+           'choose', 'check_choice']
 
 # %% ../nbs/03_proposal.ipynb #4f15c94c
 import re
@@ -278,6 +278,9 @@ def parse_proposal(r: Reader, nth: int = 1) -> tuple[Proposal, bool]:
     return Proposal(number, protocol, spi, tuple(transforms)), more == 0
 
 # %% ../nbs/03_proposal.ipynb #ea01916b
+MAX_TRANSFORMS = 500  # of one offer; a long one of ours has thirty
+
+
 @dataclass(frozen=True, repr=False)
 class SA(Payload):
     "An offer, or the answer to one (RFC 7296 §3.3)."
@@ -287,13 +290,16 @@ class SA(Payload):
     @classmethod
     def parse(cls, r: Reader) -> 'SA':
         proposals: list[Proposal] = []
-        last = False
+        last, count = False, 0
         while not last:
             proposal, last = parse_proposal(r, len(proposals) + 1)
             # RFC 7296 §3.3.1: "subsequent proposals MUST be one more than the previous proposal"
             if proposals and proposal.number != proposals[-1].number + 1:
                 raise InvalidSyntax('proposals are not numbered in order')
             proposals.append(proposal)
+            count += len(proposal.transforms)
+            if count > MAX_TRANSFORMS:
+                raise InvalidSyntax(f'more than {MAX_TRANSFORMS} transforms')
         return cls(tuple(proposals))
 
     def __bytes__(self) -> bytes:

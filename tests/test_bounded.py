@@ -10,8 +10,11 @@ from time import process_time
 
 import pytest
 from canonical import ALICE, BOB, configs, two_ends
-from ike_lit.const import ExchangeType, Group, MessageType, ProtocolID
+from ike_lit.configuration import CP, MAX_ATTRIBUTES, Attribute
+from ike_lit.const import (
+    CfgAttribute, CfgType, ExchangeType, Group, InvalidSyntax, MessageType, ProtocolID, Type)
 from ike_lit.create_child_sa import REPLACED_LIMIT, RESPONDERS, rekey_child, rekey_ike_sa
+from ike_lit.header import Reader
 from ike_lit.fragment import ELSEWHERE, REPEAT_SECONDS, REPEATS, split
 from ike_lit.host import (
     ADDRESS_LIMIT, ADDRESS_THRESHOLD, COOKIE_THRESHOLD, PEER_LIMIT, Host, renew_child, renew_children)
@@ -20,9 +23,11 @@ from ike_lit.interface import Closed, Lifetime, Moved, State, Timing
 from ike_lit.nat import Endpoint, Nat
 from ike_lit.ke import KE, DiffieHellman
 from ike_lit.nonce import Nonce
-from ike_lit.payload import Delete, Notify, Packet, Payload
-from ike_lit.proposal import SA
+from ike_lit.payload import Delete, Notify, Packet, Payload, Vendor, pack_chain
+from ike_lit.proposal import MAX_TRANSFORMS, SA, parse_proposals
 from ike_lit.protocol import IKE, beget, latest
+from ike_lit.sk import MAX_PAYLOADS, parse_inside
+from ike_lit.ts import TrafficSelector, TSi, TSr
 from network import Network
 from test_exchanges import put, said, up
 
@@ -408,3 +413,52 @@ def test_a_delete_of_many_costs_as_much_with_many_child_sas() -> None:
         return min(tries)
     everything = other.children
     assert seconds(15000, everything) < 2 * seconds(15000, dict(list(everything.items())[:1])) + 0.002
+
+
+# One message
+
+@pytest.mark.parametrize('count', [MAX_PAYLOADS, MAX_PAYLOADS + 1])
+def test_a_sealed_message_has_so_many_payloads(count: int) -> None:
+    _, chain = pack_chain([Vendor(b'')] * count)
+    if count == MAX_PAYLOADS: assert len(parse_inside(Type.Vendor, chain)) == count
+    else:
+        with pytest.raises(InvalidSyntax, match='more than 200 payloads'): parse_inside(Type.Vendor, chain)
+
+
+@pytest.mark.parametrize('more', [0, 1])
+def test_an_offer_has_so_many_transforms(more: int) -> None:
+    ours, = parse_proposals('aes256gcm16', ProtocolID.ESP)
+    each = ours.transforms * 50
+    many = [replace(ours, number=n + 1, spi=b'1234', transforms=each)
+            for n in range(MAX_TRANSFORMS // len(each))]
+    octets = bytes(SA((*many, *[replace(many[0], number=len(many) + 1)] * more)))
+    if not more: assert len(SA.parse(Reader(octets)).proposals) == len(many)
+    else:
+        with pytest.raises(InvalidSyntax, match='more than 500 transforms'): SA.parse(Reader(octets))
+
+
+@pytest.mark.parametrize('count', [MAX_ATTRIBUTES, MAX_ATTRIBUTES + 1])
+def test_a_configuration_payload_has_so_many_attributes(count: int) -> None:
+    octets = bytes(CP(CfgType.CFG_REQUEST, (Attribute(CfgAttribute.INTERNAL_IP4_ADDRESS),) * count))
+    if count == MAX_ATTRIBUTES: assert len(CP.parse(Reader(octets)).attributes) == count
+    else:
+        with pytest.raises(InvalidSyntax, match='more than 200 attributes'): CP.parse(Reader(octets))
+
+
+@pytest.mark.parametrize('rekey', [False, True])
+def test_twice_the_selectors_in_a_request_cost_about_twice(rekey: bool) -> None:
+    def seconds(count: int) -> float:
+        sides = [tuple(TrafficSelector.from_text(f'10.{side}.0.0/24[udp/{n}]') for n in range(count))
+                 for side in (1, 2)]
+        tries = []
+        for _ in range(3):
+            asker, other = up(0)
+            old = Notify(MessageType.REKEY_SA, protocol=ProtocolID.ESP, spi=asker.child.inbound.spi)
+            sa = SA((replace(asker.config.esp[0], spi=b'zzzz'),))
+            began = process_time()
+            response = answer(asker, other, *(old,) * rekey, sa, Nonce(bytes(32)), TSi(sides[0]), TSr(sides[1]),
+                              exchange=ExchangeType.CREATE_CHILD_SA)
+            tries.append(process_time() - began)
+            assert response.all(SA)
+        return min(tries)
+    assert seconds(250) < 2.5 * seconds(125)

@@ -4,13 +4,15 @@ from dataclasses import replace
 import pytest
 from canonical import ALICE, BOB, configs, events, handshake, talk, two_ends
 from ike_lit.auth import Identity
-from ike_lit.const import NoProposalChosen
-from ike_lit.create_child_sa import RESPONDERS, rekey_ike_sa
+from ike_lit.const import NoProposalChosen, ProtocolID
+from ike_lit.create_child_sa import RESPONDERS, create_child, rekey_ike_sa
 from ike_lit.host import Cookies, Host
-from ike_lit.interface import Closed, Lifetime, State, Timing
+from ike_lit.interface import Closed, Doing, Lifetime, State, Timing
 from ike_lit.nat import KEEPALIVE, Nat
+from ike_lit.payload import Delete
 from ike_lit.ts import TrafficSelector
 from network import Network
+from test_exchanges import put, up
 
 NEVER = Timing(child=Lifetime(), ike=Lifetime(), liveness=0)
 
@@ -90,3 +92,21 @@ def test_an_heir_still_sends_keepalives() -> None:
     network.events(alice), alice.datagrams_to_send()
     alice.handle_timer(30)
     assert [d.data for d in alice.datagrams_to_send()] == [KEEPALIVE]
+
+
+def test_a_delete_for_another_protocol_deletes_nothing() -> None:
+    asker, other = up(0)
+    mine, = asker.children
+    put(asker, other, Delete(ProtocolID.AH, (mine,)))
+    assert len(other.children) == 1
+    put(asker, other, Delete(ProtocolID.ESP, (mine,)))
+    assert not other.children
+
+
+def test_a_delete_of_what_is_there_is_not_remembered_for_what_may_come() -> None:
+    asker, other = up(0)
+    mine, = asker.children
+    other.start(create_child, now=1)
+    other.doing = Doing.CREATE_CHILD
+    put(asker, other, Delete(ProtocolID.ESP, (mine, b'none')))
+    assert other.early == {b'none'}

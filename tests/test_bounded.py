@@ -456,8 +456,8 @@ def test_twice_the_selectors_in_a_request_cost_about_twice(rekey: bool) -> None:
             old = Notify(MessageType.REKEY_SA, protocol=ProtocolID.ESP, spi=asker.child.inbound.spi)
             sa = SA((replace(asker.config.esp[0], spi=b'zzzz'),))
             began = process_time()
-            response = answer(asker, other, *(old,) * rekey, sa, Nonce(bytes(32)), TSi(sides[0]), TSr(sides[1]),
-                              exchange=ExchangeType.CREATE_CHILD_SA)
+            response = answer(asker, other, *(old,) * rekey, sa, Nonce(bytes(32)), TSi(sides[0]),
+                              TSr(sides[1]), exchange=ExchangeType.CREATE_CHILD_SA)
             tries.append(process_time() - began)
             assert response.all(SA)
         return min(tries)

@@ -46,14 +46,14 @@ def test_a_peer_of_a_strict_connection_does_not_get_in_with_the_suite_of_another
     left, right = configs(ike=weak, timing=NEVER)
     strict = replace(right, ike=configs(ike=strong)[0].ike)
     other = replace(right, remote_id=Identity.from_text('carol.example.org'))
-    for connections, up in ((other, strict), False), ((other, right), True):
+    for connections, allowed in ((other, strict), False), ((other, right), True):
         alice, bob = Host(), Host(connections)
         network = Network({ALICE: alice, BOB: bob})
         alice.connect(left, ALICE, BOB, now=0)
         network.run(until=60)
-        assert bool(bob.established) == bool(alice.established) == up
+        assert bool(bob.established) == bool(alice.established) == allowed
         closed = [e.error for _, e in network.events(bob) if isinstance(e, Closed) and e.error]
-        assert up or [type(e) for e in closed] == [NoProposalChosen]
+        assert allowed or [type(e) for e in closed] == [NoProposalChosen]
 
 
 @pytest.mark.parametrize('first', [0, 1], ids=['by the initiator', 'by the responder'])

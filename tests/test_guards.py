@@ -7,9 +7,11 @@ from ike_lit.auth import Identity
 from ike_lit.const import NoProposalChosen, ProtocolID
 from ike_lit.create_child_sa import RESPONDERS, create_child, rekey_ike_sa
 from ike_lit.host import Cookies, Host
+from ike_lit.informational import inherit
 from ike_lit.interface import Closed, Doing, Lifetime, State, Timing
 from ike_lit.nat import KEEPALIVE, Nat
 from ike_lit.payload import Delete
+from ike_lit.protocol import beget
 from ike_lit.ts import TrafficSelector
 from network import Network
 from test_exchanges import put, up
@@ -110,3 +112,30 @@ def test_a_delete_of_what_is_there_is_not_remembered_for_what_may_come() -> None
     other.doing = Doing.CREATE_CHILD
     put(asker, other, Delete(ProtocolID.ESP, (mine, b'none')))
     assert other.early == {b'none'}
+
+
+def test_only_what_was_replaced_by_the_one_that_goes_is_taken_back() -> None:
+    asker, other = up(0)
+    old, = other.children
+    child = other.children[old]
+    for n in range(3):
+        spi = bytes([n]) * 4
+        other.children[spi] = replace(child, inbound=replace(child.inbound, spi=spi),
+                                      outbound=replace(child.outbound, spi=b'out' + bytes([n])))
+    other.replaced = {old: bytes(4), bytes([1]) * 4: bytes([2]) * 4}
+    put(asker, other, Delete(ProtocolID.ESP, (b'out\0',)))
+    assert other.replaced == {bytes([1]) * 4: bytes([2]) * 4} and old in other.children
+
+
+def test_an_heir_inherits_the_alarms_of_child_sas_and_keeps_its_own() -> None:
+    _, other = up(0)
+    heir = beget(other, initiator=False, spi_i=b'12345678')
+    heir.suite = other.suite
+    heir.become(State.ESTABLISHED)
+    for end, seconds in (other, 10), (heir, 500):
+        for name in 'rekey', 'liveness': end.alarm(name, seconds, lambda ike: None)
+    other.alarm(('rekey', b'spi!'), 20, lambda ike: None)
+    inherit(other, heir)
+    assert {name: at - heir.now for name, (at, _) in heir.alarms.items()} == {
+        'rekey': 500, 'liveness': 500, ('rekey', b'spi!'): 20}
+    assert set(other.alarms) == {'redundant'}

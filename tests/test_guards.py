@@ -5,14 +5,14 @@ import pytest
 from canonical import ALICE, BOB, configs, events, handshake, talk, two_ends
 from ike_lit.auth import Identity
 from ike_lit.const import NoProposalChosen, ProtocolID
-from ike_lit.create_child_sa import RESPONDERS, create_child, rekey_ike_sa
+from ike_lit.create_child_sa import RESPONDERS, create_child, rekey_child, rekey_ike_sa
 from ike_lit.host import Cookies, Host
 from ike_lit.informational import inherit
-from ike_lit.interface import Closed, Doing, Lifetime, State, Timing
+from ike_lit.interface import ChildFailed, Closed, Doing, Lifetime, State, Timing
 from ike_lit.nat import KEEPALIVE, Nat
 from ike_lit.payload import Delete
 from ike_lit.protocol import beget
-from ike_lit.ts import TrafficSelector
+from ike_lit.ts import TrafficSelector, TSi
 from network import Network
 from test_exchanges import put, up
 
@@ -139,3 +139,48 @@ def test_an_heir_inherits_the_alarms_of_child_sas_and_keeps_its_own() -> None:
     assert {name: at - heir.now for name, (at, _) in heir.alarms.items()} == {
         'rekey': 500, 'liveness': 500, ('rekey', b'spi!'): 20}
     assert set(other.alarms) == {'redundant'}
+
+
+def test_what_an_ike_sa_has_replaced_is_forgotten_when_it_is_closed() -> None:
+    left, right = configs(timing=NEVER)
+    alice, bob = Host(), Host((right,))
+    network = Network({ALICE: alice, BOB: bob})
+    alice.connect(left, ALICE, BOB, now=0)
+    network.run(until=1)
+    for n in range(10):
+        alice.start(alice.established[0], rekey_ike_sa, now=network.now)
+        network.run(until=2 + n)
+        for host in alice, bob:
+            ike, = host.established
+            assert len(ike.replaces) == 1
+
+
+@pytest.mark.parametrize('child', [True, False], ids=['with IKE_AUTH', 'later'])
+def test_behind_a_nat_a_peer_whose_traffic_is_not_written_down_has_none(child: bool) -> None:
+    "Its address is the NAT's, and so is that of others who are behind it."
+    left, right = configs(timing=NEVER, childless='allow' if child else 'force')
+    seen, natt = ALICE._replace(host='192.0.2.77', port=40000), [
+        end._replace(port=4500, natt=True) for end in (ALICE, BOB)]
+    for written, granted in ((), False), (left.local_ts, True):
+        alice, bob = Host(), Host((replace(right, remote_ts=written, childless='allow'),))
+        alice.connect(left, ALICE, BOB, now=0, natt=tuple(natt))
+        for _ in range(4):
+            for d in alice.datagrams_to_send():
+                bob.receive_datagram(d.data, seen._replace(natt=d.source.natt), 0, d.destination)
+            for d in bob.datagrams_to_send(): alice.receive_datagram(d.data, d.source, 0, d.source._replace(
+                host=ALICE.host))
+            if not child and alice.established and not alice.established[0].busy:
+                alice.start(alice.established[0], create_child, now=0)
+        ike, = bob.established
+        assert ike.nat.there and bool(ike.children) == granted
+        told = [str(e.error) for _, e in iter(bob.next_event, None) if isinstance(e, ChildFailed)]
+        assert granted or all('behind a NAT' in text for text in told) and told
+
+
+def test_what_replaces_a_child_sa_asks_for_what_that_one_carries() -> None:
+    asker, _ = up(0)
+    narrow = (TrafficSelector.from_text('10.1.0.7'),)
+    spi, = asker.children
+    asker.children[spi] = replace(asker.children[spi], local_ts=narrow)
+    request = next(rekey_child(asker, spi))
+    assert request.one(TSi).selectors == narrow

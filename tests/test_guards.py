@@ -4,15 +4,17 @@ from dataclasses import replace
 import pytest
 from canonical import ALICE, BOB, configs, events, handshake, talk, two_ends
 from ike_lit.auth import Identity
-from ike_lit.const import NoProposalChosen, ProtocolID
+from ike_lit.const import ExchangeType, NoProposalChosen, ProtocolID
 from ike_lit.create_child_sa import RESPONDERS, create_child, rekey_child, rekey_ike_sa
 from ike_lit.host import Cookies, Host
 from ike_lit.informational import inherit
 from ike_lit.interface import ChildFailed, Closed, Doing, Lifetime, State, Timing
 from ike_lit.nat import KEEPALIVE, Nat
+from ike_lit.nonce import Nonce
 from ike_lit.payload import Delete
+from ike_lit.proposal import SA
 from ike_lit.protocol import beget
-from ike_lit.ts import TrafficSelector, TSi
+from ike_lit.ts import TrafficSelector, TSi, TSr
 from network import Network
 from test_exchanges import put, up
 
@@ -184,3 +186,13 @@ def test_what_replaces_a_child_sa_asks_for_what_that_one_carries() -> None:
     asker.children[spi] = replace(asker.children[spi], local_ts=narrow)
     request = next(rekey_child(asker, spi))
     assert request.one(TSi).selectors == narrow
+
+
+@pytest.mark.parametrize('spi, good', [(255, False), (256, True)])
+def test_the_first_spi_that_is_not_reserved_is_one(spi: int, good: bool) -> None:
+    "RFC 4303 §2.1: 'SPI values in the range 1 through 255 are reserved'."
+    asker, other = up(0)
+    sa = replace(asker.config.esp[0], spi=spi.to_bytes(4, 'big'))
+    response = put(asker, other, SA((sa,)), Nonce(bytes(32)), TSi(asker.config.local_ts),
+                   TSr(asker.config.remote_ts), exchange=ExchangeType.CREATE_CHILD_SA)
+    assert bool(response.all(SA)) == good

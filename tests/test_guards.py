@@ -4,16 +4,16 @@ from dataclasses import replace
 import pytest
 from canonical import ALICE, BOB, configs, events, handshake, talk, two_ends
 from ike_lit.auth import Identity
-from ike_lit.const import ExchangeType, NoProposalChosen, ProtocolID
+from ike_lit.const import ExchangeType, MessageType, NoProposalChosen, ProtocolID
 from ike_lit.create_child_sa import RESPONDERS, create_child, rekey_child, rekey_ike_sa
 from ike_lit.host import Cookies, Host
 from ike_lit.informational import inherit
 from ike_lit.interface import ChildFailed, Closed, Doing, Lifetime, State, Timing
 from ike_lit.nat import KEEPALIVE, Nat
 from ike_lit.nonce import Nonce
-from ike_lit.payload import Delete
+from ike_lit.payload import Delete, Notify, Packet
 from ike_lit.proposal import SA
-from ike_lit.protocol import beget
+from ike_lit.protocol import IKE, beget
 from ike_lit.ts import TrafficSelector, TSi, TSr
 from network import Network
 from test_exchanges import put, up
@@ -196,3 +196,27 @@ def test_the_first_spi_that_is_not_reserved_is_one(spi: int, good: bool) -> None
     response = put(asker, other, SA((sa,)), Nonce(bytes(32)), TSi(asker.config.local_ts),
                    TSr(asker.config.remote_ts), exchange=ExchangeType.CREATE_CHILD_SA)
     assert bool(response.all(SA)) == good
+
+
+def asked(asker: IKE, other: IKE, spi: bytes = b'zzzz', *more: Notify) -> Packet:
+    "Ask for a Child SA under this SPI."
+    sa = replace(asker.config.esp[0], spi=spi)
+    return put(asker, other, SA((sa,)), Nonce(bytes(32)), TSi(asker.config.local_ts),
+               TSr(asker.config.remote_ts), *more, exchange=ExchangeType.CREATE_CHILD_SA)
+
+
+def test_an_spi_of_the_peers_is_for_one_child_sa() -> None:
+    asker, other = up(0)
+    assert asked(asker, other, asker.child.inbound.spi).error().message_type == MessageType.NO_PROPOSAL_CHOSEN
+    assert len(other.children) == 1
+
+
+@pytest.mark.parametrize('mode, nat, natt, good', [
+    ('tunnel', Nat(True, there=True), True, True), ('tunnel', Nat(True, there=True), False, False),
+    ('tunnel', Nat(True, here=True), False, False), ('transport', Nat(True, here=True), True, False),
+    ('transport', Nat(True), False, True)])
+def test_what_can_not_pass_a_nat_is_not_granted(mode: str, nat: Nat, natt: bool, good: bool) -> None:
+    asker, other = up(0, mode=mode)
+    other.nat, other.local = nat, other.local._replace(natt=natt)
+    wish = (Notify(MessageType.USE_TRANSPORT_MODE),) * (mode == 'transport')
+    assert bool(asked(asker, other, b'zzzz', *wish).all(SA)) == good

@@ -87,9 +87,9 @@ def changes(node: ast.AST) -> Iterator[tuple[str, object, ast.AST, str]]:
 def beyond_doubt(tree: ast.Module) -> set[int]:
     """Return the lines that ask for what is never missing: a RuntimeError says that we have made a mistake
     ourselves, and mostly the types want the question."""
-    return {line for node in ast.walk(tree) if isinstance(node, ast.If) and isinstance(node.body[0], ast.Raise)
-            and 'RuntimeError' in ast.unparse(node.body[0])
-            for line in range(node.lineno, node.body[0].end_lineno + 1)}
+    guards = [node for node in ast.walk(tree) if isinstance(node, ast.If)
+              and isinstance(node.body[0], ast.Raise) and 'RuntimeError' in ast.unparse(node.body[0])]
+    return {line for node in guards for line in range(node.lineno, node.body[0].end_lineno + 1)}
 
 
 def mutants(module: str, source: str) -> list[Mutant]:

@@ -78,7 +78,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
              'modpnone allows it to go without; default: %(default)s')
     add('--local-ts', metavar='CIDR[,..]', help='traffic on our side; default: our address')
     add('--remote-ts', metavar='CIDR[,..]',
-        help="traffic on the peer's side; default: its address, or the one lent by --pool")
+        help="traffic on the peer's side; default: its address, if it is behind no NAT, "
+             'or the one lent by --pool')
     add('--mode', choices=('tunnel', 'transport'), default='tunnel',
         help='of the Child SA; default: %(default)s')
     add('--config', type=Path, metavar='FILE', help='connections in TOML; options here win')

@@ -30,8 +30,8 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parent.parent
 ARGUED = ROOT / 'tests' / 'mutants.tsv'
-ENGINE = ('how_much_an_error_ends moves guards exchanges handshake scenarios bounded traffic_rule '
-          'negotiation authentication published_faults hostile')
+ENGINE = ('guards traffic_rule published_faults handshake moves exchanges scenarios how_much_an_error_ends '
+          'bounded negotiation authentication hostile')
 TESTS = {  # the tests that fit a module: those that fail soonest come first
     'protocol': ENGINE,
     'ike_sa': ENGINE,

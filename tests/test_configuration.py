@@ -11,7 +11,7 @@ from ike_lit.configuration import (
     ADDRESS,
     CP,
     DNS,
-    MAX_DNS,
+    MAX_ATTRIBUTES, MAX_DNS,
     Assigned,
     Attribute,
     Misfit,
@@ -173,12 +173,12 @@ def test_addresses_that_no_host_has(text: str) -> None:
 
 def test_hostile_sizes() -> None:
     "A payload is as long as it may be: nothing is kept of it but what was asked for."
-    many = 65535 // 4 - 2
+    many = MAX_ATTRIBUTES
     asks = CP.parse(Reader(b'\1\0\0\0' + attribute(1, b'') * many))
     assert len(asks.attributes) == many
     assert len(repr(asks)) < 500 and repr(asks).endswith(f', {many - 8} more)')
     assert len(Pool(['10.3.0.0/24']).answer(asks, 'alice').attributes) == 1
-    servers = b''.join(attribute(3, (0x0a000001 + n).to_bytes(4, 'big')) for n in range(8000))
+    servers = b''.join(attribute(3, (0x0a000001 + n).to_bytes(4, 'big')) for n in range(MAX_ATTRIBUTES // 2))
     lots = CP.parse(Reader(b'\2\0\0\0' + servers + servers.replace(b'\0\3\0\4', b'\0\1\0\4')))
     given_ = assigned(V4, lots)
     assert (len(given_.addresses), len(given_.dns)) == (1, MAX_DNS)

@@ -751,7 +751,7 @@ def test_ip_fails_when_a_responder_removes(
     process.until('listening')
     assert start(lambda: initiator(psk, '--install', 'none', '--once', *INSIDE)).wait() == 0
     process.until('not now')
-    process.until('the IKE SA is closed')
+    process.until('the peer has closed the IKE SA')
     (tmp_path / 'well').touch()
     other = start(lambda: initiator(psk, '--install', 'none', '--once', '--local-ts', '10.1.8.0/24'))
     assert other.wait() == 0

@@ -9,12 +9,13 @@ import pytest
 from canonical import ALICE, BOB, configs, deliver, two_ends
 from ike_lit.auth import AUTH
 from ike_lit.const import (
-    ExchangeType, Group, IkeError, MessageType, TransformType)
+    ExchangeType, Group, IkeError, MessageType, TemporaryFailure, TransformType)
 from ike_lit.create_child_sa import (
     RESPONDERS, create_child, rekey_child, rekey_ike_sa, respond_create_child_sa)
 from ike_lit.host import Host
 from ike_lit.ike_sa import ike_sa_init, respond_ike_auth
-from ike_lit.interface import ChildEstablished, ChildFailed, Closed, Lifetime, State, Timing
+from ike_lit.interface import (
+    ChildEstablished, ChildFailed, Closed, Lifetime, Message, State, Timing)
 from ike_lit.ke import KE
 from ike_lit.nonce import Nonce
 from ike_lit.payload import Notify, Packet, Payload
@@ -269,3 +270,55 @@ def test_what_is_a_matter_of_course_is_not_told_as_a_failure(first: int) -> None
     assert [e for e in told if isinstance(e, ChildEstablished)]
     assert not [e for e in told if isinstance(e, ChildFailed)]
     ends.agree(1)
+
+
+# TEMPORARY_FAILURE (RFC 7296 §2.25)
+
+class Busy(Ends):
+    "The other end has no time until it is told otherwise."
+
+    def __init__(self) -> None:
+        super().__init__(0, lambda p: p)
+        self.busy = True
+
+    def answer(self, ike: IKE, request: Packet) -> Packet:
+        if self.busy: raise TemporaryFailure('not now')
+        return respond_create_child_sa(ike, request)
+
+
+@pytest.mark.parametrize('begin', [rekey_child, rekey_ike_sa])
+def test_a_peer_that_has_no_time_for_minutes_is_left(begin: Callable) -> None:
+    ends = Busy()
+    ike = ends.sa(ends.asker)
+    ends.asker.start(ike, begin, *(ike.children if begin is rekey_child else ()), now=1)
+    ends.network.run(until=170)
+    assert ends.asker.established == [ike]
+    ends.network.run(until=400)
+    assert not ends.asker.established
+    closed, = [e.error for _, e in ends.network.events(ends.asker) if isinstance(e, Closed)]
+    assert isinstance(closed, TemporaryFailure)
+
+
+@pytest.mark.parametrize('begin', [rekey_child, rekey_ike_sa])
+def test_a_peer_that_has_found_time_in_between_is_not_left(begin: Callable) -> None:
+    ends = Busy()
+    for start in 0, 300, 600:
+        ends.busy = True
+        ends.network.run(until=start)
+        ike = ends.sa(ends.asker)
+        ends.asker.start(ike, begin, *(ike.children if begin is rekey_child else ()), now=ends.network.now)
+        ends.network.run(until=start + 100)
+        ends.busy = False
+        ends.network.run(until=start + 200)
+        assert ends.asker.established and (begin is rekey_child or ends.sa(ends.asker) is not ike)
+        for host in ends.asker, ends.other: ends.sa(host).responders = {**RESPONDERS, CREATE: ends.answer}
+
+
+def test_a_group_that_was_just_used_is_not_tried_again() -> None:
+    ends = Ends(0, REFUSALS['a group that was just used'])
+    spi, = ends.sa(ends.asker).children
+    ends.network.events(ends.asker)
+    ends.asker.start(ends.sa(ends.asker), rekey_child, spi, now=ends.network.now)
+    ends.network.run(until=ends.network.now + 5)
+    sent = [e for _, e in ends.network.events(ends.asker) if isinstance(e, Message) and e.sent]
+    assert len(sent) == 1

@@ -220,3 +220,33 @@ def test_what_can_not_pass_a_nat_is_not_granted(mode: str, nat: Nat, natt: bool,
     other.nat, other.local = nat, other.local._replace(natt=natt)
     wish = (Notify(MessageType.USE_TRANSPORT_MODE),) * (mode == 'transport')
     assert bool(asked(asker, other, b'zzzz', *wish).all(SA)) == good
+
+
+def test_a_child_sa_that_is_about_to_go_carries_nothing() -> None:
+    "Another one is asked for, though there is one that carries the same."
+    asker, _ = up(0)
+    with pytest.raises(StopIteration): next(create_child(asker))  # it would be of no use
+    spi, = asker.children
+    asker.replaced[spi] = b'new!'
+    assert next(create_child(asker)).all(SA)
+
+
+@pytest.mark.parametrize('side', ['local_ts', 'remote_ts'])
+def test_a_child_sa_that_carries_one_side_only_does_not_do(side: str) -> None:
+    asker, _ = up(0)
+    more = (*getattr(asker.config, side), TrafficSelector.from_text('10.7.0.0/24'))
+    asker.config = replace(asker.config, **{side: more})
+    assert next(create_child(asker)).all(SA)
+
+
+def test_a_replacement_that_is_deleted_before_it_is_known_is_told() -> None:
+    asker, other = up(0)
+    old, = asker.children
+    asker.start(rekey_child, old, now=1)
+    request, = asker.datagrams_to_send(1)
+    other.receive_datagram(request.data, asker.local, 1)
+    grant, = other.datagrams_to_send(1)
+    asker.early.add(list(other.children)[-1])  # its Delete was quicker
+    asker.receive_datagram(grant.data, other.local, 1)
+    told = [str(e.error) for e in events(asker) if isinstance(e, ChildFailed)]
+    assert told == ['the peer has deleted the new Child SA already'] and list(asker.children) == [old]

@@ -5,7 +5,8 @@ import pytest
 from canonical import ALICE, BOB, configs, events, handshake, talk, two_ends
 from ike_lit.auth import Identity
 from ike_lit.const import ExchangeType, MessageType, NoProposalChosen, ProtocolID
-from ike_lit.create_child_sa import RESPONDERS, create_child, rekey_child, rekey_ike_sa
+from ike_lit.create_child_sa import (
+    CHILD_LIMIT, RESPONDERS, create_child, rekey_child, rekey_ike_sa)
 from ike_lit.host import Cookies, Host
 from ike_lit.informational import inherit
 from ike_lit.interface import ChildFailed, Closed, Doing, Lifetime, State, Timing
@@ -250,3 +251,23 @@ def test_a_replacement_that_is_deleted_before_it_is_known_is_told() -> None:
     asker.receive_datagram(grant.data, other.local, 1)
     told = [str(e.error) for e in events(asker) if isinstance(e, ChildFailed)]
     assert told == ['the peer has deleted the new Child SA already'] and list(asker.children) == [old]
+
+
+def test_a_hundred_child_sas_are_enough() -> None:
+    asker, other = up(0)
+    for n in range(1, CHILD_LIMIT):
+        assert asked(asker, other, (1000 + n).to_bytes(4, 'big')).all(SA)
+    assert len(other.children) == CHILD_LIMIT
+    assert asked(asker, other, b'more').error().message_type == MessageType.NO_ADDITIONAL_SAS
+    assert len(other.children) == CHILD_LIMIT
+
+
+@pytest.mark.parametrize('doing, answer', [
+    (None, MessageType.CHILD_SA_NOT_FOUND), (Doing.CREATE_CHILD, MessageType.TEMPORARY_FAILURE),
+    (Doing.REKEY_CHILD, MessageType.TEMPORARY_FAILURE), (Doing.DELETE_CHILD, MessageType.CHILD_SA_NOT_FOUND)])
+def test_a_child_sa_that_we_may_be_waiting_for_is_not_said_to_be_missing(
+        doing: Doing | None, answer: MessageType) -> None:
+    asker, other = up(0)
+    other.doing = doing
+    which = Notify(MessageType.REKEY_SA, protocol=ProtocolID.ESP, spi=b'new!')
+    assert asked(asker, other, b'zzzz', which).error().message_type == answer

@@ -59,6 +59,11 @@ def two_of_a_kind(p: Packet) -> Packet:
         TransformType.DH, Group.MODP_3072))),)))(p)
 
 
+def relabelled(p: Packet) -> Packet:
+    "The public value is right, and of a size that fits; only its group is said to be another."
+    return instead(KE(Group(24), p.one(KE).public))(p)
+
+
 EVERYTHING = (TrafficSelector.from_text('0.0.0.0/0'),)
 REFUSALS = {  # nothing was granted
     'no proposal': only(Notify(MessageType.NO_PROPOSAL_CHOSEN)),
@@ -73,7 +78,7 @@ GRANTS = {  # something that was not asked for, or half of it
     'without KE': without(KE), 'without a nonce': without(Nonce), 'without TSi': without(TSi),
     'wider selectors': instead(TSi(EVERYTHING), TSr(EVERYTHING)), 'transport mode': also(
         Notify(MessageType.USE_TRANSPORT_MODE)), 'another cipher': another_cipher,
-    'two groups': two_of_a_kind, 'KE of another group': instead(KE(Group.MODP_3072, bytes(384))),
+    'two groups': two_of_a_kind, 'a group by another name': relabelled, 'KE of another group': instead(KE(Group.MODP_3072, bytes(384))),
     'a public value that is none': instead(KE(Group.MODP_2048, bytes(256)))}
 
 
@@ -161,7 +166,7 @@ def test_an_ike_sa_that_is_not_replaced_stays(first: int, change: Change) -> Non
 
 
 @both_roles
-@pytest.mark.parametrize('change', [without(KE), without(Nonce), another_cipher,
+@pytest.mark.parametrize('change', [without(KE), without(Nonce), another_cipher, relabelled,
                                     instead(KE(Group.MODP_3072, bytes(384)))])
 def test_a_new_ike_sa_that_we_refuse_ends_the_old_one(first: int, change: Change) -> None:
     "The peer has moved to the new one, where we can't follow: the two ends would disagree for ever."

@@ -30,8 +30,8 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parent.parent
 ARGUED = ROOT / 'tests' / 'mutants.tsv'
-ENGINE = ('guards traffic_rule published_faults handshake moves exchanges scenarios how_much_an_error_ends '
-          'bounded host negotiation authentication hostile')
+ENGINE = ('guards traffic_rule published_faults handshake moves exchanges scenarios '
+          'how_much_an_error_ends bounded host negotiation authentication hostile')
 TESTS = {  # the tests that fit a module: those that fail soonest come first
     'protocol': ENGINE,
     'ike_sa': ENGINE,

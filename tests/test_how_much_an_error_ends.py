@@ -78,7 +78,8 @@ GRANTS = {  # something that was not asked for, or half of it
     'without KE': without(KE), 'without a nonce': without(Nonce), 'without TSi': without(TSi),
     'wider selectors': instead(TSi(EVERYTHING), TSr(EVERYTHING)), 'transport mode': also(
         Notify(MessageType.USE_TRANSPORT_MODE)), 'another cipher': another_cipher,
-    'two groups': two_of_a_kind, 'a group by another name': relabelled, 'KE of another group': instead(KE(Group.MODP_3072, bytes(384))),
+    'two groups': two_of_a_kind, 'a group by another name': relabelled,
+    'KE of another group': instead(KE(Group.MODP_3072, bytes(384))),
     'a public value that is none': instead(KE(Group.MODP_2048, bytes(256)))}
 
 

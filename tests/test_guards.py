@@ -4,12 +4,13 @@ from dataclasses import replace
 import pytest
 from canonical import ALICE, BOB, configs, events, handshake, talk, two_ends
 from ike_lit.auth import Identity
-from ike_lit.const import ExchangeType, MessageType, NoProposalChosen, ProtocolID
+from ike_lit.const import ExchangeType, Group, MessageType, NoProposalChosen, ProtocolID
 from ike_lit.create_child_sa import (
     CHILD_LIMIT, RESPONDERS, create_child, rekey_child, rekey_ike_sa)
 from ike_lit.host import Cookies, Host
 from ike_lit.informational import inherit
 from ike_lit.interface import ChildFailed, Closed, Doing, Lifetime, State, Timing
+from ike_lit.ke import KE, DiffieHellman
 from ike_lit.nat import KEEPALIVE, Nat
 from ike_lit.nonce import Nonce
 from ike_lit.payload import Delete, Notify, Packet
@@ -271,3 +272,13 @@ def test_a_child_sa_that_we_may_be_waiting_for_is_not_said_to_be_missing(
     other.doing = doing
     which = Notify(MessageType.REKEY_SA, protocol=ProtocolID.ESP, spi=b'new!')
     assert asked(asker, other, b'zzzz', which).error().message_type == answer
+
+
+@pytest.mark.parametrize('spi, good', [(bytes(8), False), (b'\0' * 7 + b'\1', True)])
+def test_an_ike_sa_with_the_spi_zero_is_not_granted(spi: bytes, good: bool) -> None:
+    "RFC 7296 §3.1: 'This value MUST NOT be zero.'"
+    asker, other = up(0)
+    dh = DiffieHellman(Group.MODP_2048, lambda size: b'7' * size)
+    response = put(asker, other, SA((replace(asker.config.ike[0], spi=spi),)), Nonce(bytes(32)),
+                   KE(dh.group, dh.public), exchange=ExchangeType.CREATE_CHILD_SA)
+    assert bool(response.all(SA)) == good and len(other.heirs) == good

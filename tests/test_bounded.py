@@ -5,15 +5,16 @@ import gc
 import weakref
 from collections import Counter
 from dataclasses import replace
+from itertools import pairwise
 from random import Random
 from time import process_time
 
 import pytest
-from canonical import ALICE, BOB, configs, two_ends
+from canonical import ALICE, BOB, configs
 from ike_lit.configuration import CP, MAX_ATTRIBUTES, Attribute
 from ike_lit.const import (
     CfgAttribute, CfgType, ExchangeType, Group, InvalidSyntax, MessageType, ProtocolID, Type)
-from ike_lit.create_child_sa import REPLACED_LIMIT, RESPONDERS, rekey_child, rekey_ike_sa
+from ike_lit.create_child_sa import REPLACED_LIMIT, rekey_child, rekey_ike_sa
 from ike_lit.header import Reader
 from ike_lit.fragment import ELSEWHERE, REPEAT_SECONDS, REPEATS, split
 from ike_lit.host import (
@@ -241,13 +242,10 @@ def test_what_a_peer_leaves_behind_is_nothing() -> None:
 
 
 def test_a_chain_of_successors_is_walked_once() -> None:
-    alice, _ = two_ends(RESPONDERS)
-    chain = [alice]
-    for _ in range(5000):
-        chain.append(two_ends(RESPONDERS)[0] if len(chain) < 50 else IKE(
-            alice.config, ALICE, BOB, initiator=True, responders={}, spi_i=b'12345678'))
-        chain[-2].successor = chain[-1]
-    assert latest(alice) is chain[-1]
+    config, _ = configs()
+    chain = [IKE(config, ALICE, BOB, initiator=True, responders={}) for _ in range(5000)]
+    for old, new in pairwise(chain): old.successor = new
+    assert latest(chain[0]) is chain[-1]
     assert all(ike.successor is chain[-1] for ike in chain[:-1])
 
 

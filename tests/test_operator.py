@@ -299,11 +299,8 @@ def test_a_refusal_is_told_once_and_again_after_a_minute() -> None:
     assert out.getvalue().count('failed: offered') == 2
 
 
-def test_who_has_proven_itself_is_heard_among_strangers() -> None:
-    left, right = configs()
-    bob, out = server(right)
-    for n in range(500): bob.received(nonsense(bytes(n % 50)), Endpoint('203.0.113.1', 500), BOB)
-    bob.host.passing.clear()
+def call(bob: responder.Server, left: object) -> None:
+    "Let Alice call the program, and be answered."
     alice = Host()
     alice.connect(left, ALICE, BOB, 0)
     sent: list[object] = []
@@ -312,6 +309,14 @@ def test_who_has_proven_itself_is_heard_among_strangers() -> None:
     while sent:
         alice.receive_datagram(sent.pop(0).data, BOB, 0, ALICE)
         for d in alice.datagrams_to_send(): bob.received(d.data, ALICE, BOB)
+
+
+def test_who_has_proven_itself_is_heard_among_strangers() -> None:
+    left, right = configs()
+    bob, out = server(right)
+    for n in range(500): bob.received(nonsense(bytes(n % 50)), Endpoint('203.0.113.1', 500), BOB)
+    bob.host.passing.clear()
+    call(bob, left)
     assert 'peer      FQDN alice.example.org' in out.getvalue() and 'Child SA  ESP' in out.getvalue()
 
 
@@ -328,14 +333,7 @@ def test_each_line_says_when_and_whose_it_is_if_there_are_several() -> None:
     other = replace(right, remote_id=Identity.from_text('carol.example.org'))
     for peers, several in ((right,), False), ((right, other), True):
         bob, out = server(*peers, verbose=False)
-        alice = Host()
-        alice.connect(left, ALICE, BOB, 0)
-        sent: list[object] = []
-        bob.ports[BOB].send = sent.append
-        for d in alice.datagrams_to_send(): bob.received(d.data, ALICE, BOB)
-        while sent:
-            alice.receive_datagram(sent.pop(0).data, BOB, 0, ALICE)
-            for d in alice.datagrams_to_send(): bob.received(d.data, ALICE, BOB)
+        call(bob, left)
         lines = out.getvalue().partition('\n\n')[0].splitlines()
         whose = (r'\d{4}-\d\d-\d\d \d\d:\d\d:\d\d  (192.0.2.1:500|alice.example.org) +'
                  '(->|<-|IKE|peer|Child|  out|  in)')

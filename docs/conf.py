@@ -33,11 +33,10 @@ from sphinx.pycode import ModuleAnalyzer
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / 'nbs'))
-from conformance import Requirement, counts, requirements  # noqa: E402
+from chapters import CHAPTERS, MODULES, WRITTEN
+from conformance import Requirement, counts, requirements
 
 FUNCTION = ast.FunctionDef | ast.AsyncFunctionDef
-CHAPTERS = sorted((ROOT / 'nbs').glob('[0-9][0-9]_*.ipynb'))
-MODULES = {path.stem[3:]: path.stem for path in CHAPTERS if '#| default_exp' in path.read_text()}
 MERMAID = '11.16.1'  # the one that JupyterLab has, so that a diagram looks the same in both
 INTEGRITY = ('sha512-TQsq6u22fAn3rek5VOubrhKPo1g5hwC3FXUN9hiyupTckcYiGuuKGkNQrKYwGJkXUxZdojwRG46gsSCFZMDp4g=='
              )  # npm view mermaid@11.16.1 dist.integrity
@@ -121,9 +120,10 @@ def chapter(path: Path) -> str:
             places |= names
             cells.append(cell)
     if path in CHAPTERS:
-        number, _, module = path.stem.partition('_')
+        number = path.stem[:2]
         title, quote, rest = source(cells[0]).split('\n\n', 2)
-        link = [f'Module: [ike_lit.{module}](reference/{module}.rst)'] if module in MODULES else []
+        link = [f'Module: [ike_lit.{MODULES[module]}](reference/{module}.rst)'
+                for module, written in WRITTEN.items() if written == path]
         cells[0] = prose('\n\n'.join([title.replace('# ', f'# {number} ', 1), quote, *link, rest]))
     else: cells.append(prose(contents(book)))
     return json.dumps({**book, 'cells': cells})
@@ -148,7 +148,7 @@ def contents(index: dict) -> str:
 def module(name: str) -> SimpleNamespace:
     """Return what autodoc does not see of a module: the `names` that it exports, in order,
     and the `comments` beside its constants, fields and arguments."""
-    text = (ROOT / 'ike_lit' / f'{name}.py').read_text()
+    text = (ROOT / 'ike_lit' / f'{MODULES[name].replace(".", "/")}.py').read_text()
     tree, lines, beside, comments = ast.parse(text), text.splitlines(), {}, {}
     for token in tokenize.generate_tokens(io.StringIO(text).readline):
         line, column = token.start
@@ -182,9 +182,9 @@ def module(name: str) -> SimpleNamespace:
 
 def reference(name: str) -> str:
     "Return the page of a module."
-    title, found = f'ike_lit.{name}', module(name)
+    title, found, stem = f'ike_lit.{MODULES[name]}', module(name), WRITTEN[name].stem
     lines = [title, '=' * len(title), '', found.says, '',
-             f':doc:`Chapter {MODULES[name][:2]} </{MODULES[name]}>` explains it; '
+             f':doc:`Chapter {stem[:2]} </{stem}>` explains it; '
              'each *[source]* leads to the cell.', '',
              ' '.join(f':py:obj:`~{title}.{what}`' for what in found.names), '',
              f'.. py:module:: {title}', '']
@@ -200,8 +200,9 @@ def reference(name: str) -> str:
 def references() -> str:
     "Return the page that leads to all modules."
     toctree = '\n'.join(['```{toctree}', ':hidden:', '', *MODULES, '```'])
-    rows = [f'| [{stem[:2]}](../{stem}.ipynb) | [{name}]({name}.rst) | {module(name).says} |'
-            for name, stem in MODULES.items()]
+    rows = [f'| [{path.stem[:2]}](../{path.stem}.ipynb) | [{MODULES[name]}]({name}.rst) '
+            f'| {module(name).says} |'
+            for name, path in WRITTEN.items()]
     return '\n'.join(['# Reference', '', 'The package `ike_lit`: what each chapter exports.', '',
                       '| chapter | module | |', '|---|---|---|', *rows, '', toctree, ''])
 
@@ -210,7 +211,7 @@ def linked(text: str, here: str) -> str:
     "Return text with links where it names what some module exports."
     def link(name: str) -> str:
         for where in (here, *MODULES):
-            if name in module(where).names: return f':py:obj:`~ike_lit.{where}.{name}`'
+            if name in module(where).names: return f':py:obj:`~ike_lit.{MODULES[where]}.{name}`'
         return f'``{name}``'
     parts = re.split('`([^`]+)`', text)
     parts[::2] = [re.sub(r'([*|\\]|_\b)', r'\\\1', part) for part in parts[::2]]
@@ -220,7 +221,7 @@ def linked(text: str, here: str) -> str:
 
 def remark(name: str) -> None:
     "Tell autodoc what the comments of a module say about its constants and fields."
-    analyzer = ModuleAnalyzer.for_module(f'ike_lit.{name}')
+    analyzer = ModuleAnalyzer.for_module(f'ike_lit.{MODULES[name]}')
     analyzer.analyze()
     for key, text in module(name).comments.items():
         owner, _, local = key.rpartition('.')
@@ -229,7 +230,8 @@ def remark(name: str) -> None:
 
 def describe(app: Sphinx, what: str, name: str, thing: object, options: object, lines: list[str]) -> None:
     "Put links into what autodoc has found, and add what the comments say about arguments."
-    _, here, local = name.split('.', 2)
+    here = next(where for where in MODULES if name.startswith(f'ike_lit.{MODULES[where]}.'))
+    local = name.removeprefix(f'ike_lit.{MODULES[here]}.')
     comments = module(here).comments
     if what == 'data' and local not in comments: lines.clear()  # or it would be about the type
     if what in ('function', 'method'):
@@ -241,7 +243,7 @@ def describe(app: Sphinx, what: str, name: str, thing: object, options: object, 
 def linkcode_resolve(domain: str, info: dict[str, str]) -> str | None:
     "Return the cell that defines something."
     module, name = info['module'].rpartition('.')[2], info['fullname']
-    return None if '.' in name else f'../{MODULES[module]}.html#def-{name}'
+    return None if '.' in name else f'../{WRITTEN[module].stem}.html#def-{name}'
 
 
 # -- the requirements -----------------------------------------------------------------------
@@ -259,7 +261,7 @@ def conformance() -> str:
 
 
 def row_of(row: Requirement) -> str:
-    places = [f'<a href="{MODULES[where]}.html#def-{what}">{where}.{what}</a>'
+    places = [f'<a href="{WRITTEN[where].stem}.html#def-{what}">{where}.{what}</a>'
               for where, _, what in (name.partition('.') for name in row.chapter.split())]
     tests = [f'`{name}`' for name in row.tests.split()]
     rfc, section = re.match(r'(?:RFC(\d+) ?)?([\d.]*)', row.section).groups()

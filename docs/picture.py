@@ -11,13 +11,13 @@ from tempfile import TemporaryDirectory
 
 DOCS = Path(__file__).resolve().parent
 sys.path.insert(0, str(DOCS.parent / 'nbs'))
-from canonical import ALICE, BOB, KEYS, configs, deliver, public_key, two_ends  # noqa: E402
-from ike_lit.capture import Capture, Seen  # noqa: E402
-from ike_lit.create_child_sa import RESPONDERS  # noqa: E402
-from ike_lit.explain import Story, story_html, tell  # noqa: E402
-from ike_lit.ike_sa import ike_sa_init  # noqa: E402
-from ike_lit.keylog import KeyTable  # noqa: E402
-from ike_lit.story import Believed  # noqa: E402
+from canonical import ALICE, BOB, KEYS, configs, deliver, public_key, two_ends
+from ike_lit.capture.keylog import KeyTable
+from ike_lit.capture.observer import Believed
+from ike_lit.capture.pcap import Capture, Seen
+from ike_lit.engine.create_child_sa import RESPONDERS
+from ike_lit.engine.ike_sa import ike_sa_init
+from ike_lit.explain import Story, story_html, tell
 
 SIZE = 1000, 1150
 CHROMIUM = ['chromium', '--headless', '--no-sandbox', '--hide-scrollbars',

@@ -9,16 +9,16 @@ from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
-from ike_lit.auth import Identity
-from ike_lit.certificate import Signer
-from ike_lit.const import ProtocolID
-from ike_lit.credential import load_private_key, load_public_key
-from ike_lit.ike_sa import ike_sa_init
-from ike_lit.interface import Config, Event
-from ike_lit.nat import Endpoint
-from ike_lit.proposal import parse_proposals
-from ike_lit.protocol import IKE
-from ike_lit.ts import TrafficSelector
+from ike_lit.cli.credential import load_private_key, load_public_key
+from ike_lit.engine.ike_sa import ike_sa_init
+from ike_lit.engine.model import Config, Event
+from ike_lit.engine.protocol import IKE
+from ike_lit.wire.auth import Identity
+from ike_lit.wire.certificate import Signer
+from ike_lit.wire.const import ProtocolID
+from ike_lit.wire.nat import Endpoint
+from ike_lit.wire.proposal import parse_proposals
+from ike_lit.wire.ts import TrafficSelector
 
 KEYS = Path(__file__).resolve().parent.parent / 'keys'
 ALICE, BOB = Endpoint('192.0.2.1', 500), Endpoint('192.0.2.2', 500)

@@ -5,10 +5,10 @@ from itertools import groupby
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
+from chapters import BOOK, WRITTEN
 from IPython.display import Markdown
 
 T = TypeVar('T', bound=NamedTuple)
-BOOK = Path(__file__).resolve().parent
 TABLE = BOOK.parent / 'tests' / 'conformance.tsv'
 
 
@@ -36,11 +36,6 @@ def rows_of(path: Path, kind: type[T]) -> list[T]:
         rows = list(csv.reader(file, delimiter='\t', quoting=csv.QUOTE_NONE))
     assert rows[0] == list(kind._fields)
     return [kind(*row) for row in rows[1:]]
-
-
-def chapters() -> dict[str, str]:
-    "Return the file of each chapter, by the name of its module."
-    return {path.stem[3:]: path.name for path in BOOK.glob('[0-9]*.ipynb')}
 
 
 def requirements() -> list[Requirement]: return rows_of(TABLE, Requirement)
@@ -74,6 +69,6 @@ def where(row: Requirement) -> str:
 
 
 def links(row: Requirement) -> Iterator[str]:
-    books = chapters()
     for module in dict.fromkeys(name.partition('.')[0] for name in row.chapter.split()):
-        yield f'[{books[module][:2]} {module}]({books[module]})'
+        book = WRITTEN[module].name
+        yield f'[{book[:2]} {module}]({book})'

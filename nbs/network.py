@@ -7,10 +7,10 @@ from collections.abc import Callable, Mapping
 from heapq import heappop, heappush
 from itertools import count
 
-from ike_lit.host import Host
-from ike_lit.interface import Datagram, Event
-from ike_lit.nat import Endpoint
-from ike_lit.protocol import IKE
+from ike_lit.engine.host import Host
+from ike_lit.engine.model import Datagram, Event
+from ike_lit.engine.protocol import IKE
+from ike_lit.wire.nat import Endpoint
 
 
 class Network:

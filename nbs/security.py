@@ -1,9 +1,10 @@
-"""The table of what has hit others, for chapter 37 and the tests."""
+"""The table of what has hit others, for chapter 41 and the tests."""
 from collections.abc import Iterator
 from itertools import groupby
 from typing import NamedTuple
 
-from conformance import BOOK, chapters, rows_of
+from chapters import BOOK, WRITTEN
+from conformance import rows_of
 from IPython.display import Markdown
 
 TABLE = BOOK.parent / 'tests' / 'security.tsv'
@@ -58,7 +59,6 @@ def where(row: Attack) -> str:
 
 
 def links(row: Attack) -> Iterator[str]:
-    books = chapters()
     for name in row.guards.split():
-        book = books[name.partition('.')[0]]
+        book = WRITTEN[name.partition('.')[0]].name
         yield f'[{book[:2]}]({book})&nbsp;`{name.partition(".")[2]}`'

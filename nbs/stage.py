@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from random import Random
 
 from canonical import ALICE, BOB, configs
-from ike_lit.const import ExchangeType, MessageType, ProtocolID
-from ike_lit.header import Header, Reader
-from ike_lit.host import Host
-from ike_lit.interface import Closed, Config, Datagram, Event, Lifetime, Message, Timing
-from ike_lit.nat import Endpoint
-from ike_lit.payload import Delete, Notify, Packet
-from ike_lit.proposal import SA
-from ike_lit.protocol import IKE, Begin
+from ike_lit.engine.host import Host
+from ike_lit.engine.model import Closed, Config, Datagram, Event, Lifetime, Message, Timing
+from ike_lit.engine.protocol import IKE, Begin
+from ike_lit.wire.const import ExchangeType, MessageType, ProtocolID
+from ike_lit.wire.header import Header, Reader
+from ike_lit.wire.nat import Endpoint
+from ike_lit.wire.payload import Delete, Notify, Packet
+from ike_lit.wire.proposal import SA
 from IPython.display import Markdown
 
 NEVER = Lifetime()

@@ -7,19 +7,19 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from random import Random
 
-from ike_lit.auth import AUTH, Identity, IDi, IDr
-from ike_lit.const import (
+from ike_lit.engine.model import Datagram
+from ike_lit.wire.auth import AUTH, IDi, IDr, Identity
+from ike_lit.wire.const import (
     AuthenticationType, ExchangeType, Group, IkeError, MessageType, Prf, ProtocolID, TransformType, Type)
-from ike_lit.header import HEADER, Reader
-from ike_lit.interface import Datagram
-from ike_lit.ke import GROUPS, KE, DiffieHellman
-from ike_lit.keys import ike_keys, skeyseed
-from ike_lit.nat import Endpoint
-from ike_lit.nonce import Nonce
-from ike_lit.payload import Delete, Notify, Opaque, Packet, Payload, Vendor
-from ike_lit.proposal import SA, Proposal
-from ike_lit.sk import SK, directions
-from ike_lit.ts import TrafficSelector, TSi, TSr
+from ike_lit.wire.header import HEADER, Reader
+from ike_lit.wire.ke import GROUPS, KE, DiffieHellman
+from ike_lit.wire.keys import ike_keys, skeyseed
+from ike_lit.wire.nat import Endpoint
+from ike_lit.wire.nonce import Nonce
+from ike_lit.wire.payload import Delete, Notify, Opaque, Packet, Payload, Vendor
+from ike_lit.wire.proposal import SA, Proposal
+from ike_lit.wire.sk import SK, directions
+from ike_lit.wire.ts import TSi, TSr, TrafficSelector
 
 MALLORY = Endpoint('192.0.2.66', 500)
 EARLY, ON_TIME, LATE = 0.01, 0.02, 0.03  # seconds on the way

@@ -8,22 +8,21 @@ from dataclasses import dataclass, field, replace
 from ipaddress import ip_address
 from random import Random
 
-from ike_lit.auth import Identity, IDi, IDr, SharedKey
-from ike_lit.child_sa import dh_group
-from ike_lit.configuration import CP, Attribute
-from ike_lit.const import (
-    CfgAttribute, CfgType, ExchangeType, Group, MessageType, ProtocolID, Type)
-from ike_lit.create_child_sa import RESPONDERS, fresh_ike_sa
-from ike_lit.host import Host
-from ike_lit.ike_sa import Agreement, ike_sa_init, prove
-from ike_lit.interface import Config, Event
-from ike_lit.ke import KE, DiffieHellman
-from ike_lit.nat import Endpoint
-from ike_lit.nonce import Nonce, new_esp_spi
-from ike_lit.payload import Delete, Notify, Packet, Payload
-from ike_lit.proposal import SA, Proposal, parse_proposals
-from ike_lit.protocol import IKE
-from ike_lit.ts import TrafficSelector, TSi, TSr
+from ike_lit.engine.child_sa import dh_group
+from ike_lit.engine.create_child_sa import RESPONDERS, fresh_ike_sa
+from ike_lit.engine.host import Host
+from ike_lit.engine.ike_sa import Agreement, ike_sa_init, prove
+from ike_lit.engine.model import Config, Event
+from ike_lit.engine.protocol import IKE
+from ike_lit.wire.auth import IDi, IDr, Identity, SharedKey
+from ike_lit.wire.configuration import CP, Attribute
+from ike_lit.wire.const import CfgAttribute, CfgType, ExchangeType, Group, MessageType, ProtocolID, Type
+from ike_lit.wire.ke import KE, DiffieHellman
+from ike_lit.wire.nat import Endpoint
+from ike_lit.wire.nonce import Nonce, new_esp_spi
+from ike_lit.wire.payload import Delete, Notify, Packet, Payload
+from ike_lit.wire.proposal import SA, Proposal, parse_proposals
+from ike_lit.wire.ts import TSi, TSr, TrafficSelector
 
 DRAW = Random(7296)  # noqa: S311  # the same in every run is the point; a test may seed it anew
 GATEWAY = Endpoint('192.0.2.2', 500)

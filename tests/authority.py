@@ -10,9 +10,9 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding
-from ike_lit.auth import Identity
-from ike_lit.certificate import CERT, Authorities
-from ike_lit.const import CertEncoding, IDType
+from ike_lit.wire.auth import Identity
+from ike_lit.wire.certificate import CERT, Authorities
+from ike_lit.wire.const import CertEncoding, IDType
 
 TODAY = datetime(2026, 4, 1, tzinfo=UTC)
 DAY = timedelta(days=1)

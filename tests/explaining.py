@@ -1,4 +1,4 @@
-"""What the tests of chapters 25 to 29 share: conversations of ours, as somebody on the wire has
+"""What the tests of chapters 25 to 30 share: conversations of ours, as somebody on the wire has
 recorded them; messages by hand; what tshark says of them; and the program.
 """
 import os
@@ -17,21 +17,21 @@ from typing import NamedTuple
 
 import pytest
 from canonical import ALICE, BOB, KEYS, configs, private_key, public_key
-from ike_lit.capture import Seen, read_capture, write_capture
-from ike_lit.certificate import Authorities, Signer
-from ike_lit.const import ExchangeType
-from ike_lit.credential import load_authorities, load_chain
-from ike_lit.explain import Story, main, tell
-from ike_lit.header import Dissection
-from ike_lit.host import Host
-from ike_lit.interface import Datagram, Lifetime, Timing
-from ike_lit.keylog import KeyTable, keylog_row, parse_keylog, secret_line
-from ike_lit.nat import Endpoint
-from ike_lit.onlooker import Told
-from ike_lit.payload import Packet, Payload
-from ike_lit.protocol import IKE, Begin
-from ike_lit.sk import SK, directions
-from ike_lit.onlooker import Believed
+from ike_lit.capture.keylog import KeyTable, keylog_row, parse_keylog, secret_line
+from ike_lit.capture.observer import Believed, Told
+from ike_lit.capture.pcap import Seen, read_capture, write_capture
+from ike_lit.capture.show import Story, tell
+from ike_lit.cli.credential import load_authorities, load_chain
+from ike_lit.engine.host import Host
+from ike_lit.engine.model import Datagram, Lifetime, Timing
+from ike_lit.engine.protocol import IKE, Begin
+from ike_lit.explain import main
+from ike_lit.wire.certificate import Authorities, Signer
+from ike_lit.wire.const import ExchangeType
+from ike_lit.wire.header import Dissection
+from ike_lit.wire.nat import Endpoint
+from ike_lit.wire.payload import Packet, Payload
+from ike_lit.wire.sk import SK, directions
 from network import Network
 from peers.strongswan import PACKAGES
 
@@ -77,7 +77,7 @@ class Recorded:
             if ike in self.sas or not ike.keys: continue
             self.sas.append(ike)
             self.locks.append(directions(ike.suite, ike.keys))
-            self.rows += keylog_row(ike)
+            self.rows += keylog_row(ike.spi_i, ike.spi_r, ike.keys, ike.suite)
 
     def sealed(self, *payloads: Payload, exchange: ExchangeType = ExchangeType.CREATE_CHILD_SA,
                response: bool = False, initiator: bool | None = None, message_id: int = 7) -> bytes:

@@ -29,6 +29,9 @@ from queue import SimpleQueue
 from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / 'nbs'))
+from chapters import MODULES
+
 ARGUED = ROOT / 'tests' / 'mutants.tsv'
 ENGINE = ('guards traffic_rule published_faults handshake moves exchanges scenarios '
           'how_much_an_error_ends bounded host negotiation authentication hostile')
@@ -58,7 +61,7 @@ class Mutant(NamedTuple):
     change: str  # what becomes of what
     text: str  # the whole module, broken
 
-    def __str__(self) -> str: return f'ike_lit/{self.module}.py:{self.number}: {self.change}'
+    def __str__(self) -> str: return f'{path_of(self.module)}:{self.number}: {self.change}'
 
     @property
     def key(self) -> tuple[str, str, str]: return self.module, self.line, self.change
@@ -127,7 +130,7 @@ class Copy:
 
     def fails(self, module: str, text: str, limit: float) -> bool:
         "True if a test of this module fails, or hangs, with this text in its place."
-        path = self.folder / 'ike_lit' / f'{module}.py'
+        path = self.folder / path_of(module)
         path.write_text(text)
         self.written += 1
         os.utime(path, (self.written, self.written))  # by its seconds Python knows what it has compiled
@@ -142,7 +145,10 @@ class Copy:
             path.write_text(source(module))
 
 
-def source(module: str) -> str: return (ROOT / 'ike_lit' / f'{module}.py').read_text()
+def path_of(module: str) -> Path: return Path('ike_lit', *MODULES[module].split('.')).with_suffix('.py')
+
+
+def source(module: str) -> str: return (ROOT / path_of(module)).read_text()
 
 
 def files_for(module: str) -> list[str]: return [f'tests/test_{name}.py' for name in TESTS[module].split()]

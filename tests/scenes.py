@@ -6,15 +6,15 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 
 from canonical import ALICE, BOB, configs
-from ike_lit.auth import SharedKey
-from ike_lit.create_child_sa import create_child, rekey_child, rekey_ike_sa
-from ike_lit.fragment import split
-from ike_lit.host import Host
-from ike_lit.informational import delete_child, delete_ike_sa, liveness
-from ike_lit.interface import Datagram
-from ike_lit.payload import Packet, Vendor
-from ike_lit.const import ExchangeType
-from ike_lit.protocol import IKE, Begin
+from ike_lit.engine.create_child_sa import create_child, rekey_child, rekey_ike_sa
+from ike_lit.engine.host import Host
+from ike_lit.engine.informational import delete_child, delete_ike_sa, liveness
+from ike_lit.engine.model import Datagram
+from ike_lit.engine.protocol import IKE, Begin
+from ike_lit.wire.auth import SharedKey
+from ike_lit.wire.const import ExchangeType
+from ike_lit.wire.fragment import split
+from ike_lit.wire.payload import Packet, Vendor
 from snapshot import Tree, tree
 from stage import PATIENT, End, Said, talk
 

@@ -11,9 +11,9 @@ from functools import cached_property, partial
 from inspect import isfunction, isgenerator, ismethod
 from itertools import count
 
-from ike_lit.interface import Config
-from ike_lit.protocol import Rival
-from ike_lit.sk import SK
+from ike_lit.engine.model import Config
+from ike_lit.engine.protocol import Rival
+from ike_lit.wire.sk import SK
 
 ATOMS = (int, float, str, bytes, type(None), Enum, type, range)
 CHANGING = (Config, Rival, SK)  # frozen, but what they hold is not: a pool, an IKE SA, a counter

@@ -1,5 +1,5 @@
 "Edits that spoil a message: what a net, a fault or an attacker does to octets."
-from ike_lit.header import HEADER
+from ike_lit.wire.header import HEADER
 
 EDITS = ('flip', 'set', 'length', 'zeros', 'cut', 'end', 'double', 'insert')
 Edit = tuple[str, int, int, int]  # what, where, a value, how many octets

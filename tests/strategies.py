@@ -9,22 +9,22 @@ from ipaddress import IPv4Address, IPv6Address
 
 from canonical import KEYS, configs, private_key
 from hypothesis import strategies as st
-from ike_lit.auth import AUTH, SCHEMES, Identity, IDi, IDr, choose_scheme, hash_algorithms, sign
-from ike_lit.certificate import CERT, CERTREQ, spki
-from ike_lit.configuration import CP, SIZES, Attribute
-from ike_lit.const import (
-    AuthenticationType, CertEncoding, CfgAttribute, CfgType, ExchangeType, Group,
-    HashAlgorithm, IDType, MessageType, ProtocolID, Registry, TransformType, Type)
-from ike_lit.credential import load_chain
-from ike_lit.header import HEADER, Header
-from ike_lit.ke import GROUPS, KE, DiffieHellman
-from ike_lit.nat import Endpoint, nat_detection
-from ike_lit.nonce import Nonce
-from ike_lit.payload import Delete, Encrypted, Notify, Opaque, Packet, Payload, Vendor, pack_chain
-from ike_lit.proposal import (
+from ike_lit.cli.credential import load_chain
+from ike_lit.wire.auth import AUTH, SCHEMES, IDi, IDr, Identity, choose_scheme, hash_algorithms, sign
+from ike_lit.wire.certificate import CERT, CERTREQ, spki
+from ike_lit.wire.configuration import CP, SIZES, Attribute
+from ike_lit.wire.const import (
+    AuthenticationType, CertEncoding, CfgAttribute, CfgType, ExchangeType, Group, HashAlgorithm, IDType,
+    MessageType, ProtocolID, Registry, TransformType, Type)
+from ike_lit.wire.header import HEADER, Header
+from ike_lit.wire.ke import GROUPS, KE, DiffieHellman
+from ike_lit.wire.nat import Endpoint, nat_detection
+from ike_lit.wire.nonce import Nonce
+from ike_lit.wire.payload import Delete, Encrypted, Notify, Opaque, Packet, Payload, Vendor, pack_chain
+from ike_lit.wire.proposal import (
     ALGORITHMS, NO_INTEG, SA, SPI_SIZES, Proposal, Transform, key_size, transform_for, without_dh)
-from ike_lit.sk import ICV, SK
-from ike_lit.ts import TrafficSelector, TSi, TSr
+from ike_lit.wire.sk import ICV, SK
+from ike_lit.wire.ts import TSi, TSr, TrafficSelector
 from spoil import EDITS, Edit, spoiled
 
 # Numbers and octets

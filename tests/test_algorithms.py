@@ -6,17 +6,17 @@ from functools import partial
 import pytest
 from cryptography.hazmat.decrepit.ciphers.algorithms import TripleDES
 from cryptography.hazmat.primitives.ciphers import Cipher, modes
-from ike_lit.const import (
+from ike_lit.wire.const import (
     Discard, Encryption, ExchangeType, InvalidSyntax, Integrity, NoProposalChosen, Prf, ProtocolID,
     TransformType, Type)
-from ike_lit.fragment import FRAGMENT
-from ike_lit.header import Header, Reader
-from ike_lit.keys import ike_keys, keymat, prf, prf_size, prfplus, skeyseed
-from ike_lit.nonce import Random
-from ike_lit.payload import Delete, Packet, pack_chain
-from ike_lit.proposal import (
+from ike_lit.wire.fragment import FRAGMENT
+from ike_lit.wire.header import Header, Reader
+from ike_lit.wire.keys import ike_keys, keymat, prf, prf_size, prfplus, skeyseed
+from ike_lit.wire.nonce import Random
+from ike_lit.wire.payload import Delete, Packet, pack_chain
+from ike_lit.wire.proposal import (
     ALGORITHMS, NO_INTEG, SA, Proposal, Transform, key_size, parse_proposals, transform_for)
-from ike_lit.sk import SK, checksum, closed, directions
+from ike_lit.wire.sk import SK, checksum, closed, directions
 
 IKE, ESP = ProtocolID.IKE, ProtocolID.ESP
 ENCR, PRF, INTEG, DH, ESN = 1, 2, 3, 4, 5

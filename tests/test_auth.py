@@ -13,10 +13,10 @@ from cryptography.hazmat.primitives.asymmetric.utils import (
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from ike_lit import auth
-from ike_lit.auth import (
+from ike_lit.wire import auth
+from ike_lit.wire.auth import (
     AUTH, HASHES, METHODS, SCHEMES, Scheme, SharedKey, choose_scheme, sign, verify, weakness)
-from ike_lit.const import AuthenticationFailed, AuthenticationType, HashAlgorithm, Prf
+from ike_lit.wire.const import AuthenticationFailed, AuthenticationType, HashAlgorithm, Prf
 
 OCTETS = b'what an end has sent, and so on'
 DIGITAL, PSK = AuthenticationType.DIGITAL_SIGNATURE, AuthenticationType.SHARED_KEY

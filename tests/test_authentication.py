@@ -7,20 +7,18 @@ from authority import Holder, ed_key, issue, key, names, revocations, trusting
 from canonical import (
     ALICE, BOB, KEYS, configs, deliver, events, family, handshake, private_key, talk, two_ends)
 from cryptography.hazmat.primitives.asymmetric import ec
-from ike_lit import ike_sa, protocol
-from ike_lit.auth import AUTH, Identity, IDi, IDr, SharedKey, signed_octets
-from ike_lit.certificate import CERT, CERTREQ, Signer, spki
-from ike_lit.const import (
-    AuthenticationType, CertEncoding, ExchangeType, MessageType, Prf, Type)
-from ike_lit.create_child_sa import RESPONDERS, rekey_child, rekey_ike_sa
-from ike_lit.header import Reader
-from ike_lit.host import Host
-from ike_lit.ike_sa import ike_sa_init
-from ike_lit.informational import liveness
-from ike_lit.interface import (
-    ChildEstablished, Closed, Config, Established, Message, State)
-from ike_lit.payload import Opaque, Packet, Payload
-from ike_lit.protocol import IKE
+from ike_lit.engine import ike_sa, protocol
+from ike_lit.engine.create_child_sa import RESPONDERS, rekey_child, rekey_ike_sa
+from ike_lit.engine.host import Host
+from ike_lit.engine.ike_sa import ike_sa_init
+from ike_lit.engine.informational import liveness
+from ike_lit.engine.model import ChildEstablished, Closed, Config, Established, Message, State
+from ike_lit.engine.protocol import IKE
+from ike_lit.wire.auth import AUTH, IDi, IDr, Identity, SharedKey, signed_octets
+from ike_lit.wire.certificate import CERT, CERTREQ, Signer, spki
+from ike_lit.wire.const import AuthenticationType, CertEncoding, ExchangeType, MessageType, Prf, Type
+from ike_lit.wire.header import Reader
+from ike_lit.wire.payload import Opaque, Packet, Payload
 from test_certificate import MIDDLE, OTHER, ROOT
 
 SECRET = SharedKey(b'correct horse battery staple')

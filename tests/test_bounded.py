@@ -11,24 +11,24 @@ from time import process_time
 
 import pytest
 from canonical import ALICE, BOB, configs
-from ike_lit.configuration import CP, MAX_ATTRIBUTES, Attribute
-from ike_lit.const import (
-    CfgAttribute, CfgType, ExchangeType, Group, InvalidSyntax, MessageType, ProtocolID, Type)
-from ike_lit.create_child_sa import REPLACED_LIMIT, rekey_child, rekey_ike_sa
-from ike_lit.header import Reader
-from ike_lit.fragment import ELSEWHERE, REPEAT_SECONDS, REPEATS, split
-from ike_lit.host import (
+from ike_lit.engine.create_child_sa import REPLACED_LIMIT, rekey_child, rekey_ike_sa
+from ike_lit.engine.host import (
     ADDRESS_LIMIT, ADDRESS_THRESHOLD, COOKIE_THRESHOLD, PEER_LIMIT, Host, renew_child, renew_children)
-from ike_lit.informational import decide, delete_ike_sa, liveness, respond_informational
-from ike_lit.interface import Closed, Lifetime, Moved, State, Timing
-from ike_lit.nat import Endpoint, Nat
-from ike_lit.ke import KE, DiffieHellman
-from ike_lit.nonce import Nonce
-from ike_lit.payload import Delete, Notify, Packet, Payload, Vendor, pack_chain
-from ike_lit.proposal import MAX_TRANSFORMS, SA, parse_proposals
-from ike_lit.protocol import IKE, beget, latest
-from ike_lit.sk import MAX_PAYLOADS, parse_inside
-from ike_lit.ts import TrafficSelector, TSi, TSr
+from ike_lit.engine.informational import decide, delete_ike_sa, liveness, respond_informational
+from ike_lit.engine.model import Closed, Lifetime, Moved, State, Timing
+from ike_lit.engine.protocol import IKE, beget, latest
+from ike_lit.wire.configuration import CP, MAX_ATTRIBUTES, Attribute
+from ike_lit.wire.const import (
+    CfgAttribute, CfgType, ExchangeType, Group, InvalidSyntax, MessageType, ProtocolID, Type)
+from ike_lit.wire.fragment import ELSEWHERE, REPEATS, REPEAT_SECONDS, split
+from ike_lit.wire.header import Reader
+from ike_lit.wire.ke import KE, DiffieHellman
+from ike_lit.wire.nat import Endpoint, Nat
+from ike_lit.wire.nonce import Nonce
+from ike_lit.wire.payload import Delete, Notify, Packet, Payload, Vendor, pack_chain
+from ike_lit.wire.proposal import MAX_TRANSFORMS, SA, parse_proposals
+from ike_lit.wire.sk import MAX_PAYLOADS, parse_inside
+from ike_lit.wire.ts import TSi, TSr, TrafficSelector
 from network import Network
 from test_exchanges import put, said, up
 

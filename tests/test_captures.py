@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 from explaining import GCM, needs_tshark, pcap_of, record, wireshark
-from ike_lit.capture import LARGEST, MOST, Pieces, Seen, packet_of, read_capture
-from ike_lit.nat import Endpoint
+from ike_lit.capture.pcap import LARGEST, MOST, Pieces, Seen, packet_of, read_capture
+from ike_lit.wire.nat import Endpoint
 from scapy.layers.inet import IP
 from scapy.layers.inet6 import IPv6
 

@@ -10,10 +10,10 @@ from authority import (
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed448, x25519
-from ike_lit import certificate
-from ike_lit.auth import Identity
-from ike_lit.certificate import CERT, MAX_CERTIFICATES, Authorities
-from ike_lit.const import AuthenticationFailed, CertEncoding, IDType
+from ike_lit.wire import certificate
+from ike_lit.wire.auth import Identity
+from ike_lit.wire.certificate import CERT, MAX_CERTIFICATES, Authorities
+from ike_lit.wire.const import AuthenticationFailed, CertEncoding, IDType
 
 X509 = CertEncoding.X509_SIGNATURE
 ALICE = Identity.from_text('alice.example.org')

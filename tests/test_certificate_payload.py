@@ -16,12 +16,11 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from ike_lit.auth import Identity
-from ike_lit.certificate import (
-    CERT, CERTREQ, Authorities, Signer, shown, spki)
-from ike_lit.const import AuthenticationFailed, CertEncoding, InvalidSyntax
-from ike_lit.header import Reader, dissect
-from ike_lit.ike_sa import certificate_requests
+from ike_lit.engine.ike_sa import certificate_requests
+from ike_lit.wire.auth import Identity
+from ike_lit.wire.certificate import CERT, CERTREQ, Authorities, Signer, shown, spki
+from ike_lit.wire.const import AuthenticationFailed, CertEncoding, InvalidSyntax
+from ike_lit.wire.header import Reader, dissect
 from test_certificate import ALICE, LEAF, MIDDLE, NAME, OTHER, ROOT, believed, refused, sent
 
 X509, RAW = CertEncoding.X509_SIGNATURE, CertEncoding.RAW_PUBLIC_KEY

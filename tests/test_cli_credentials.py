@@ -20,10 +20,10 @@ from authority import authority, ed_key, issue, key, names, revocations, rsa_key
 from cryptography.hazmat.primitives.serialization import (
     BestAvailableEncryption, Encoding, NoEncryption, PrivateFormat, PublicFormat)
 from ike_lit import initiator, responder
-from ike_lit.auth import Identity, SharedKey
-from ike_lit.certificate import Authorities, Signer
-from ike_lit.interface import Config
-from ike_lit.options import config_from, connection_words, warnings
+from ike_lit.cli.options import config_from, connection_words, warnings
+from ike_lit.engine.model import Config
+from ike_lit.wire.auth import Identity, SharedKey
+from ike_lit.wire.certificate import Authorities, Signer
 
 SETTINGS = Path(__file__).resolve().parent.parent / 'settings.ini'
 PEM, LONG = Encoding.PEM, (-400, 36500)
@@ -322,7 +322,7 @@ def test_a_passphrase_is_asked_for_on_the_terminal_once(
     asked: list[str] = []
     monkeypatch.setattr(sys.stdin, 'isatty', lambda: True, raising=False)
     answer: Callable = lambda prompt: asked.append(prompt) or WORD  # noqa: E731
-    monkeypatch.setattr('ike_lit.options.getpass', answer)
+    monkeypatch.setattr('ike_lit.cli.options.getpass', answer)
     linked = folder / 'asked.key'
     os.link(folder / 'locked.key', linked)
     for _ in range(3): config(folder, f'--private-key @asked.key {YOU_BY_KEY}')

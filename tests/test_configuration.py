@@ -7,33 +7,14 @@ from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from ike_lit.configuration import (
-    ADDRESS,
-    CP,
-    DNS,
-    MAX_ATTRIBUTES, MAX_DNS,
-    Assigned,
-    Attribute,
-    Misfit,
-    Pool,
-    Range,
-    assigned,
-    cfg_request,
-    inner,
-    selectors_for,
-)
-from ike_lit.const import (
-    CfgAttribute,
-    CfgType,
-    FailedCpRequired,
-    IkeError,
-    InternalAddressFailure,
-    InvalidSyntax,
-    Type,
-)
-from ike_lit.header import Reader, dissect
-from ike_lit.payload import pack_chain, parse_chain
-from ike_lit.ts import TrafficSelector, check_narrowed, narrow
+from ike_lit.wire.configuration import (
+    ADDRESS, CP, DNS, MAX_ATTRIBUTES, MAX_DNS, Assigned, Attribute, Misfit, Pool, Range, assigned,
+    cfg_request, inner, selectors_for)
+from ike_lit.wire.const import (
+    CfgAttribute, CfgType, FailedCpRequired, IkeError, InternalAddressFailure, InvalidSyntax, Type)
+from ike_lit.wire.header import Reader, dissect
+from ike_lit.wire.payload import pack_chain, parse_chain
+from ike_lit.wire.ts import TrafficSelector, check_narrowed, narrow
 
 ANY4, ANY6 = IPv4Address(0), IPv6Address(0)
 V4, V6, BOTH = cfg_request([ANY4]), cfg_request([ANY6]), cfg_request([ANY4, ANY6])

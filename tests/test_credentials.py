@@ -14,12 +14,12 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed448, x25519
 from cryptography.hazmat.primitives.serialization import (
     BestAvailableEncryption, Encoding, NoEncryption, PrivateFormat, PublicFormat)
-from ike_lit import credential
-from ike_lit.auth import Identity, SharedKey
-from ike_lit.certificate import Signer
-from ike_lit.credential import (
-    DEMO_FILES, DEMO_KEYS, MAX_FILE, is_demo_file, is_demo_key, load_certificates, load_chain,
-    load_crl, load_private_key, load_public_key, load_shared_key, parse_secret, read_secret)
+from ike_lit.cli import credential
+from ike_lit.cli.credential import (
+    DEMO_FILES, DEMO_KEYS, MAX_FILE, is_demo_file, is_demo_key, load_certificates, load_chain, load_crl,
+    load_private_key, load_public_key, load_shared_key, parse_secret, read_secret)
+from ike_lit.wire.auth import Identity, SharedKey
+from ike_lit.wire.certificate import Signer
 from test_certificate import LEAF, MIDDLE, OTHER, ROOT
 
 P256, WORD = key(3), b'open sesame'

@@ -3,16 +3,16 @@ from dataclasses import replace
 
 import pytest
 from canonical import configs, events, family, handshake, two_ends
-from ike_lit import ike_sa
-from ike_lit.auth import AUTH, SCHEMES, IDi, sign
-from ike_lit.const import AuthenticationType, OtherTransform, Prf, ProtocolID, TransformType
-from ike_lit.create_child_sa import RESPONDERS
-from ike_lit.diagnosis import compare, why
-from ike_lit.interface import ChildFailed, Closed
-from ike_lit.keys import prf
-from ike_lit.proposal import Transform, parse_proposals
-from ike_lit.protocol import IKE
-from ike_lit.ts import TrafficSelector
+from ike_lit.cli.diagnosis import compare, why
+from ike_lit.engine import ike_sa
+from ike_lit.engine.create_child_sa import RESPONDERS
+from ike_lit.engine.model import ChildFailed, Closed
+from ike_lit.engine.protocol import IKE
+from ike_lit.wire.auth import AUTH, SCHEMES, IDi, sign
+from ike_lit.wire.const import AuthenticationType, OtherTransform, Prf, ProtocolID, TransformType
+from ike_lit.wire.keys import prf
+from ike_lit.wire.proposal import Transform, parse_proposals
+from ike_lit.wire.ts import TrafficSelector
 
 KIND = Prf.PRF_HMAC_SHA2_256
 

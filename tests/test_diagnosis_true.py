@@ -13,19 +13,18 @@ from dataclasses import replace
 
 import pytest
 from canonical import KEYS, configs, events, handshake, private_key, public_key, talk, two_ends
-from ike_lit import diagnosis
-from ike_lit.auth import Identity, SharedKey
-from ike_lit.certificate import Signer
-from ike_lit.configuration import Pool
-from ike_lit.const import (
-    ExchangeType, IkeError, InvalidKePayload, NoAnswer, ProtocolID)
-from ike_lit.create_child_sa import RESPONDERS, rekey_child, rekey_ike_sa
-from ike_lit.diagnosis import NOBODY, SYSTEM, compare, why
-from ike_lit.interface import ChildFailed, Closed, Config
-from ike_lit.nat import Endpoint
-from ike_lit.payload import Notify, Packet
-from ike_lit.proposal import parse_proposals
-from ike_lit.ts import TrafficSelector
+from ike_lit.cli import diagnosis
+from ike_lit.cli.diagnosis import NOBODY, SYSTEM, compare, why
+from ike_lit.engine.create_child_sa import RESPONDERS, rekey_child, rekey_ike_sa
+from ike_lit.engine.model import ChildFailed, Closed, Config
+from ike_lit.wire.auth import Identity, SharedKey
+from ike_lit.wire.certificate import Signer
+from ike_lit.wire.configuration import Pool
+from ike_lit.wire.const import ExchangeType, IkeError, InvalidKePayload, NoAnswer, ProtocolID
+from ike_lit.wire.nat import Endpoint
+from ike_lit.wire.payload import Notify, Packet
+from ike_lit.wire.proposal import parse_proposals
+from ike_lit.wire.ts import TrafficSelector
 from test_cli import DEMO_KEYS, HERE, NAMES, OTHER, run, there, until
 from test_diagnosis import RSA_SHA256, parts, signed
 
@@ -89,7 +88,7 @@ def replace_natt(end: Endpoint, natt: bool) -> Endpoint:
 
 def by(proof: Callable) -> str:
     "What Alice is told when Bob proves himself like that."
-    from ike_lit import ike_sa
+    from ike_lit.engine import ike_sa
     honest = ike_sa.prove
     ike_sa.prove = lambda ike, config, identity: (honest if ike.initiator else proof)(ike, config, identity)
     try: return fail()

@@ -11,9 +11,9 @@ import pytest
 from authority import ed_key
 from canonical import KEYS, private_key
 from cryptography.hazmat.primitives.asymmetric import ec
-from ike_lit.auth import AUTH, ENCODINGS, SCHEMES, accepted_scheme, sign, verify
-from ike_lit.const import AuthenticationFailed, AuthenticationType
-from ike_lit.diagnosis import fits
+from ike_lit.cli.diagnosis import fits
+from ike_lit.wire.auth import AUTH, ENCODINGS, SCHEMES, accepted_scheme, sign, verify
+from ike_lit.wire.const import AuthenticationFailed, AuthenticationType
 
 OCTETS = b'what an end has sent, and so on'
 DIGITAL = AuthenticationType.DIGITAL_SIGNATURE

@@ -8,29 +8,31 @@ from types import FrameType, FunctionType, ModuleType
 
 import pytest
 from canonical import ALICE, BOB, configs, deliver, events, family, handshake, talk, two_ends
-from ike_lit import fragment, host, ike_sa, initiator, payload, sk
-from ike_lit.auth import AUTH
-from ike_lit.child_sa import new_spi
-from ike_lit.configuration import CP
-from ike_lit.const import (
+from ike_lit import initiator
+from ike_lit.engine import host, ike_sa
+from ike_lit.engine.child_sa import new_spi
+from ike_lit.engine.create_child_sa import RESPONDERS, create_child, rekey_child, rekey_ike_sa
+from ike_lit.engine.host import Host
+from ike_lit.engine.ike_sa import ike_sa_init
+from ike_lit.engine.informational import delete_child, delete_ike_sa, liveness
+from ike_lit.engine.model import (
+    ChildClosed, ChildEstablished, ChildFailed, Closed, Datagram, Dropped, Established, Lifetime, Message,
+    Pending, Rekeyed, State, Timing)
+from ike_lit.engine.protocol import IKE, LAST_ID
+from ike_lit.wire import fragment, payload, sk
+from ike_lit.wire.auth import AUTH
+from ike_lit.wire.configuration import CP
+from ike_lit.wire.const import (
     AuthenticationFailed, CfgType, ExchangeType, Group, MessageType, NoAnswer, ProtocolID,
     TransformType, Type)
-from ike_lit.create_child_sa import RESPONDERS, create_child, rekey_child, rekey_ike_sa
-from ike_lit.header import HEADER, RESERVED, Header, Layout, Reader, Span, dissect
-from ike_lit.host import Host
-from ike_lit.ike_sa import ike_sa_init
-from ike_lit.informational import delete_child, delete_ike_sa, liveness
-from ike_lit.interface import (
-    ChildClosed, ChildEstablished, ChildFailed, Closed, Datagram, Dropped, Established, Lifetime,
-    Message, Rekeyed, State, Timing)
-from ike_lit.ke import KE, DiffieHellman
-from ike_lit.nat import Endpoint, unwrap
-from ike_lit.nonce import Nonce, new_ike_spi
-from ike_lit.payload import (
+from ike_lit.wire.header import HEADER, RESERVED, Header, Layout, Reader, Span, dissect
+from ike_lit.wire.ke import KE, DiffieHellman
+from ike_lit.wire.nat import Endpoint, unwrap
+from ike_lit.wire.nonce import Nonce, new_ike_spi
+from ike_lit.wire.payload import (
     GENERIC, UNDERSTOOD, Delete, Notify, Opaque, Packet, Payload, Vendor, parse_chain)
-from ike_lit.proposal import SA, parse_proposals
-from ike_lit.protocol import IKE, LAST_ID, Pending
-from ike_lit.ts import TrafficSelector, TSi, TSr
+from ike_lit.wire.proposal import SA, parse_proposals
+from ike_lit.wire.ts import TSi, TSr, TrafficSelector
 from network import Network
 
 INIT, AUTHENTICATE = ExchangeType.IKE_SA_INIT, ExchangeType.IKE_AUTH

@@ -11,19 +11,19 @@ from canonical import ALICE, BOB
 from explaining import (
     BELIEVED, LIVE, Field, Frame, Recorded, certified, every, flipped, kinds, needs_tshark, numbered,
     pcap, record, remarks, said, story, tiled, tshark, wireshark)
-from ike_lit.auth import SharedKey
-from ike_lit.capture import read_capture
-from ike_lit.configuration import Pool
-from ike_lit.create_child_sa import create_child, rekey_child, rekey_ike_sa
-from ike_lit.explain import Story
-from ike_lit.header import Dissection
-from ike_lit.informational import delete_child, delete_ike_sa, liveness
-from ike_lit.ke import KE
-from ike_lit.keylog import KeyTable, secret_line
-from ike_lit.nat import Endpoint
-from ike_lit.nonce import Nonce
-from ike_lit.onlooker import Believed
-from ike_lit.ts import TrafficSelector
+from ike_lit.capture.keylog import KeyTable, secret_line
+from ike_lit.capture.observer import Believed
+from ike_lit.capture.pcap import read_capture
+from ike_lit.capture.show import Story
+from ike_lit.engine.create_child_sa import create_child, rekey_child, rekey_ike_sa
+from ike_lit.engine.informational import delete_child, delete_ike_sa, liveness
+from ike_lit.wire.auth import SharedKey
+from ike_lit.wire.configuration import Pool
+from ike_lit.wire.header import Dissection
+from ike_lit.wire.ke import KE
+from ike_lit.wire.nat import Endpoint
+from ike_lit.wire.nonce import Nonce
+from ike_lit.wire.ts import TrafficSelector
 
 h = bytes.fromhex
 

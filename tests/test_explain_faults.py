@@ -11,25 +11,24 @@ from authority import authority, issue, key
 from canonical import ALICE, BOB, public_key
 from explaining import (
     GCM_ESP, PUBLIC, Recorded, every, flipped, kinds, numbered, plain, record, remarks, seen, story)
-from ike_lit.auth import AUTH, IDi, IDr, Identity, SharedKey
-from ike_lit.capture import Seen
-from ike_lit.const import (
+from ike_lit.capture.keylog import KeyTable, parse_keylog
+from ike_lit.capture.observer import Believed, Onlooked
+from ike_lit.capture.pcap import Seen
+from ike_lit.capture.show import Story
+from ike_lit.wire.auth import AUTH, IDi, IDr, Identity, SharedKey
+from ike_lit.wire.const import (
     AuthenticationType, Encryption, ExchangeType, Group, Integrity, MessageType, Prf, ProtocolID,
     TransformType, Type)
-from ike_lit.explain import Story
-from ike_lit.fragment import FRAGMENT
-from ike_lit.header import Header
-from ike_lit.ke import KE
-from ike_lit.keylog import KeyTable, parse_keylog
-from ike_lit.keys import ike_keys, skeyseed
-from ike_lit.nat import Endpoint
-from ike_lit.nonce import Nonce
-from ike_lit.onlooker import Onlooked
-from ike_lit.payload import GENERIC, Delete, Notify, Packet, Payload, Vendor, pack_chain
-from ike_lit.proposal import NO_ESN, NO_INTEG, SA, Proposal, Transform, parse_proposals
-from ike_lit.sk import directions
-from ike_lit.onlooker import Believed
-from ike_lit.ts import TrafficSelector, TSi, TSr
+from ike_lit.wire.fragment import FRAGMENT
+from ike_lit.wire.header import Header
+from ike_lit.wire.ke import KE
+from ike_lit.wire.keys import ike_keys, skeyseed
+from ike_lit.wire.nat import Endpoint
+from ike_lit.wire.nonce import Nonce
+from ike_lit.wire.payload import GENERIC, Delete, Notify, Packet, Payload, Vendor, pack_chain
+from ike_lit.wire.proposal import NO_ESN, NO_INTEG, SA, Proposal, Transform, parse_proposals
+from ike_lit.wire.sk import directions
+from ike_lit.wire.ts import TSi, TSr, TrafficSelector
 
 T = TransformType
 NI, NR = Nonce(b'\xa0' * 16), Nonce(b'\xe0' * 16)

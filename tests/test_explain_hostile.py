@@ -15,14 +15,14 @@ from explaining import (
     story, tiled)
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from ike_lit.capture import Capture, Pieces, Seen
-from ike_lit.const import ExchangeType, Type
-from ike_lit.create_child_sa import rekey_child, rekey_ike_sa
-from ike_lit.explain import Story, notebook, story_html, story_json, tell
-from ike_lit.header import Header
-from ike_lit.keylog import KeyTable, parse_keylog
-from ike_lit.payload import Vendor
-from ike_lit.sk import closed
+from ike_lit.capture.keylog import KeyTable, parse_keylog
+from ike_lit.capture.pcap import Capture, Pieces, Seen
+from ike_lit.capture.show import Story, notebook, story_html, story_json, tell
+from ike_lit.engine.create_child_sa import rekey_child, rekey_ike_sa
+from ike_lit.wire.const import ExchangeType, Type
+from ike_lit.wire.header import Header
+from ike_lit.wire.payload import Vendor
+from ike_lit.wire.sk import closed
 
 QUICK = settings(max_examples=70, deadline=None, derandomize=True)
 

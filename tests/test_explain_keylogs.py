@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 from explaining import call, every, kinds, needs_tshark, pcap, plain, record, story, wireshark
-from ike_lit.auth import IDi, Identity
-from ike_lit.const import ExchangeType, IDType, Type
-from ike_lit.keylog import MOST_REMARKS, UNCHECKED, parse_keylog
+from ike_lit.capture.keylog import MOST_REMARKS, UNCHECKED, parse_keylog
+from ike_lit.wire.auth import IDi, Identity
+from ike_lit.wire.const import ExchangeType, IDType, Type
 
 R = record('aes128-sha256-x25519', seed=95)
 BAD = {'a cipher of others': R.rows.replace('AES-CBC-128 [RFC3602]', 'ROT-13'), 'fields': 'a,b,c\n',

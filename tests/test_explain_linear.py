@@ -1,5 +1,5 @@
 """Twice as much of what a stranger has sent takes at most two and a half times the time and the memory: each
-reader of chapters 25 to 29, each form that it writes, and each loop in them that goes over what was sent.
+reader of chapters 25 to 30, each form that it writes, and each loop in them that goes over what was sent.
 """
 import gc
 import json
@@ -16,20 +16,20 @@ from pathlib import Path
 import pytest
 from canonical import ALICE, BOB
 from explaining import BELIEVED, GCM, Recorded, pcap_of, plain, record, seen
-from ike_lit.auth import AUTH
-from ike_lit.capture import Capture, Pieces, Seen, read_capture
-from ike_lit.const import AuthenticationType, ExchangeType, Group, MessageType, ProtocolID
-from ike_lit.create_child_sa import rekey_ike_sa
-from ike_lit.explain import notebook, story_html, story_json, tell
-from ike_lit.fragment import FRAGMENT
-from ike_lit.header import Header
-from ike_lit.ke import KE
-from ike_lit.keylog import KeyTable, parse_keylog
-from ike_lit.nonce import Nonce
-from ike_lit.payload import Delete, Notify, Payload, Vendor
-from ike_lit.program import Tape
-from ike_lit.proposal import SA, Proposal, parse_proposals
-from ike_lit.ts import TrafficSelector, TSi, TSr
+from ike_lit.capture.keylog import KeyTable, parse_keylog
+from ike_lit.capture.pcap import Capture, Pieces, Seen, read_capture
+from ike_lit.capture.show import notebook, story_html, story_json, tell
+from ike_lit.cli.program import Tape
+from ike_lit.engine.create_child_sa import rekey_ike_sa
+from ike_lit.wire.auth import AUTH
+from ike_lit.wire.const import AuthenticationType, ExchangeType, Group, MessageType, ProtocolID
+from ike_lit.wire.fragment import FRAGMENT
+from ike_lit.wire.header import Header
+from ike_lit.wire.ke import KE
+from ike_lit.wire.nonce import Nonce
+from ike_lit.wire.payload import Delete, Notify, Payload, Vendor
+from ike_lit.wire.proposal import SA, Proposal, parse_proposals
+from ike_lit.wire.ts import TSi, TSr, TrafficSelector
 
 Doing = Callable[[], object]
 R = record(GCM, seed=91)

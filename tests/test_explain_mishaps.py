@@ -23,12 +23,12 @@ from explaining import (
     wireshark)
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from ike_lit.capture import Capture, Pieces, Seen, open_capture, read_capture
-from ike_lit.const import ExchangeType, Type
-from ike_lit.explain import tell
-from ike_lit.header import Header
-from ike_lit.keylog import KeyTable, parse_keylog
-from ike_lit.nonce import Nonce
+from ike_lit.capture.keylog import KeyTable, parse_keylog
+from ike_lit.capture.pcap import Capture, Pieces, Seen, open_capture, read_capture
+from ike_lit.capture.show import tell
+from ike_lit.wire.const import ExchangeType, Type
+from ike_lit.wire.header import Header
+from ike_lit.wire.nonce import Nonce
 from scapy.layers.inet import IP, UDP
 from scapy.layers.inet6 import IPv6, IPv6ExtHdrHopByHop
 from scapy.layers.ipsec import ESP

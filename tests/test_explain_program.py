@@ -18,14 +18,14 @@ from cryptography.x509 import Name, NameAttribute, NameOID
 from explaining import (
     LIVE, PUBLIC, ROOT, Recorded, call, certified, every, needs_tshark, pcap, pcap_of, plain, record, run,
     story, unread, wireshark)
-from ike_lit.auth import Identity, IDi, SharedKey
-from ike_lit.capture import Seen, read_capture
-from ike_lit.const import ExchangeType, IDType, MessageType
-from ike_lit.create_child_sa import rekey_child, rekey_ike_sa
-from ike_lit.explain import story_html, tell
-from ike_lit.keylog import KeyTable
-from ike_lit.nat import Endpoint
-from ike_lit.payload import Notify, Vendor
+from ike_lit.capture.keylog import KeyTable
+from ike_lit.capture.pcap import Seen, read_capture
+from ike_lit.capture.show import story_html, tell
+from ike_lit.engine.create_child_sa import rekey_child, rekey_ike_sa
+from ike_lit.wire.auth import IDi, Identity, SharedKey
+from ike_lit.wire.const import ExchangeType, IDType, MessageType
+from ike_lit.wire.nat import Endpoint
+from ike_lit.wire.payload import Notify, Vendor
 from scapy.layers.inet import IP, UDP, IPOption_NOP, fragment
 from scapy.layers.inet6 import (
     IPv6, IPv6ExtHdrDestOpt, IPv6ExtHdrFragment, IPv6ExtHdrHopByHop, IPv6ExtHdrRouting, fragment6)

@@ -6,17 +6,16 @@ from dataclasses import replace
 
 import pytest
 from explaining import GCM, LIVE, every, flipped, plain, record, remarks, seen, story
-from ike_lit.auth import IDi, Identity
-from ike_lit.capture import read_capture
-from ike_lit.const import Encryption, ExchangeType, Group, MessageType, ProtocolID, TransformType
-from ike_lit.explain import tell
-from ike_lit.ke import KE
-from ike_lit.keylog import KeyTable
-from ike_lit.nonce import Nonce
-from ike_lit.payload import Notify, Payload, Vendor
-from ike_lit.proposal import (
-    NO_ESN, NO_GROUP, NO_INTEG, SA, Proposal, Transform, parse_proposals)
-from ike_lit.ts import TrafficSelector, TSi, TSr
+from ike_lit.capture.keylog import KeyTable
+from ike_lit.capture.pcap import read_capture
+from ike_lit.capture.show import tell
+from ike_lit.wire.auth import IDi, Identity
+from ike_lit.wire.const import Encryption, ExchangeType, Group, MessageType, ProtocolID, TransformType
+from ike_lit.wire.ke import KE
+from ike_lit.wire.nonce import Nonce
+from ike_lit.wire.payload import Notify, Payload, Vendor
+from ike_lit.wire.proposal import NO_ESN, NO_GROUP, NO_INTEG, SA, Proposal, Transform, parse_proposals
+from ike_lit.wire.ts import TSi, TSr, TrafficSelector
 
 T = TransformType
 CBC, = parse_proposals('aes128-sha256-x25519', ProtocolID.IKE)

@@ -13,23 +13,23 @@ from authority import ed_key, key, rsa_key
 from canonical import ALICE, KEYS, private_key
 from explaining import (
     BELIEVED, Recorded, certified, every, flipped, kinds, numbered, plain, record, remarks, seen, story)
-from ike_lit.auth import AUTH, IDi, Identity, SharedKey, sign, signed_octets
-from ike_lit.certificate import CERT, Signer, spki
-from ike_lit.const import (
+from ike_lit.capture.observer import Believed
+from ike_lit.capture.show import Story
+from ike_lit.capture.story import SIZES, Onlooker
+from ike_lit.engine.create_child_sa import rekey_child, rekey_ike_sa
+from ike_lit.engine.informational import liveness
+from ike_lit.wire.auth import AUTH, IDi, Identity, SharedKey, sign, signed_octets
+from ike_lit.wire.certificate import CERT, Signer, spki
+from ike_lit.wire.const import (
     AuthenticationType, CertEncoding, Encryption, ExchangeType, Group, Integrity, MessageType, Prf,
     ProtocolID, TransformType, Type)
-from ike_lit.create_child_sa import rekey_child, rekey_ike_sa
-from ike_lit.explain import Story
-from ike_lit.header import Header
-from ike_lit.informational import liveness
-from ike_lit.ke import KE
-from ike_lit.nat import Endpoint
-from ike_lit.nonce import Nonce
-from ike_lit.onlooker import Believed
-from ike_lit.payload import Delete, Notify, Payload, Vendor
-from ike_lit.proposal import NO_ESN, SA, Proposal, Transform, parse_proposals
-from ike_lit.story import SIZES, Onlooker
-from ike_lit.ts import TrafficSelector, TSi, TSr
+from ike_lit.wire.header import Header
+from ike_lit.wire.ke import KE
+from ike_lit.wire.nat import Endpoint
+from ike_lit.wire.nonce import Nonce
+from ike_lit.wire.payload import Delete, Notify, Payload, Vendor
+from ike_lit.wire.proposal import NO_ESN, SA, Proposal, Transform, parse_proposals
+from ike_lit.wire.ts import TSi, TSr, TrafficSelector
 
 h = bytes.fromhex
 

@@ -24,15 +24,15 @@ from random import Random
 
 import pytest
 from canonical import ALICE, BOB, configs
-from ike_lit.const import ExchangeType, Group, MessageType, Type
-from ike_lit.header import Header, Reader
-from ike_lit.host import COOKIE_THRESHOLD, PASSING_LIMIT, Host
-from ike_lit.interface import Config, Lifetime, Timing
-from ike_lit.ke import KE, DiffieHellman
-from ike_lit.nat import NON_ESP_MARKER, Endpoint
-from ike_lit.nonce import Nonce
-from ike_lit.payload import Notify, Packet, Payload
-from ike_lit.proposal import SA
+from ike_lit.engine.host import COOKIE_THRESHOLD, PASSING_LIMIT, Host
+from ike_lit.engine.model import Config, Lifetime, Timing
+from ike_lit.wire.const import ExchangeType, Group, MessageType, Type
+from ike_lit.wire.header import Header, Reader
+from ike_lit.wire.ke import KE, DiffieHellman
+from ike_lit.wire.nat import NON_ESP_MARKER, Endpoint
+from ike_lit.wire.nonce import Nonce
+from ike_lit.wire.payload import Notify, Packet, Payload
+from ike_lit.wire.proposal import SA
 from test_cli import DEMO_KEYS, NAMES, OTHER
 
 SUITE = 'aes256gcm16-prfsha256-x25519'

@@ -12,32 +12,31 @@ from itertools import count
 import pytest
 from canonical import (
     ALICE, BOB, KEYS, configs, deliver, events, family, handshake, public_key, talk, two_ends)
-from ike_lit import create_child_sa, ike_sa, sk
-from ike_lit.auth import AUTH, Identity, IDi, verify
-from ike_lit.configuration import CP, Attribute, Pool
-from ike_lit.const import (
-    AuthenticationFailed, AuthenticationType, CfgAttribute, CfgType, Encryption, Esn, ExchangeType,
-    Group, IDType, IkeError, Integrity, InvalidSyntax, MessageType, NoProposalChosen, Prf,
-    ProtocolID, TemporaryFailure, TransformType, Type)
-from ike_lit.create_child_sa import RESPONDERS, create_child, rekey_child, rekey_ike_sa
-from ike_lit.header import HEADER, Header, Reader
-from ike_lit.host import Host
-from ike_lit.ike_sa import ike_sa_init
-from ike_lit.informational import delete_child, delete_ike_sa, liveness
-from ike_lit.interface import (
+from ike_lit.cli.options import add_options
+from ike_lit.engine import create_child_sa, ike_sa
+from ike_lit.engine.create_child_sa import RESPONDERS, create_child, rekey_child, rekey_ike_sa
+from ike_lit.engine.host import Host
+from ike_lit.engine.ike_sa import ike_sa_init
+from ike_lit.engine.informational import delete_child, delete_ike_sa, liveness
+from ike_lit.engine.model import (
     AddressAssigned, ChildFailed, Closed, Dropped, Established, Lifetime, State, Timing)
-from ike_lit.ke import GROUPS, KE, DiffieHellman, Modp
-from ike_lit.keys import prfplus
-from ike_lit.nat import KEEPALIVE, Endpoint, Nat, detect, fingerprint, nat_detection, unwrap, wrap
-from ike_lit.nonce import Nonce
-from ike_lit.options import add_options
-from ike_lit.payload import (
-    GENERIC, Delete, Notify, Opaque, Packet, Payload, Unreadable, parse_chain)
-from ike_lit.proposal import (
-    ALGORITHMS, SA, Proposal, Transform, check_choice, choose, parse_proposals)
-from ike_lit.protocol import IKE
-from ike_lit.sk import BLOCK_SIZE, SK, checksum, encrypt
-from ike_lit.ts import TrafficSelector, TSi, TSr
+from ike_lit.engine.protocol import IKE
+from ike_lit.wire import sk
+from ike_lit.wire.auth import AUTH, IDi, Identity, verify
+from ike_lit.wire.configuration import CP, Attribute, Pool
+from ike_lit.wire.const import (
+    AuthenticationFailed, AuthenticationType, CfgAttribute, CfgType, Encryption, Esn, ExchangeType, Group,
+    IDType, IkeError, Integrity, InvalidSyntax, MessageType, NoProposalChosen, Prf, ProtocolID,
+    TemporaryFailure, TransformType, Type)
+from ike_lit.wire.header import HEADER, Header, Reader
+from ike_lit.wire.ke import GROUPS, KE, DiffieHellman, Modp
+from ike_lit.wire.keys import prfplus
+from ike_lit.wire.nat import KEEPALIVE, Endpoint, Nat, detect, fingerprint, nat_detection, unwrap, wrap
+from ike_lit.wire.nonce import Nonce
+from ike_lit.wire.payload import GENERIC, Delete, Notify, Opaque, Packet, Payload, Unreadable, parse_chain
+from ike_lit.wire.proposal import ALGORITHMS, SA, Proposal, Transform, check_choice, choose, parse_proposals
+from ike_lit.wire.sk import BLOCK_SIZE, SK, checksum, encrypt
+from ike_lit.wire.ts import TSi, TSr, TrafficSelector
 
 INIT, LATER = ExchangeType.IKE_SA_INIT, ExchangeType.INFORMATIONAL
 CREATE = ExchangeType.CREATE_CHILD_SA

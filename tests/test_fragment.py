@@ -9,13 +9,13 @@ from itertools import permutations
 from pathlib import Path
 
 import pytest
-from ike_lit.const import Discard, ExchangeType, InvalidSyntax, ProtocolID, Type
-from ike_lit.fragment import (
+from ike_lit.wire.const import Discard, ExchangeType, InvalidSyntax, ProtocolID, Type
+from ike_lit.wire.fragment import (
     FRAGMENT, MAX_FRAGMENTS, MAX_MESSAGE, REASSEMBLY_SECONDS, Reassembly, open_fragment, room, split)
-from ike_lit.header import HEADER, Header, Reader
-from ike_lit.payload import Delete, Notify, Opaque, Packet, Payload, Vendor, pack_chain, parse_chain
-from ike_lit.proposal import parse_proposals
-from ike_lit.sk import SK
+from ike_lit.wire.header import HEADER, Header, Reader
+from ike_lit.wire.payload import Delete, Notify, Opaque, Packet, Payload, Vendor, pack_chain, parse_chain
+from ike_lit.wire.proposal import parse_proposals
+from ike_lit.wire.sk import SK
 
 SUITE, = parse_proposals('camellia256-sha256-modp2048', ProtocolID.IKE)
 ENCR, INTEG = SUITE.transforms[:2]
@@ -299,7 +299,7 @@ def test_a_chain_that_makes_no_sense(first: Type, chain: bytes, what: str) -> No
 
 def test_padding_that_makes_no_sense(monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patched:
-        patched.setattr('ike_lit.sk.pad', lambda content, block_size: bytes(15) + b'\x10')
+        patched.setattr('ike_lit.wire.sk.pad', lambda content, block_size: bytes(15) + b'\x10')
         bad = made(2, 3)
     pieces = Reassembly()
     pieces.add(OURS, made(1, 3), 0)

@@ -23,16 +23,16 @@ from fuzz.corpus import chain as long_chain
 from fuzz.targets import TARGETS, Broken, Clock, again, at, forged, headed, in_time
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from ike_lit.const import Discard, ExchangeType, IkeError, Type
-from ike_lit.create_child_sa import RESPONDERS
-from ike_lit.fragment import Reassembly, split
-from ike_lit.header import Header, Reader, dissect
-from ike_lit.interface import Datagram
-from ike_lit.options import add_options, config_from, connection_words
-from ike_lit.payload import Packet, Payload, pack_chain, parse_chain
-from ike_lit.proposal import Proposal
-from ike_lit.protocol import IKE
-from ike_lit.sk import SK
+from ike_lit.cli.options import add_options, config_from, connection_words
+from ike_lit.engine.create_child_sa import RESPONDERS
+from ike_lit.engine.model import Datagram
+from ike_lit.engine.protocol import IKE
+from ike_lit.wire.const import Discard, ExchangeType, IkeError, Type
+from ike_lit.wire.fragment import Reassembly, split
+from ike_lit.wire.header import Header, Reader, dissect
+from ike_lit.wire.payload import Packet, Payload, pack_chain, parse_chain
+from ike_lit.wire.proposal import Proposal
+from ike_lit.wire.sk import SK
 from scenes import NAMES, Scene, scene
 from snapshot import changes
 from spoil import Edit, spoiled
@@ -232,7 +232,7 @@ def test_a_long_offer_is_compared_once(monkeypatch: pytest.MonkeyPatch) -> None:
         asked[0] += 1
         return real(proposal, kind)
     monkeypatch.setattr(Proposal, 'choices', choices)
-    monkeypatch.setattr('ike_lit.proposal.MAX_TRANSFORMS', 10**6)  # it is not the limit that keeps it short
+    monkeypatch.setattr('ike_lit.wire.proposal.MAX_TRANSFORMS', 10**6)  # not the limit keeps it short
     data = headed(Type.SA, long_chain(*LONG['proposals']))
     data = data[:8] + bytes(8) + data[16:18] + bytes([ExchangeType.IKE_SA_INIT, 8]) + bytes(4) + data[24:]
     bob.receive_datagram(data, ALICE, 0)  # no host before it, which would not let so much through

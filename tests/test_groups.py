@@ -8,12 +8,12 @@ from itertools import count
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
-from ike_lit import ke
-from ike_lit.const import Group, InvalidSyntax, TransformType
-from ike_lit.header import Reader
-from ike_lit.ke import GROUPS, KE, DiffieHellman, Modp, power
-from ike_lit.nonce import Random
-from ike_lit.proposal import ALGORITHMS
+from ike_lit.wire import ke
+from ike_lit.wire.const import Group, InvalidSyntax, TransformType
+from ike_lit.wire.header import Reader
+from ike_lit.wire.ke import GROUPS, KE, DiffieHellman, Modp, power
+from ike_lit.wire.nonce import Random
+from ike_lit.wire.proposal import ALGORITHMS
 
 SIZES = {  # octets of a public value, of a shared secret: RFC 3526, 5903, 6954, 8031
     Group.MODP_2048: (256, 256), Group.MODP_3072: (384, 384), Group.MODP_4096: (512, 512),

@@ -3,20 +3,19 @@ from dataclasses import replace
 
 import pytest
 from canonical import ALICE, BOB, configs, events, handshake, talk, two_ends
-from ike_lit.auth import Identity
-from ike_lit.const import ExchangeType, Group, MessageType, NoProposalChosen, ProtocolID
-from ike_lit.create_child_sa import (
-    CHILD_LIMIT, RESPONDERS, create_child, rekey_child, rekey_ike_sa)
-from ike_lit.host import Cookies, Host
-from ike_lit.informational import inherit
-from ike_lit.interface import ChildFailed, Closed, Doing, Lifetime, State, Timing
-from ike_lit.ke import KE, DiffieHellman
-from ike_lit.nat import KEEPALIVE, Nat
-from ike_lit.nonce import Nonce
-from ike_lit.payload import Delete, Notify, Packet
-from ike_lit.proposal import SA
-from ike_lit.protocol import IKE, beget
-from ike_lit.ts import TrafficSelector, TSi, TSr
+from ike_lit.engine.create_child_sa import CHILD_LIMIT, RESPONDERS, create_child, rekey_child, rekey_ike_sa
+from ike_lit.engine.host import Cookies, Host
+from ike_lit.engine.informational import inherit
+from ike_lit.engine.model import ChildFailed, Closed, Doing, Lifetime, State, Timing
+from ike_lit.engine.protocol import IKE, beget
+from ike_lit.wire.auth import Identity
+from ike_lit.wire.const import ExchangeType, Group, MessageType, NoProposalChosen, ProtocolID
+from ike_lit.wire.ke import KE, DiffieHellman
+from ike_lit.wire.nat import KEEPALIVE, Nat
+from ike_lit.wire.nonce import Nonce
+from ike_lit.wire.payload import Delete, Notify, Packet
+from ike_lit.wire.proposal import SA
+from ike_lit.wire.ts import TSi, TSr, TrafficSelector
 from network import Network
 from test_exchanges import put, up
 

@@ -11,23 +11,23 @@ from cryptography.hazmat.primitives.asymmetric.ec import (
     generate_private_key as generate_ec_key)
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key
-from ike_lit import ike_sa
-from ike_lit.auth import ED25519, RSA, SCHEMES, Identity, IDr
-from ike_lit.certificate import Signer
-from ike_lit.const import (
-    AuthenticationFailed, AuthenticationType, ExchangeType, Group, HashAlgorithm, MessageType,
-    NoAnswer, NoProposalChosen, ProtocolID, TransformType, Type)
-from ike_lit.header import Reader
-from ike_lit.host import Host
-from ike_lit.create_child_sa import RESPONDERS
-from ike_lit.ike_sa import ike_sa_init
-from ike_lit.informational import delete_ike_sa, liveness
-from ike_lit.nat import Endpoint
-from ike_lit.payload import Notify, Opaque, Packet
-from ike_lit.proposal import SA, Transform, parse_proposals
-from ike_lit.interface import ChildEstablished, ChildFailed, Closed, Established, State
-from ike_lit.protocol import IKE
-from ike_lit.ts import MAX_SELECTORS, TrafficSelector, TSi
+from ike_lit.engine import ike_sa
+from ike_lit.engine.create_child_sa import RESPONDERS
+from ike_lit.engine.host import Host
+from ike_lit.engine.ike_sa import ike_sa_init
+from ike_lit.engine.informational import delete_ike_sa, liveness
+from ike_lit.engine.model import ChildEstablished, ChildFailed, Closed, Established, State
+from ike_lit.engine.protocol import IKE
+from ike_lit.wire.auth import ED25519, RSA, SCHEMES, IDr, Identity
+from ike_lit.wire.certificate import Signer
+from ike_lit.wire.const import (
+    AuthenticationFailed, AuthenticationType, ExchangeType, Group, HashAlgorithm, MessageType, NoAnswer,
+    NoProposalChosen, ProtocolID, TransformType, Type)
+from ike_lit.wire.header import Reader
+from ike_lit.wire.nat import Endpoint
+from ike_lit.wire.payload import Notify, Opaque, Packet
+from ike_lit.wire.proposal import SA, Transform, parse_proposals
+from ike_lit.wire.ts import MAX_SELECTORS, TSi, TrafficSelector
 
 
 shake = handshake

@@ -5,18 +5,18 @@ from random import Random
 
 import pytest
 from canonical import ALICE, BOB, configs, handshake, two_ends
-from ike_lit.auth import Identity
-from ike_lit.const import ExchangeType, NoAdditionalSas
-from ike_lit.create_child_sa import (
+from ike_lit.engine.create_child_sa import (
     REPLACED_LIMIT, RESPONDERS, create_child, rekey_child, rekey_ike_sa, respond_create_child_sa)
-from ike_lit.fragment import REPEATS
-from ike_lit.host import Host
-from ike_lit.informational import delete_child, delete_ike_sa, inherit, liveness
-from ike_lit.interface import (
+from ike_lit.engine.host import Host
+from ike_lit.engine.informational import delete_child, delete_ike_sa, inherit, liveness
+from ike_lit.engine.model import (
     ChildEstablished, ChildFailed, Closed, Datagram, Lifetime, Rekeyed, State, Timing)
-from ike_lit.payload import Packet
-from ike_lit.proposal import SA
-from ike_lit.protocol import IKE, later
+from ike_lit.engine.protocol import IKE, later
+from ike_lit.wire.auth import Identity
+from ike_lit.wire.const import ExchangeType, NoAdditionalSas
+from ike_lit.wire.fragment import REPEATS
+from ike_lit.wire.payload import Packet
+from ike_lit.wire.proposal import SA
 from network import Network
 
 NEVER = Timing(child=Lifetime(), ike=Lifetime(), liveness=0)
@@ -243,7 +243,7 @@ def test_what_is_half_open_is_forgotten_in_time() -> None:
 def replaced_for_ever(times: int, monkeypatch: pytest.MonkeyPatch) -> tuple[Network, Host]:
     "Let Alice replace her IKE SA again and again, and delete none; return Bob."
     network, alice, bob = two_hosts()
-    monkeypatch.setattr('ike_lit.create_child_sa.delete_ike_sa', lambda ike: iter(()))
+    monkeypatch.setattr('ike_lit.engine.create_child_sa.delete_ike_sa', lambda ike: iter(()))
     for _ in range(times):
         alice.start(only(alice), rekey_ike_sa, now=network.now)
         network.delay = 0
@@ -261,7 +261,7 @@ def test_a_peer_that_replaces_ike_sas_and_deletes_none_has_to_wait(monkeypatch: 
 
 def test_a_long_chain_of_replaced_ike_sas_ends_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     "The limit is not all that stands between a peer and a recursion, or a loop through all of them."
-    monkeypatch.setattr('ike_lit.create_child_sa.REPLACED_LIMIT', 10**6)
+    monkeypatch.setattr('ike_lit.engine.create_child_sa.REPLACED_LIMIT', 10**6)
     network, bob = replaced_for_ever(1100, monkeypatch)
     assert len(bob.sas) > 1000
     network.run(until=200)

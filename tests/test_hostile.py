@@ -33,38 +33,42 @@ from cryptography.hazmat.primitives.serialization import (
     Encoding, NoEncryption, PrivateFormat, PublicFormat)
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from ike_lit import ike_sa, install, ke, payload, program, protocol, selftest, setkey, sk
-from ike_lit.auth import (
-    AUTH, ENCODINGS, METHODS, RSA_SHA1, SCHEMES, Identity, IDi, IDr, SharedKey, hash_algorithms, sign, verify)
-from ike_lit.certificate import CERT, CERTREQ, Signer, spki
-from ike_lit.child_sa import new_spi
-from ike_lit.configuration import CP, Attribute
-from ike_lit.const import (
+from ike_lit import setkey
+from ike_lit.cli.credential import load_private_key, load_public_key
+from ike_lit.cli.diagnosis import program
+from ike_lit.cli.report import as_json, report
+from ike_lit.engine import ike_sa, protocol
+from ike_lit.engine.child_sa import install, new_spi
+from ike_lit.engine.create_child_sa import RESPONDERS, rekey_child, rekey_ike_sa
+from ike_lit.engine.host import COOKIE_THRESHOLD, FIRST_LIMIT, PASSING_LIMIT, Cookies, Host
+from ike_lit.engine.ike_sa import DETOURS, ike_sa_init
+from ike_lit.engine.informational import liveness
+from ike_lit.engine.model import (
+    TRANSITIONS, ChildClosed, ChildEstablished, Closed, Config, Dropped, Established, Event, Message, State)
+from ike_lit.engine.protocol import IKE
+from ike_lit.kernel.dialects import SETKEY, XFRM, XFRM_MARKS, InstallError, flaw, setkey_script, xfrm_script
+from ike_lit.kernel.entries import cleanup
+from ike_lit.kernel.install import Installer
+from ike_lit.wire import ke, payload, selftest, sk
+from ike_lit.wire.auth import (
+    AUTH, ENCODINGS, METHODS, RSA_SHA1, SCHEMES, IDi, IDr, Identity, SharedKey, hash_algorithms, sign, verify)
+from ike_lit.wire.certificate import CERT, CERTREQ, Signer, spki
+from ike_lit.wire.configuration import CP, Attribute
+from ike_lit.wire.const import (
     AuthenticationFailed, AuthenticationType, CertEncoding, CfgAttribute, CfgType, Encryption, Esn,
     ExchangeType, Group, IDType, IkeError, Integrity, InvalidSyntax, MessageType, Prf, ProtocolID,
     TransformType, Type)
-from ike_lit.create_child_sa import RESPONDERS, rekey_child, rekey_ike_sa
-from ike_lit.credential import load_private_key, load_public_key
-from ike_lit.fragment import split
-from ike_lit.header import HEADER, Header, Reader, dissect
-from ike_lit.host import COOKIE_THRESHOLD, FIRST_LIMIT, PASSING_LIMIT, Cookies, Host
-from ike_lit.ike_sa import DETOURS, ike_sa_init
-from ike_lit.informational import liveness
-from ike_lit.install import Installer
-from ike_lit.interface import (
-    TRANSITIONS, ChildClosed, ChildEstablished, Closed, Config, Dropped, Established, Event, Message, State)
-from ike_lit.ke import GROUPS, KE, DiffieHellman
-from ike_lit.nat import Endpoint
-from ike_lit.nonce import NONCE_SIZE, Nonce, new_esp_spi
-from ike_lit.payload import (
+from ike_lit.wire.fragment import split
+from ike_lit.wire.header import HEADER, Header, Reader, dissect
+from ike_lit.wire.ke import GROUPS, KE, DiffieHellman
+from ike_lit.wire.nat import Endpoint
+from ike_lit.wire.nonce import NONCE_SIZE, Nonce, new_esp_spi
+from ike_lit.wire.payload import (
     Delete, Notify, Opaque, Packet, Payload, Vendor, get_by_type, pack_chain, parse_chain)
-from ike_lit.proposal import (
+from ike_lit.wire.proposal import (
     DEFAULT_ESP, DEFAULT_IKE, SA, Proposal, Transform, check_choice, choose, groups, parse_proposals)
-from ike_lit.protocol import IKE
-from ike_lit.report import as_json, report
-from ike_lit.setkey import SETKEY, XFRM, XFRM_MARKS, InstallError, cleanup, flaw, setkey_script, xfrm_script
-from ike_lit.sk import SK
-from ike_lit.ts import TrafficSelector, TSi, TSr, check_narrowed
+from ike_lit.wire.sk import SK
+from ike_lit.wire.ts import TSi, TSr, TrafficSelector, check_narrowed
 from test_authentication import chain, met, pair, refused_by_alice, refused_by_bob, told
 from test_certificate import MIDDLE
 
@@ -74,7 +78,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / 'ike_lit'
 @cache
 def nodes() -> list[tuple[str, ast.AST]]:
     "Every node of the package's source, with the module that it is in."
-    return [(path.stem, node) for path in PACKAGE.glob('*.py')
+    return [(path.stem, node) for path in PACKAGE.rglob('*.py')
             for node in ast.walk(ast.parse(path.read_text()))]
 
 

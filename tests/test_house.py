@@ -4,14 +4,17 @@ import json
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from chapters import CHAPTERS, MODULES
 
 ROOT = Path(__file__).resolve().parent.parent
-CHAPTERS = sorted((ROOT / 'nbs').glob('[0-9][0-9]_*.ipynb'))
 BOOK = [*CHAPTERS, ROOT / 'nbs' / 'index.ipynb']
-MODULES = [path.stem[3:] for path in CHAPTERS if '#| default_exp' in path.read_text()]  # others only tell
+WINGS = {  # and what each may import besides itself
+    'wire': (), 'engine': ('wire',), 'kernel': ('wire', 'engine'), 'capture': ('wire',),
+    'cli': ('wire', 'engine', 'kernel', 'capture')}
 by_name = pytest.mark.parametrize('path', BOOK, ids=lambda path: path.stem)
 
 
@@ -22,8 +25,10 @@ def cells(path: Path, kind: str = 'code') -> list[dict]:
 def source(cell: dict) -> str: return ''.join(cell['source'])
 
 
-def module_tree(name: str) -> ast.Module:
-    return ast.parse((ROOT / 'ike_lit' / f'{name}.py').read_text())
+def file_of(name: str) -> Path: return ROOT / 'ike_lit' / f'{MODULES[name].replace(".", "/")}.py'
+
+
+def module_tree(name: str) -> ast.Module: return ast.parse(file_of(name).read_text())
 
 
 def test_the_package_is_what_the_chapters_export(tmp_path: Path) -> None:
@@ -35,34 +40,62 @@ def test_the_package_is_what_the_chapters_export(tmp_path: Path) -> None:
     done = subprocess.run([Path(sys.executable).with_name('nbdev-export')], cwd=tmp_path,
                           capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
-    here, there = ({p.name: p.read_text() for p in (folder / 'ike_lit').glob('*.py')}
-                   for folder in (ROOT, tmp_path))
-    assert set(here) == {'__init__.py', '_modidx.py', *(f'{name}.py' for name in MODULES)}
-    for name in MODULES: assert here[f'{name}.py'] == there[f'{name}.py'], f'run make export: {name}'
+    here, there = ({str(path.relative_to(package)): path.read_text() for path in package.rglob('*.py')}
+                   for package in (ROOT / 'ike_lit', tmp_path / 'ike_lit'))
+    made = {str(file_of(name).relative_to(ROOT / 'ike_lit')) for name in MODULES}
+    assert set(here) == {'__init__.py', '_modidx.py', *(f'{wing}/__init__.py' for wing in WINGS), *made}
+    for name in made: assert here[name] == there[name], f'run make export: {name}'
+
+
+def imports(name: str) -> Iterator[str]:
+    "Yield what a module imports from the package, by its dotted name there."
+    inside = MODULES[name].split('.')[:-1]
+    for node in ast.walk(module_tree(name)):
+        if isinstance(node, ast.ImportFrom): assert not (node.module or '').startswith('ike_lit')
+        if isinstance(node, ast.ImportFrom) and node.level:
+            folder = inside[:len(inside) - node.level + 1]
+            yield '.'.join([*folder, node.module or ''])
 
 
 def test_floors_look_down() -> None:
     "A chapter imports only lower ones: the number of a chapter is its floor."
-    seen = 0
+    floors, seen = list(MODULES.values()), 0
     for floor, name in enumerate(MODULES):
-        for node in ast.walk(module_tree(name)):
-            if isinstance(node, ast.ImportFrom): assert not (node.module or '').startswith('ike_lit')
-            if isinstance(node, ast.ImportFrom) and node.level:
-                assert node.module in MODULES[:floor], f'{name} imports {node.module}'
-                seen += 1
+        for other in imports(name):
+            assert other in floors[:floor], f'{name} imports {other}'
+            seen += 1
     assert seen > 50
+
+
+def test_a_wing_imports_what_it_may() -> None:
+    for name, dotted in MODULES.items():
+        wing = dotted.rpartition('.')[0]
+        if not wing: continue  # a program that people run may import all
+        for other in imports(name):
+            assert other.partition('.')[0] in (wing, *WINGS[wing]), f'{name} imports {other}'
+
+
+@pytest.mark.parametrize(('wing', 'never'), [
+    ('wire', ('engine', 'kernel', 'capture', 'cli')), ('capture', ('engine', 'kernel', 'cli')),
+    ('engine', ('kernel', 'capture', 'cli'))])
+def test_a_wing_by_itself_loads_no_other(wing: str, never: tuple[str, ...]) -> None:
+    mine = [f'ike_lit.{dotted}' for dotted in MODULES.values() if dotted.startswith(f'{wing}.')]
+    done = subprocess.run([sys.executable, '-c', f'import sys, {", ".join(mine)}\nprint(*sys.modules)'],
+                          capture_output=True, text=True, timeout=60, check=True)
+    loaded = {name.split('.')[1] for name in done.stdout.split() if name.startswith('ike_lit.')}
+    assert wing in loaded and not loaded & set(never)
 
 
 def test_no_io_below_the_programs() -> None:
     "Sockets and processes belong to the programs, and to what feeds the kernel; clocks to the programs."
     forbidden = {'socket', 'asyncio', 'time', 'subprocess', 'select', 'threading', 'secrets',
                  'random', 'logging'}
-    kernel, programs = {'setkey', 'install'}, {'probe', 'program', 'initiator', 'responder'}
+    programs = {'probe', 'program', 'initiator', 'responder'}
     for name in (m for m in MODULES if m not in programs):
         for node in ast.walk(module_tree(name)):
             names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
             names += [node.module] if isinstance(node, ast.ImportFrom) and not node.level else []
-            allowed = {'socket', 'subprocess'} if name in kernel else set()
+            allowed = {'socket', 'subprocess'} if MODULES[name].startswith('kernel.') else set()
             assert not (forbidden - allowed) & {n.split('.')[0] for n in names}, f'{name} imports {names}'
 
 
@@ -105,7 +138,7 @@ def test_the_readme_names_every_chapter_and_every_package() -> None:
 
 
 def test_modules_are_small_and_exported_cells_short() -> None:
-    for name in MODULES: assert len((ROOT / 'ike_lit' / f'{name}.py').read_text().splitlines()) <= 500
+    for name in MODULES: assert len(file_of(name).read_text().splitlines()) <= 500
     for path in CHAPTERS:
         for cell in cells(path):
             for line in source(cell).splitlines(): assert len(line) <= 100, f'{path.name}: {line}'

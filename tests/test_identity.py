@@ -4,9 +4,9 @@ from cryptography import x509
 from cryptography.x509.name import _ASN1Type
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from ike_lit.auth import Identity, IDi
-from ike_lit.const import IDType, InvalidSyntax
-from ike_lit.header import Reader, dissect
+from ike_lit.wire.auth import Identity, IDi
+from ike_lit.wire.const import IDType, InvalidSyntax
+from ike_lit.wire.header import Reader, dissect
 
 DN = IDType.DER_ASN1_DN
 CN, ORGANIZATION, COUNTRY = '2.5.4.3', '2.5.4.10', '2.5.4.6'

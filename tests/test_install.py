@@ -7,13 +7,13 @@ from types import SimpleNamespace
 
 import pytest
 from canonical import ALICE, BOB, configs
-from ike_lit.create_child_sa import rekey_child, rekey_ike_sa
-from ike_lit.host import Host
+from ike_lit.engine.create_child_sa import rekey_child, rekey_ike_sa
+from ike_lit.engine.host import Host
+from ike_lit.engine.model import ChildEstablished, ChildSA, Datagram, Installed, Lifetime, Timing
 from ike_lit.initiator import Session
-from ike_lit.interface import ChildEstablished, Datagram, Installed, Lifetime, Timing
-from ike_lit.nat import Endpoint
+from ike_lit.kernel.dialects import InstallError
 from ike_lit.responder import Server
-from ike_lit.setkey import ChildSA, InstallError
+from ike_lit.wire.nat import Endpoint
 
 ARGS = Namespace(json=True, verbose=False, keylog=None, pcap=None, explain=None, install='xfrm',
                  dry_run=False, once=False, childless=False)

@@ -12,15 +12,16 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
-from ike_lit import install, setkey
-from ike_lit.auth import Identity
-from ike_lit.const import ProtocolID
-from ike_lit.install import (
-    GRACE_SECONDS, SWITCH_SECONDS, Installer, Tunnel, ask, carried, changes, may_ask, prepare, ready,
-    user_of)
-from ike_lit.interface import ChildEstablished
-from ike_lit.proposal import parse_proposals
-from ike_lit.setkey import RIGHT, SETKEY, XFRM, ChildSA, Entry, InstallError, Language
+from ike_lit import setkey
+from ike_lit.engine.child_sa import install
+from ike_lit.engine.model import ChildEstablished, ChildSA
+from ike_lit.kernel.dialects import SETKEY, XFRM, InstallError, Language
+from ike_lit.kernel.entries import RIGHT, Entry
+from ike_lit.kernel.install import (
+    GRACE_SECONDS, SWITCH_SECONDS, Installer, Tunnel, ask, carried, changes, may_ask, prepare, ready, user_of)
+from ike_lit.wire.auth import Identity
+from ike_lit.wire.const import ProtocolID
+from ike_lit.wire.proposal import parse_proposals
 from test_setkey import child
 
 BOB, CAROL = map(Identity.from_text, ('bob.example.org', 'carol.example.org'))

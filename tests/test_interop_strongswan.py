@@ -17,12 +17,12 @@ from pathlib import Path
 from shutil import which
 
 import pytest
-from ike_lit.auth import AUTH
-from ike_lit.const import ProtocolID, TransformType
-from ike_lit.header import Header, Reader
-from ike_lit.payload import Packet
-from ike_lit.proposal import parse_proposals
-from ike_lit.sk import SK
+from ike_lit.wire.auth import AUTH
+from ike_lit.wire.const import ProtocolID, TransformType
+from ike_lit.wire.header import Header, Reader
+from ike_lit.wire.payload import Packet
+from ike_lit.wire.proposal import parse_proposals
+from ike_lit.wire.sk import SK
 from interop import INSIDE, both_agree, command, inside, needs_strongswan, paragraph, start
 from peers.strongswan import PACKAGES, Lab, execute, in_user_namespace
 from scapy.layers.inet import UDP

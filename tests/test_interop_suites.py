@@ -14,8 +14,8 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
-from ike_lit.const import ProtocolID, TransformType
-from ike_lit.proposal import ALGORITHMS, NO_ESN, NO_GROUP, parse_proposals
+from ike_lit.wire.const import ProtocolID, TransformType
+from ike_lit.wire.proposal import ALGORITHMS, NO_ESN, NO_GROUP, parse_proposals
 from interop import (
     SHOW_KEYS, Program, both_agree, calling, end_all, inside, needs_strongswan, responder, same_keys, start)
 from peers.strongswan import Lab

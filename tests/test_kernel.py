@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from ike_lit.setkey import XFRM
+from ike_lit.kernel.dialects import XFRM
 from interop import HASTE, Program, command, responder, running, start
 from kernel import (
     NAT_PEER, another_mapping, behind_nat, counted, holds, pinging, policies, route_inner_networks,
@@ -288,7 +288,7 @@ def test_a_nat_takes_another_port(lab: Lab, keys: Path) -> None:
 
 def test_chapter_10_shows_what_the_kernel_shows(lab: Lab) -> None:
     "The listings of the canonical handshake's Child SA that the chapter stores, against this kernel's."
-    cells = json.loads((ROOT / 'nbs' / '10_setkey.ipynb').read_text())['cells']
+    cells = json.loads((ROOT / 'nbs' / '16_setkey.ipynb').read_text())['cells']
     stored: dict[str, str] = {}
     listing, = (''.join(cell['source']) for cell in cells if 'state = """' in ''.join(cell['source']))
     exec(listing, stored)  # noqa: S102

@@ -18,14 +18,15 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import ike_lit.initiator
-import ike_lit.program
+import ike_lit.cli.program
 import ike_lit.responder
 import pytest
-from ike_lit.auth import Identity
-from ike_lit.install import GRACE_SECONDS, SWITCH_SECONDS, XFRM_POLICY, Installer
-from ike_lit.interface import ChildEstablished
-from ike_lit.setkey import (
-    RIGHT, XFRM, ChildSA, InstallError, claim, cleanup, entries, main, socket_name)
+from ike_lit.engine.model import ChildEstablished, ChildSA
+from ike_lit.kernel.dialects import XFRM, InstallError
+from ike_lit.kernel.entries import RIGHT, claim, cleanup, entries, socket_name
+from ike_lit.kernel.install import GRACE_SECONDS, SWITCH_SECONDS, XFRM_POLICY, Installer
+from ike_lit.setkey import main
+from ike_lit.wire.auth import Identity
 from netspace import (
     IP, LIMIT, NEW_MOUNTS, NEW_NETWORK, Policy, Process, held_by_kernel, home, ip, nobody, policies,
     sas, stand_in, unshare)
@@ -669,7 +670,7 @@ def test_an_error_that_nobody_has_foreseen(before: list, psk: Path, start: Start
         return 0
 
     def broken() -> int:
-        monkeypatch.setattr(ike_lit.program, 'show', failing)
+        monkeypatch.setattr(ike_lit.cli.program, 'show', failing)
         return run(psk, *INSIDE * (run is initiator))
     if run is initiator:
         start(lambda: responder(psk, '--install', 'none')).until('listening')

@@ -36,7 +36,7 @@ def alive(ours: Program) -> bool:
 # two of it for a moment, and is never far away here, so whoever compares has to be quick.
 AGREE = """
 import re, subprocess, time
-from ike_lit.install import ask
+from ike_lit.kernel.install import ask
 
 def kernel():
     said = subprocess.run(['ip', 'xfrm', 'state', 'list', 'src', '10.9.0.1'], capture_output=True, text=True)

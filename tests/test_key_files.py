@@ -8,7 +8,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from cryptography.hazmat.primitives.serialization import (
     Encoding, NoEncryption, PrivateFormat, PublicFormat)
-from ike_lit.credential import (
+from ike_lit.cli.credential import (
     MAX_FILE, load_authorities, load_private_key, load_public_key, no_core, parse_secret, read_file)
 
 NOBODYS = b'\x2b\x65\x7f'  # 1.3.101.127, beside the object identifier of X25519

@@ -2,11 +2,10 @@
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 
 import pytest
-from ike_lit.configuration import CP, SHOWN, Assigned, Attribute, Pool, Range
-from ike_lit.const import CfgAttribute as A
-from ike_lit.const import CfgType
-from ike_lit.header import Reader, dissect
-from ike_lit.payload import pack_chain, parse_chain
+from ike_lit.wire.configuration import CP, SHOWN, Assigned, Attribute, Pool, Range
+from ike_lit.wire.const import CfgAttribute as A, CfgType
+from ike_lit.wire.header import Reader, dissect
+from ike_lit.wire.payload import pack_chain, parse_chain
 
 FOUR, MASK = bytes([10, 3, 0, 1]), bytes([255, 255, 255, 0])
 SIX = IPv6Address('2001:db8::1').packed

@@ -5,13 +5,13 @@ An end that is behind a NAT itself follows nobody.
 """
 import pytest
 from canonical import ALICE, BOB, configs, events, handshake, two_ends
-from ike_lit.const import ExchangeType
-from ike_lit.create_child_sa import RESPONDERS, rekey_child
-from ike_lit.host import Host
-from ike_lit.informational import liveness
-from ike_lit.interface import ChildEstablished, Datagram, Dropped, Lifetime, Moved, State, Timing
-from ike_lit.nat import Endpoint, Nat
-from ike_lit.protocol import IKE, follow
+from ike_lit.engine.create_child_sa import RESPONDERS, rekey_child
+from ike_lit.engine.host import Host
+from ike_lit.engine.informational import liveness
+from ike_lit.engine.model import ChildEstablished, Datagram, Dropped, Lifetime, Moved, State, Timing
+from ike_lit.engine.protocol import IKE, follow
+from ike_lit.wire.const import ExchangeType
+from ike_lit.wire.nat import Endpoint, Nat
 from test_exchanges import said
 
 NEVER = Timing(child=Lifetime(), ike=Lifetime(), liveness=0)

@@ -1,10 +1,10 @@
 "NAT detection, octet by octet: which notifications count, and what is said of an end."
 import pytest
 from canonical import ALICE, BOB
-from ike_lit.const import ExchangeType, MessageType
-from ike_lit.nat import (
+from ike_lit.wire.const import ExchangeType, MessageType
+from ike_lit.wire.nat import (
     KEEPALIVE, NON_ESP_MARKER, Endpoint, Nat, detect, fingerprint, nat_detection, unwrap, wrap)
-from ike_lit.payload import Notify, Packet
+from ike_lit.wire.payload import Notify, Packet
 
 SPIS = b'spi of i', b'spi of r'
 SOURCE, DESTINATION = nat_detection(*SPIS, ALICE, BOB)

@@ -5,18 +5,18 @@ import pytest
 from canonical import ALICE, BOB, configs, deliver, events, family, talk, two_ends
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from ike_lit.const import (
+from ike_lit.engine.create_child_sa import RESPONDERS
+from ike_lit.engine.ike_sa import ike_sa_init
+from ike_lit.engine.model import Dropped, State
+from ike_lit.engine.protocol import IKE as Sa
+from ike_lit.wire.const import (
     Encryption, Esn, ExchangeType, Group, Integrity, InvalidSyntax, MessageType, NoProposalChosen,
     OtherTransform, Prf, ProtocolID, TransformType)
-from ike_lit.create_child_sa import RESPONDERS
-from ike_lit.header import Reader
-from ike_lit.ike_sa import ike_sa_init
-from ike_lit.interface import Dropped, State
-from ike_lit.payload import Packet, Payload
-from ike_lit.proposal import (
-    ALGORITHMS, ALIASES, DEFAULT_ESP, DEFAULT_IKE, NO_INTEG, NOT_UNDERSTOOD, SA, Proposal,
-    Transform, check_choice, choose, common, parse_proposals)
-from ike_lit.protocol import IKE as Sa
+from ike_lit.wire.header import Reader
+from ike_lit.wire.payload import Packet, Payload
+from ike_lit.wire.proposal import (
+    ALGORITHMS, ALIASES, DEFAULT_ESP, DEFAULT_IKE, NOT_UNDERSTOOD, NO_INTEG, SA, Proposal, Transform,
+    check_choice, choose, common, parse_proposals)
 
 IKE, ESP = ProtocolID.IKE, ProtocolID.ESP
 ENCR, PRF, INTEG, DH = (TransformType(n) for n in (1, 2, 3, 4))

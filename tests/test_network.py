@@ -7,11 +7,11 @@ from random import Random
 
 import pytest
 from canonical import ALICE, BOB, configs
-from ike_lit.create_child_sa import rekey_child, rekey_ike_sa
-from ike_lit.host import Host
-from ike_lit.informational import delete_ike_sa
-from ike_lit.interface import ChildClosed, ChildEstablished, Closed, Lifetime, Timing
-from ike_lit.protocol import IKE
+from ike_lit.engine.create_child_sa import rekey_child, rekey_ike_sa
+from ike_lit.engine.host import Host
+from ike_lit.engine.informational import delete_ike_sa
+from ike_lit.engine.model import ChildClosed, ChildEstablished, Closed, Lifetime, Timing
+from ike_lit.engine.protocol import IKE
 from network import Network
 
 RUNS, PARTS = 1000, 10

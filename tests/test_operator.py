@@ -19,20 +19,21 @@ from types import SimpleNamespace
 
 import pytest
 from canonical import ALICE, BOB, configs
-from ike_lit import initiator, options, responder
-from ike_lit.auth import Identity
-from ike_lit.capture import read_capture
-from ike_lit.const import Encryption, ExchangeType, Group, ProtocolID, TransformType
-from ike_lit.host import Host
-from ike_lit.informational import delete_child
+from ike_lit import initiator, responder
+from ike_lit.capture.pcap import read_capture
+from ike_lit.cli import options
+from ike_lit.engine.host import Host
+from ike_lit.engine.informational import delete_child
 from ike_lit.initiator import demo_peer
-from ike_lit.install import ask
-from ike_lit.ke import KE
-from ike_lit.nat import Endpoint
-from ike_lit.nonce import Nonce
-from ike_lit.payload import Packet
-from ike_lit.proposal import ALGORITHMS, ALIASES, SA, Proposal, Transform, parse_proposals
-from ike_lit.setkey import claim
+from ike_lit.kernel.entries import claim
+from ike_lit.kernel.install import ask
+from ike_lit.wire.auth import Identity
+from ike_lit.wire.const import Encryption, ExchangeType, Group, ProtocolID, TransformType
+from ike_lit.wire.ke import KE
+from ike_lit.wire.nat import Endpoint
+from ike_lit.wire.nonce import Nonce
+from ike_lit.wire.payload import Packet
+from ike_lit.wire.proposal import ALGORITHMS, ALIASES, SA, Proposal, Transform, parse_proposals
 from test_cli import DEMO_KEYS, HERE, NAMES, OTHER, run, there, until
 from test_install import ARGS, Ends
 

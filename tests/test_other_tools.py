@@ -8,18 +8,18 @@ from shutil import which
 
 import pytest
 from canonical import ALICE, BOB, configs, handshake, two_ends
-from ike_lit.const import ExchangeType, ProtocolID, TransformType, Type
-from ike_lit.create_child_sa import RESPONDERS, create_child, rekey_child, rekey_ike_sa
-from ike_lit.host import Host
-from ike_lit.informational import delete_ike_sa, liveness
-from ike_lit.interface import Datagram, Lifetime, Message, Timing
-from ike_lit.keys import Keys
-from ike_lit.proposal import ALGORITHMS, Proposal, parse_proposals
-from ike_lit.protocol import IKE
-from ike_lit.keylog import keylog_row
-from ike_lit.report import script_lines
-from ike_lit.setkey import SETKEY, XFRM, ChildSA, EspSA, setkey_script, xfrm_script
-from ike_lit.ts import TrafficSelector
+from ike_lit.capture.keylog import keylog_row
+from ike_lit.cli.report import script_lines
+from ike_lit.engine.create_child_sa import RESPONDERS, create_child, rekey_child, rekey_ike_sa
+from ike_lit.engine.host import Host
+from ike_lit.engine.informational import delete_ike_sa, liveness
+from ike_lit.engine.model import ChildSA, Datagram, EspSA, Lifetime, Message, Timing
+from ike_lit.engine.protocol import IKE
+from ike_lit.kernel.dialects import SETKEY, XFRM, setkey_script, xfrm_script
+from ike_lit.wire.const import ExchangeType, ProtocolID, TransformType, Type
+from ike_lit.wire.keys import Keys
+from ike_lit.wire.proposal import ALGORITHMS, Proposal, parse_proposals
+from ike_lit.wire.ts import TrafficSelector
 from network import Network
 from peers.strongswan import PACKAGES, execute
 from scapy.layers.inet import IP, UDP
@@ -220,6 +220,9 @@ IKE_SUITES = [(cipher, '' if cipher in AEAD else 'sha256') for cipher in (*CLASS
     (cipher, integ) for cipher in ('aes128', 'aes256ctr') for integ in INTEG if integ != 'sha256']
 
 
+def row_of(ike: IKE) -> str: return keylog_row(ike.spi_i, ike.spi_r, ike.keys, ike.suite)
+
+
 def line_of(cipher: str, integ: str) -> str:
     return '-'.join(filter(None, (cipher, integ, 'prfsha256', 'x25519')))
 
@@ -233,18 +236,13 @@ def test_a_row_of_the_keylog(cipher: str, integ: str) -> None:
     alice.suite = Proposal(1, ProtocolID.IKE, b'', tuple(ALGORITHMS[w].transform for w in words))
     e, a = ALGORITHMS[cipher].key_size, ALGORITHMS[integ].key_size if integ else 0
     alice.keys = Keys(b'd' * 32, b'\xa1' * a, b'\xa2' * a, b'\xe1' * e, b'\xe2' * e, b'p', b'p')
-    row = keylog_row(alice)
+    row = row_of(alice)
     assert row.endswith('\n') and row.count('\n') == 1
     shown = 0 if integ in UNCHECKED else a
     if cipher in UNKNOWN: assert row.startswith('# not known to Wireshark: ')
     else:
         assert row == (f'{alice.spi_i.hex()},{alice.spi_r.hex()},{"e1" * e},{"e2" * e},'
                        f'"{ROWS[cipher]}",{"a1" * shown},{"a2" * shown},"{CHECKS[integ]}"\n')
-
-
-def test_without_keys_there_is_no_row() -> None:
-    alice, bob = two_ends(RESPONDERS)
-    assert keylog_row(alice) == keylog_row(bob) == ''
 
 
 def recorded(seed: int, ike: str) -> tuple[list[Datagram], list[Message], list[str]]:
@@ -259,10 +257,10 @@ def recorded(seed: int, ike: str) -> tuple[list[Datagram], list[Message], list[s
     alice.connect(left, ALICE, BOB, now=0)
     network.run(until=1)
     sas: list[IKE] = list(alice.established)
-    rows = [keylog_row(sas[0])]
+    rows = [row_of(sas[0])]
     for conversation in liveness, rekey_child, rekey_ike_sa, create_child, delete_ike_sa:
         sa, = alice.established
-        if keylog_row(sa) not in rows: rows.append(keylog_row(sa))
+        if row_of(sa) not in rows: rows.append(row_of(sa))
         names = (sa.child.inbound.spi,) if conversation is rekey_child else ()
         alice.start(sa, conversation, *names, now=network.now)
         network.run(until=network.now + 1)

@@ -4,14 +4,14 @@ from collections import deque
 
 import pytest
 from canonical import ALICE, BOB, configs
-from ike_lit import probe
-from ike_lit.const import ExchangeType, Group, MessageType, TransformType
-from ike_lit.diagnosis import no_way
-from ike_lit.header import Header, Reader
-from ike_lit.host import Host
-from ike_lit.ke import KE
-from ike_lit.payload import Notify, Packet
-from ike_lit.proposal import SA
+from ike_lit.cli.diagnosis import no_way
+from ike_lit.cli.probe import probe
+from ike_lit.engine.host import Host
+from ike_lit.wire.const import ExchangeType, Group, MessageType, TransformType
+from ike_lit.wire.header import Header, Reader
+from ike_lit.wire.ke import KE
+from ike_lit.wire.payload import Notify, Packet
+from ike_lit.wire.proposal import SA
 
 
 class Wire:

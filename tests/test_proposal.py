@@ -2,32 +2,12 @@
 from dataclasses import replace
 
 import pytest
-from ike_lit.const import (
-    Encryption,
-    Group,
-    Integrity,
-    InvalidSyntax,
-    NoProposalChosen,
-    OtherTransform,
-    ProtocolID,
-    TransformType,
-)
-from ike_lit.header import Reader
-from ike_lit.proposal import (
-    NEEDED,
-    NO_GROUP,
-    NOT_UNDERSTOOD,
-    SA,
-    Proposal,
-    Transform,
-    check_choice,
-    choose,
-    common,
-    groups,
-    parse_proposal,
-    parse_proposals,
-    without_dh,
-)
+from ike_lit.wire.const import (
+    Encryption, Group, Integrity, InvalidSyntax, NoProposalChosen, OtherTransform, ProtocolID, TransformType)
+from ike_lit.wire.header import Reader
+from ike_lit.wire.proposal import (
+    NEEDED, NOT_UNDERSTOOD, NO_GROUP, SA, Proposal, Transform, check_choice, choose, common, groups,
+    parse_proposal, parse_proposals, without_dh)
 
 IKE, ESP, AH = ProtocolID.IKE, ProtocolID.ESP, ProtocolID.AH
 DH = TransformType.DH

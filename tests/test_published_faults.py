@@ -8,17 +8,17 @@ from itertools import permutations
 import pytest
 from authentic import AUTHENTICATE, CREATE, DRAW, INFORM, Line, Peer, child, connection, said
 from canonical import BOB, configs, deliver, events, family, talk, two_ends
-from ike_lit.const import ExchangeType, MessageType, ProtocolID
-from ike_lit.create_child_sa import RESPONDERS, rekey_child, rekey_ike_sa
-from ike_lit.host import Host
-from ike_lit.ike_sa import ike_sa_init
-from ike_lit.informational import delete_child, delete_ike_sa
-from ike_lit.interface import (
+from ike_lit.engine.create_child_sa import RESPONDERS, rekey_child, rekey_ike_sa
+from ike_lit.engine.host import Host
+from ike_lit.engine.ike_sa import ike_sa_init
+from ike_lit.engine.informational import delete_child, delete_ike_sa
+from ike_lit.engine.model import (
     ChildClosed, ChildEstablished, Closed, Dropped, Established, Lifetime, Rekeyed, State, Timing)
-from ike_lit.nonce import Nonce
-from ike_lit.payload import Delete, Notify, Packet, Payload
-from ike_lit.proposal import parse_proposals
-from ike_lit.protocol import IKE
+from ike_lit.engine.protocol import IKE
+from ike_lit.wire.const import ExchangeType, MessageType, ProtocolID
+from ike_lit.wire.nonce import Nonce
+from ike_lit.wire.payload import Delete, Notify, Packet, Payload
+from ike_lit.wire.proposal import parse_proposals
 
 NEVER = Timing(child=Lifetime(), ike=Lifetime(), liveness=0)
 LEFT, RIGHT = '10.1.0.0/24', '10.2.0.0/24'

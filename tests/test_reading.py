@@ -9,24 +9,24 @@ from canonical import configs, events, handshake, two_ends
 from explaining import tiled
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from ike_lit.auth import AUTH, IDi
-from ike_lit.certificate import CERT, CERTREQ
-from ike_lit.configuration import CP, Attribute, Misfit, Pool, assigned, cfg_request, inner
-from ike_lit.const import (
+from ike_lit.capture.examine import about_octets
+from ike_lit.cli.probe import response_to
+from ike_lit.engine.create_child_sa import RESPONDERS
+from ike_lit.engine.ike_sa import announced_hashes, ike_sa_init
+from ike_lit.engine.model import AddressAssigned, ChildEstablished, Established, State
+from ike_lit.wire.auth import AUTH, IDi
+from ike_lit.wire.certificate import CERT, CERTREQ
+from ike_lit.wire.configuration import CP, Attribute, Misfit, Pool, assigned, cfg_request, inner
+from ike_lit.wire.const import (
     CfgAttribute, CfgType, Discard, ExchangeType, InternalAddressFailure, InvalidMajorVersion, InvalidSyntax,
     MessageType, Type, UnsupportedCriticalPayload)
-from ike_lit.create_child_sa import RESPONDERS
-from ike_lit.header import HEADER, Header, Reader, dissect
-from ike_lit.ike_sa import announced_hashes, ike_sa_init
-from ike_lit.interface import AddressAssigned, ChildEstablished, Established, State
-from ike_lit.ke import KE
-from ike_lit.nonce import Nonce
-from ike_lit.payload import (
+from ike_lit.wire.header import HEADER, Header, Reader, dissect
+from ike_lit.wire.ke import KE
+from ike_lit.wire.nonce import Nonce
+from ike_lit.wire.payload import (
     Delete, Notify, Opaque, Packet, Unreadable, Vendor, get_by_type, pack_chain, parse_chain)
-from ike_lit.probe import response_to
-from ike_lit.proposal import SA
-from ike_lit.story import about_octets
-from ike_lit.ts import TrafficSelector, TSi, TSr
+from ike_lit.wire.proposal import SA
+from ike_lit.wire.ts import TSi, TSr, TrafficSelector
 from spoil import spoiled
 from strategies import MESSAGES, edits
 
@@ -50,7 +50,7 @@ class Row:
     "A body, and what is made of it: a payload that is odd or not, or one that can't be read."
     kind: type
     body: str
-    odd: str = ''  # what the dissection and chapter 29 say of it
+    odd: str = ''  # what the dissection and chapter 30 say of it
     readable: bool = True
 
 
@@ -198,7 +198,7 @@ def test_a_phone_gets_its_tunnel(pool: bool, monkeypatch: pytest.MonkeyPatch) ->
     every = TrafficSelector.from_text('0.0.0.0/0'),
     right = replace(right, remote_ts=every, pool=Pool(['10.3.0.0/24']) if pool else None)
     left = replace(left, local_ts=every, request=(IPv4Address(0),))
-    monkeypatch.setattr('ike_lit.ike_sa.cfg_request', lambda addresses: ANDROID)
+    monkeypatch.setattr('ike_lit.engine.ike_sa.cfg_request', lambda addresses: ANDROID)
     alice, bob = handshake(*two_ends(RESPONDERS, left, right))
     assert bob.state == State.ESTABLISHED and [e for e in events(bob) if isinstance(e, ChildEstablished)]
     found = [e for e in events(alice) if isinstance(e, AddressAssigned)]

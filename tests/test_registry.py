@@ -3,14 +3,14 @@ itself, and never by the name of something else. A name is no promise: what has 
 understood.
 """
 import pytest
-from ike_lit.const import (
+from ike_lit.cli.diagnosis import compare
+from ike_lit.wire.const import (
     AuthenticationType, CertEncoding, CfgAttribute, Encryption, Esn, ExchangeType, Group, HashAlgorithm,
-    IDType, Integrity, MessageType, Prf, ProtocolID, Registry, TransformType, TSType, Type,
+    IDType, Integrity, MessageType, Prf, ProtocolID, Registry, TSType, TransformType, Type,
     UnsupportedCriticalPayload)
-from ike_lit.diagnosis import compare
-from ike_lit.header import Reader
-from ike_lit.payload import GENERIC, UNDERSTOOD, Encrypted, Opaque, get_by_type, parse_chain
-from ike_lit.proposal import (
+from ike_lit.wire.header import Reader
+from ike_lit.wire.payload import GENERIC, UNDERSTOOD, Encrypted, Opaque, get_by_type, parse_chain
+from ike_lit.wire.proposal import (
     ALGORITHMS, NOT_UNDERSTOOD, SA, Proposal, Transform, parse_proposals, transform_for)
 
 # IANA's ikev2-parameters, as libreswan (2026-08), strongSwan (2026-05) and Wireshark have it

@@ -1,8 +1,8 @@
 "An answered request that comes again: how often it is answered again, and which messages are such a one."
 import pytest
-from ike_lit.const import Discard, ExchangeType
-from ike_lit.fragment import ELSEWHERE, REPEAT_SECONDS, REPEATS, Answered, cut_anew
-from ike_lit.header import Header, Reader
+from ike_lit.wire.const import Discard, ExchangeType
+from ike_lit.wire.fragment import ELSEWHERE, REPEAT_SECONDS, REPEATS, Answered, cut_anew
+from ike_lit.wire.header import Header, Reader
 from test_fragment import OTHERS, OURS, big, cut, made
 
 AT = 1000.0

@@ -7,12 +7,12 @@ from cryptography.x509.name import _ASN1Type
 from dataclasses import replace
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from ike_lit.auth import Identity, IDi, IDr, comparable, folded, rdns
-from ike_lit.configuration import CP, Attribute, Pool
-from ike_lit.const import AuthenticationFailed, CfgAttribute, CfgType, IDType
-from ike_lit.create_child_sa import RESPONDERS
-from ike_lit.ike_sa import find_config
-from ike_lit.interface import State
+from ike_lit.engine.create_child_sa import RESPONDERS
+from ike_lit.engine.ike_sa import find_config
+from ike_lit.engine.model import State
+from ike_lit.wire.auth import IDi, IDr, Identity, comparable, folded, rdns
+from ike_lit.wire.configuration import CP, Attribute, Pool
+from ike_lit.wire.const import AuthenticationFailed, CfgAttribute, CfgType, IDType
 from test_certificate import MIDDLE, ROOT, believed, constrained, refused, sent
 from test_certificate_payload import revocations
 

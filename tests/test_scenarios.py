@@ -7,16 +7,15 @@ from dataclasses import replace
 from functools import partial
 
 import pytest
-from ike_lit.const import IkeError, NoAnswer, ProtocolID
-from ike_lit.create_child_sa import create_child, rekey_child, rekey_ike_sa
-from ike_lit.header import Header, Reader
-from ike_lit.informational import delete_child, delete_ike_sa, liveness
-from ike_lit.interface import (
-    ChildClosed, ChildEstablished, ChildFailed, Closed, Established, Lifetime, Postponed,
-    State, Timing)
-from ike_lit.payload import Delete, Packet
-from ike_lit.proposal import parse_proposals
-from ike_lit.protocol import IKE, Begin, Conversation
+from ike_lit.engine.create_child_sa import create_child, rekey_child, rekey_ike_sa
+from ike_lit.engine.informational import delete_child, delete_ike_sa, liveness
+from ike_lit.engine.model import (
+    ChildClosed, ChildEstablished, ChildFailed, Closed, Established, Lifetime, Postponed, State, Timing)
+from ike_lit.engine.protocol import IKE, Begin, Conversation
+from ike_lit.wire.const import IkeError, NoAnswer, ProtocolID
+from ike_lit.wire.header import Header, Reader
+from ike_lit.wire.payload import Delete, Packet
+from ike_lit.wire.proposal import parse_proposals
 from stage import NEVER, PATIENT, End, ends, lose, pair, play, run, sas, spi, talk, wait
 
 HOUR = 3600

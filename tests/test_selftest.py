@@ -10,12 +10,12 @@ from authority import key
 from cryptography.exceptions import InternalError, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import (
     Encoding, NoEncryption, PrivateFormat, PublicFormat)
-from ike_lit import initiator, selftest, sk
-from ike_lit.const import Discard, Encryption, ProtocolID, TransformType
-from ike_lit.options import config_from, warnings
-from ike_lit.proposal import (
-    ALGORITHMS, DEFAULT_ESP, DEFAULT_IKE, NO_GROUP, Proposal, parse_proposals)
-from ike_lit.selftest import ANSWERS, answer, complaint
+from ike_lit import initiator
+from ike_lit.cli.options import config_from, warnings
+from ike_lit.wire import selftest, sk
+from ike_lit.wire.const import Discard, Encryption, ProtocolID, TransformType
+from ike_lit.wire.proposal import ALGORITHMS, DEFAULT_ESP, DEFAULT_IKE, NO_GROUP, Proposal, parse_proposals
+from ike_lit.wire.selftest import ANSWERS, answer, complaint
 
 what_is_left = selftest.tested  # under its own name pytest would run it
 IKE, ESP = ProtocolID.IKE, ProtocolID.ESP
@@ -191,7 +191,7 @@ def test_it_is_told_once(monkeypatch: pytest.MonkeyPatch, options: list[str]) ->
 
 WITHOUT = '''
 from ike_lit import sk
-from ike_lit.const import Encryption
+from ike_lit.wire.const import Encryption
 sk.CBC.pop(Encryption.CAMELLIA_CBC)
 '''
 

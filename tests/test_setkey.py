@@ -6,10 +6,12 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from ike_lit.const import ProtocolID
-from ike_lit.proposal import parse_proposals
-from ike_lit.setkey import ChildSA, EspSA, InstallError, run_setkey, setkey_script, xfrm_script
-from ike_lit.ts import TrafficSelector
+from ike_lit.engine.model import ChildSA, EspSA
+from ike_lit.kernel.dialects import InstallError, setkey_script, xfrm_script
+from ike_lit.kernel.entries import run_setkey
+from ike_lit.wire.const import ProtocolID
+from ike_lit.wire.proposal import parse_proposals
+from ike_lit.wire.ts import TrafficSelector
 
 GOLDEN = Path(__file__).parent / 'golden'
 

@@ -11,19 +11,19 @@ from pathlib import Path
 
 import pytest
 from authentic import DRAW, INFORM, Line, Peer, address, child, connection, said, ts
-from ike_lit.auth import Identity
-from ike_lit.configuration import Pool
-from ike_lit.const import CfgType, MessageType, ProtocolID
-from ike_lit.create_child_sa import create_child, rekey_child, rekey_ike_sa
-from ike_lit.host import Host
-from ike_lit.informational import delete_child, delete_ike_sa, liveness
-from ike_lit.interface import ChildEstablished, Config, Lifetime, State, Timing
-from ike_lit.nonce import Nonce
-from ike_lit.payload import Notify, Packet, Vendor
-from ike_lit.proposal import SA
-from ike_lit.protocol import IKE
+from ike_lit.engine.create_child_sa import create_child, rekey_child, rekey_ike_sa
+from ike_lit.engine.host import Host
+from ike_lit.engine.informational import delete_child, delete_ike_sa, liveness
+from ike_lit.engine.model import ChildEstablished, Config, Lifetime, State, Timing
+from ike_lit.engine.protocol import IKE
 from ike_lit.responder import build_parser, configs_from
-from ike_lit.ts import TrafficSelector, TSi, TSr
+from ike_lit.wire.auth import Identity
+from ike_lit.wire.configuration import Pool
+from ike_lit.wire.const import CfgType, MessageType, ProtocolID
+from ike_lit.wire.nonce import Nonce
+from ike_lit.wire.payload import Notify, Packet, Vendor
+from ike_lit.wire.proposal import SA
+from ike_lit.wire.ts import TSi, TSr, TrafficSelector
 
 LOCAL = '10.2.0.0/24'
 ANY, ANY_ADDRESS = '0.0.0.0/0', '0.0.0.0'  # noqa: S104

@@ -6,24 +6,11 @@ from time import process_time
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from ike_lit.const import InvalidSyntax, SinglePairRequired, TsUnacceptable
-from ike_lit.header import Reader
-from ike_lit.ts import (
-    ANY_PORTS,
-    MAX_SELECTORS,
-    OPAQUE,
-    TrafficSelector,
-    check_narrowed,
-    covers,
-    encode,
-    intersection,
-    minimal,
-    more_possible,
-    narrow,
-    parse_selector,
-    single_pair,
-    within,
-)
+from ike_lit.wire.const import InvalidSyntax, SinglePairRequired, TsUnacceptable
+from ike_lit.wire.header import Reader
+from ike_lit.wire.ts import (
+    ANY_PORTS, MAX_SELECTORS, OPAQUE, TrafficSelector, check_narrowed, covers, encode, intersection, minimal,
+    more_possible, narrow, parse_selector, single_pair, within)
 
 ts = TrafficSelector.from_text
 NET = '10.1.0.0/24'

@@ -6,18 +6,18 @@ from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
-from ike_lit.auth import AUTH, IDi, IDr, signed_octets
-from ike_lit.const import (
+from ike_lit.wire.auth import AUTH, IDi, IDr, signed_octets
+from ike_lit.wire.const import (
     Discard, Encryption, ExchangeType, Group, Integrity, MessageType, Prf, ProtocolID,
     TransformType, Type)
-from ike_lit.header import Header, Reader
-from ike_lit.ke import GENERATOR, GROUPS, KE, Curve, Modp, Montgomery, power
-from ike_lit.keys import Keys, ike_keys, keymat, prf, prf_size, prfplus, skeyseed
-from ike_lit.nonce import Nonce
-from ike_lit.payload import Encrypted, Notify, Packet, pack_chain, parse_chain
-from ike_lit.proposal import NO_INTEG, SA, Proposal, Transform, check_choice, key_size
-from ike_lit.sk import SK, OnePiece, checksum, decrypt, directions, encrypt
-from ike_lit.ts import TSi, TSr
+from ike_lit.wire.header import Header, Reader
+from ike_lit.wire.ke import GENERATOR, GROUPS, KE, Curve, Modp, Montgomery, power
+from ike_lit.wire.keys import Keys, ike_keys, keymat, prf, prf_size, prfplus, skeyseed
+from ike_lit.wire.nonce import Nonce
+from ike_lit.wire.payload import Encrypted, Notify, Packet, pack_chain, parse_chain
+from ike_lit.wire.proposal import NO_INTEG, SA, Proposal, Transform, check_choice, key_size
+from ike_lit.wire.sk import SK, OnePiece, checksum, decrypt, directions, encrypt
+from ike_lit.wire.ts import TSi, TSr
 from scapy.layers.inet import UDP
 from scapy.utils import rdpcap
 

@@ -20,26 +20,26 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / 'nbs'))
 warnings.simplefilter('ignore')
 
-from measure import Table, Work, keep, timed  # noqa: E402
-from canonical import ALICE, BOB, configs, deliver, two_ends  # noqa: E402
-from cryptography.hazmat.primitives.asymmetric import dh, ec, padding  # noqa: E402
-from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes  # noqa: E402
-from cryptography.hazmat.primitives.hashes import SHA256  # noqa: E402
-from cryptography.hazmat.primitives.serialization import (  # noqa: E402
+from measure import Table, Work, keep, timed
+from canonical import ALICE, BOB, configs, deliver, two_ends
+from cryptography.hazmat.primitives.asymmetric import dh, ec, padding
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import (
     Encoding, PublicFormat, load_pem_private_key)
-from ike_lit.auth import AUTH, IDi, Identity  # noqa: E402
-from ike_lit.const import (  # noqa: E402
+from ike_lit.engine.ike_sa import INITIAL_EXCHANGES, ike_sa_init
+from ike_lit.engine.model import Config, State
+from ike_lit.engine.protocol import IKE
+from ike_lit.wire.auth import AUTH, IDi, Identity
+from ike_lit.wire.certificate import Signer
+from ike_lit.wire.const import (
     AuthenticationType, Encryption, ExchangeType, Group, Prf, ProtocolID, TransformType)
-from ike_lit.header import Reader  # noqa: E402
-from ike_lit.ike_sa import INITIAL_EXCHANGES, ike_sa_init  # noqa: E402
-from ike_lit.interface import Config, State  # noqa: E402
-from ike_lit.certificate import Signer  # noqa: E402
-from ike_lit.ke import GENERATOR, GROUPS, Curve, Modp, Montgomery  # noqa: E402
-from ike_lit.keys import PRF_HASHES  # noqa: E402
-from ike_lit.payload import Packet, pack_chain  # noqa: E402
-from ike_lit.proposal import Proposal, key_size, parse_proposals  # noqa: E402
-from ike_lit.protocol import IKE  # noqa: E402
-from ike_lit.sk import AEAD, CBC, ICV, SK, ShortGcm, pad  # noqa: E402
+from ike_lit.wire.header import Reader
+from ike_lit.wire.ke import GENERATOR, GROUPS, Curve, Modp, Montgomery
+from ike_lit.wire.keys import PRF_HASHES
+from ike_lit.wire.payload import Packet, pack_chain
+from ike_lit.wire.proposal import Proposal, key_size, parse_proposals
+from ike_lit.wire.sk import AEAD, CBC, ICV, SK, ShortGcm, pad
 
 HANDSHAKES = ('camellia256-sha256-modp2048', 'aes256gcm16-prfsha256-x25519',
               'aes256gcm16-prfsha384-ecp384', 'chacha20poly1305-prfsha256-x25519',

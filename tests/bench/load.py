@@ -11,15 +11,15 @@ import sys
 import time
 from pathlib import Path
 
-from ike_lit.auth import Identity
-from ike_lit.certificate import Signer
-from ike_lit.const import ProtocolID
-from ike_lit.credential import load_private_key, load_public_key
-from ike_lit.host import Host
-from ike_lit.interface import Closed, Config, Established, Lifetime, Timing
-from ike_lit.nat import Endpoint
-from ike_lit.proposal import parse_proposals
-from ike_lit.ts import TrafficSelector
+from ike_lit.cli.credential import load_private_key, load_public_key
+from ike_lit.engine.host import Host
+from ike_lit.engine.model import Closed, Config, Established, Lifetime, Timing
+from ike_lit.wire.auth import Identity
+from ike_lit.wire.certificate import Signer
+from ike_lit.wire.const import ProtocolID
+from ike_lit.wire.nat import Endpoint
+from ike_lit.wire.proposal import parse_proposals
+from ike_lit.wire.ts import TrafficSelector
 
 PATIENT = Timing(child=Lifetime(), ike=Lifetime(), liveness=0)
 

@@ -22,9 +22,9 @@ from tempfile import TemporaryDirectory
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 
-from measure import Table  # noqa: E402
-from peers.certificates import Office  # noqa: E402
-from peers.strongswan import (  # noqa: E402
+from measure import Table
+from peers.certificates import Office
+from peers.strongswan import (
     CRYPTO, ENV, LIBIPSEC, PATH, RIGHT, STRONGSWAN_CONF, Lab, end, in_user_namespace, missing, poll,
     settings)
 

@@ -20,11 +20,11 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / 'nbs'))
 warnings.simplefilter('ignore')
 
-from measure import keep  # noqa: E402
-from canonical import ALICE, BOB, configs  # noqa: E402
-from ike_lit.host import Host  # noqa: E402
-from ike_lit.informational import liveness  # noqa: E402
-from ike_lit.nat import Endpoint  # noqa: E402
+from measure import keep
+from canonical import ALICE, BOB, configs
+from ike_lit.engine.host import Host
+from ike_lit.engine.informational import liveness
+from ike_lit.wire.nat import Endpoint
 
 SIZES = 10, 1_000, 10_000
 SUITE, ESP = 'aes256gcm16-prfsha256-x25519', 'aes256gcm16'

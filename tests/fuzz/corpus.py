@@ -12,12 +12,12 @@ from fuzz.targets import (
 
 from canonical import handshake, two_ends
 from explaining import pcap
-from ike_lit.capture import Seen, packet_of, read_capture
-from ike_lit.const import ExchangeType
-from ike_lit.create_child_sa import RESPONDERS
-from ike_lit.explain import tell
-from ike_lit.payload import Packet, pack_chain
-from ike_lit.proposal import DEFAULT_ESP, DEFAULT_IKE
+from ike_lit.capture.pcap import Seen, packet_of, read_capture
+from ike_lit.capture.show import tell
+from ike_lit.engine.create_child_sa import RESPONDERS
+from ike_lit.wire.const import ExchangeType
+from ike_lit.wire.payload import Packet, pack_chain
+from ike_lit.wire.proposal import DEFAULT_ESP, DEFAULT_IKE
 from strategies import NAMES as PEOPLE
 
 HERE = Path(__file__).resolve().parent

@@ -24,34 +24,33 @@ from typing import NamedTuple, TypeVar, cast
 ROOT = Path(__file__).resolve().parents[2]
 for folder in ROOT / 'nbs', ROOT / 'tests': sys.path.insert(0, str(folder))
 
-from canonical import ALICE, BOB, KEYS, configs  # noqa: E402
-from explaining import BELIEVED, LIVE, Recorded, record, tiled  # noqa: E402
-from ike_lit.auth import Identity, IDi  # noqa: E402
-from ike_lit.capture import RAW, Capture, Seen, read_capture  # noqa: E402
-from ike_lit.const import Discard, ExchangeType, IkeError, ProtocolID, TransformType, Type  # noqa: E402
-from ike_lit.create_child_sa import CHILD_LIMIT, rekey_child, rekey_ike_sa  # noqa: E402
-from ike_lit.credential import parse_secret  # noqa: E402
-from ike_lit.explain import Story, notebook, story_html, story_json, tell  # noqa: E402
-from ike_lit.fragment import FRAGMENT, MAX_FRAGMENTS, MAX_MESSAGE, Reassembly  # noqa: E402
-from ike_lit.header import Header, Reader, dissect  # noqa: E402
-from ike_lit.host import PASSING_LIMIT, REPLIES, Host  # noqa: E402
-from ike_lit.ike_sa import CANDIDATES  # noqa: E402
-from ike_lit.informational import EARLY_LIMIT  # noqa: E402
-from ike_lit.initiator import build_parser  # noqa: E402
-from ike_lit.interface import Closed, Config, State  # noqa: E402
-from ike_lit.keylog import KeyTable, parse_keylog  # noqa: E402
-from ike_lit.nonce import Nonce  # noqa: E402
-from ike_lit.options import PATHS, config_from, connection_words, warnings  # noqa: E402
-from ike_lit.payload import Packet, pack_chain, parse_chain  # noqa: E402
-from ike_lit.proposal import (  # noqa: E402
-    ALGORITHMS, NO_INTEG, NOT_UNDERSTOOD, SA, key_size, parse_proposals)
-from ike_lit.protocol import IKE  # noqa: E402
-from ike_lit.report import as_json, report  # noqa: E402
-from ike_lit.sk import ICV, SK, closed, parse_inside  # noqa: E402
-from ike_lit.ts import TrafficSelector, TSi  # noqa: E402
-from scenes import CONVERSATIONS, NAMES, SECRET, TOLD, Scene, scene  # noqa: E402
-from snapshot import Tree, changes, tree  # noqa: E402
-from spoil import EDITS, Edit, honest, spoiled  # noqa: E402
+from canonical import ALICE, BOB, KEYS, configs
+from explaining import BELIEVED, LIVE, Recorded, record, tiled
+from ike_lit.capture.keylog import KeyTable, parse_keylog
+from ike_lit.capture.pcap import RAW, Capture, Seen, read_capture
+from ike_lit.capture.show import Story, notebook, story_html, story_json, tell
+from ike_lit.cli.credential import parse_secret
+from ike_lit.cli.options import PATHS, config_from, connection_words, warnings
+from ike_lit.cli.report import as_json, report
+from ike_lit.engine.create_child_sa import CHILD_LIMIT, rekey_child, rekey_ike_sa
+from ike_lit.engine.host import PASSING_LIMIT, REPLIES, Host
+from ike_lit.engine.ike_sa import CANDIDATES
+from ike_lit.engine.informational import EARLY_LIMIT
+from ike_lit.engine.model import Closed, Config, State
+from ike_lit.engine.protocol import IKE
+from ike_lit.initiator import build_parser
+from ike_lit.wire.auth import IDi, Identity
+from ike_lit.wire.const import Discard, ExchangeType, IkeError, ProtocolID, TransformType, Type
+from ike_lit.wire.fragment import FRAGMENT, MAX_FRAGMENTS, MAX_MESSAGE, Reassembly
+from ike_lit.wire.header import Header, Reader, dissect
+from ike_lit.wire.nonce import Nonce
+from ike_lit.wire.payload import Packet, pack_chain, parse_chain
+from ike_lit.wire.proposal import ALGORITHMS, NOT_UNDERSTOOD, NO_INTEG, SA, key_size, parse_proposals
+from ike_lit.wire.sk import ICV, SK, closed, parse_inside
+from ike_lit.wire.ts import TSi, TrafficSelector
+from scenes import CONVERSATIONS, NAMES, SECRET, TOLD, Scene, scene
+from snapshot import Tree, changes, tree
+from spoil import EDITS, Edit, honest, spoiled
 
 T = TypeVar('T')
 

@@ -3,13 +3,15 @@ from dataclasses import replace
 
 import pytest
 from canonical import ALICE, BOB, configs, events, handshake, talk, two_ends
+from ike_lit.engine.child_sa import respond_ke
 from ike_lit.engine.create_child_sa import CHILD_LIMIT, RESPONDERS, create_child, rekey_child, rekey_ike_sa
 from ike_lit.engine.host import Cookies, Host
 from ike_lit.engine.informational import inherit
-from ike_lit.engine.model import ChildFailed, Closed, Doing, Lifetime, State, Timing
+from ike_lit.engine.model import ChildClosed, ChildFailed, Closed, Doing, Lifetime, State, Timing
 from ike_lit.engine.protocol import IKE, beget
 from ike_lit.wire.auth import Identity
-from ike_lit.wire.const import ExchangeType, Group, MessageType, NoProposalChosen, ProtocolID
+from ike_lit.wire.const import (
+    ExchangeType, Group, InvalidKePayload, MessageType, NoProposalChosen, ProtocolID)
 from ike_lit.wire.ke import KE, DiffieHellman
 from ike_lit.wire.nat import KEEPALIVE, Nat
 from ike_lit.wire.nonce import Nonce
@@ -281,3 +283,79 @@ def test_an_ike_sa_with_the_spi_zero_is_not_granted(spi: bytes, good: bool) -> N
     response = put(asker, other, SA((replace(asker.config.ike[0], spi=spi),)), Nonce(bytes(32)),
                    KE(dh.group, dh.public), exchange=ExchangeType.CREATE_CHILD_SA)
     assert bool(response.all(SA)) == good and len(other.heirs) == good
+
+
+@pytest.mark.parametrize('with_group', [True, False])
+def test_the_secret_of_a_child_sa_is_told_to_who_keeps_a_log(with_group: bool) -> None:
+    "Ni and g^ir at both ends, and nothing of an exchange that had none."
+    logs: dict[str, dict[bytes, bytes]] = {'alice': {}, 'bob': {}}
+    asker, other = up(0, esp='aes128gcm16-x25519' if with_group else 'aes128gcm16')
+    for end, log in zip((asker, other), logs.values(), strict=True):
+        end.config = replace(end.config, keylog=log.__setitem__)
+    asker.start(rekey_child, *asker.children, now=1)
+    talk(asker, other, now=1)
+    assert logs['alice'] == logs['bob'] and [len(g_ir) for g_ir in logs['bob'].values()] == [32] * with_group
+
+
+def test_a_group_that_is_none_is_no_group() -> None:
+    "A peer may say so with a transform of its own; there is no KE then (RFC 7296 §3.3.2)."
+    asker, other = up(0, esp='aes128gcm16-modpnone')
+    response = asked(asker, other)
+    assert response.all(SA) and not response.all(KE)
+
+
+@pytest.mark.parametrize('ke, text', [
+    ((), 'KE is missing, we want CURVE_25519'),
+    ((KE(Group.ECP_256, bytes(64)),), 'KE is of group ECP_256, we want CURVE_25519')])
+def test_a_public_value_that_is_missing_is_named(ke: tuple[KE, ...], text: str) -> None:
+    asker, other = up(0, esp='aes128gcm16-x25519')
+    sa = replace(asker.config.esp[0], spi=b'zzzz')
+    response = put(asker, other, SA((sa,)), Nonce(bytes(32)), TSi(asker.config.local_ts),
+                   TSr(asker.config.remote_ts), *ke, exchange=ExchangeType.CREATE_CHILD_SA)
+    assert response.error().message_type == MessageType.INVALID_KE_PAYLOAD
+    assert response.error().data == Group.CURVE_25519.to_bytes(2, 'big')
+    with pytest.raises(InvalidKePayload, match=text):
+        respond_ke(other, sa, Packet(response.exchange_type, ke))
+
+
+def test_what_replaces_a_child_sa_may_carry_what_that_one_did() -> None:
+    "Even if less would be granted today (RFC 7296 §2.9.2)."
+    asker, other = up(0)
+    before = other.child.local_ts
+    other.config = replace(other.config, local_ts=(TrafficSelector.from_text('10.99.0.0/24'),))
+    asker.start(rekey_child, *asker.children, now=1)
+    talk(asker, other, now=1)
+    assert other.child.local_ts == before and len(other.children) == 1
+
+
+NET, ONE = '10.1.0.0/24', '10.1.0.7/32'
+
+
+@pytest.mark.parametrize('theirs, ours, single, more', [
+    (NET, '10.2.0.0/24', True, True), (ONE, '10.2.0.9/32', True, False), (NET, '10.2.0.9/32', True, True),
+    (ONE, '10.2.0.0/24', True, True), (NET, '10.2.0.0/24', False, False)])
+def test_that_more_is_possible_is_said_only_where_one_pair_is_wanted_and_there_is_more(
+        theirs: str, ours: str, single: bool, more: bool) -> None:
+    "RFC 7296 §2.9: ADDITIONAL_TS_POSSIBLE. An offer begins with the packet that wants to go."
+    asker, other = up(0)
+    other.config = replace(other.config, single_pair=single)
+    text = TrafficSelector.from_text
+    offers = [(text(packet), text(net)) for packet, net in ((ONE, theirs), ('10.2.0.9/32', ours))]
+    response = put(asker, other, SA((replace(asker.config.esp[0], spi=b'zzzz'),)), Nonce(bytes(32)),
+                   TSi(offers[0]), TSr(offers[1]), exchange=ExchangeType.CREATE_CHILD_SA)
+    assert bool(response.notify(MessageType.ADDITIONAL_TS_POSSIBLE)) == more
+    assert response.one(TSi).selectors == (text(ONE if single else theirs),)
+
+
+def test_an_error_that_is_told_keeps_no_frame_of_ours() -> None:
+    "A traceback holds on to what was in the functions, keys among it."
+    asker, other = up(0)
+    asked(asker, other, asker.child.inbound.spi)
+    error, = [e.error for e in events(other) if isinstance(e, ChildFailed)]
+    assert error.__traceback__ is error.__context__ is None
+
+
+def test_to_close_twice_is_to_close() -> None:
+    asker, _ = up(0)
+    for _ in range(2): asker.close()
+    assert asker.state == State.CLOSED and [type(e) for e in events(asker)] == [ChildClosed, Closed]

@@ -455,7 +455,7 @@ def table(rows: dict[str, dict[str, int]]) -> Iterator[str]:
 
 
 def keep_counts(state: dict) -> None:
-    "Let chapter 43 have the counts."
+    "Let chapter 46 have the counts."
     _, _, *lines = table(state['rows'])
     rows = [line.strip('| ').split(' | ') for line in lines]
     keep('mitm', {'title': 'Mallory between two ends, by what she did and by suite',

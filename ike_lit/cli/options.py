@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['OLDEST', 'PATHS', 'INITIATORS', 'COMMANDS', 'Parser', 'add_options', 'add_credential_options', 'add_child_options',
-           'add_time_options', 'add_output_options', 'port_number', 'lifetime', 'selectors', 'config_from', 'wanted',
+           'add_time_options', 'add_output_options', 'port_number', 'lifetime', 'config_from', 'wanted',
            'language_from', 'pool_from', 'timing_from', 'passphrase', 'credential_from', 'trust_from', 'default_id',
            'check_names', 'check_certificate', 'proves_nothing', 'warnings', 'write_keylog', 'try_keylog',
            'is_loopback', 'connection_words']
@@ -40,7 +40,7 @@ from ..wire.configuration import Pool
 from ..wire.const import ProtocolID
 from ..wire.proposal import DEFAULT_ESP, DEFAULT_IKE, parse_proposals
 from ..wire.selftest import tested
-from ..wire.ts import MAX_SELECTORS, TrafficSelector
+from ..wire.ts import selectors
 
 # %% ../../nbs/33_options.ipynb #31aa0002
 class Parser(argparse.ArgumentParser):
@@ -183,16 +183,6 @@ def lifetime(text: str) -> Lifetime:
                                                                  and life.hard):
         raise argparse.ArgumentTypeError(f'{text!r}: the hard lifetime comes after the soft one')
     return life
-
-
-def selectors(text: str) -> tuple[TrafficSelector, ...]:
-    "Read a list of traffic selectors. Raise `ValueError`."
-    try: found = tuple(map(TrafficSelector.from_text, text.split(',')))
-    except ValueError as error:
-        raise ValueError(f'{text!r} is no list of traffic selectors: {error}') from None
-    if len(found) > MAX_SELECTORS:
-        raise ValueError(f'{len(found)} traffic selectors; {MAX_SELECTORS} are allowed')
-    return found
 
 # %% ../../nbs/33_options.ipynb #55820f20
 def config_from(args: argparse.Namespace, here: str, there: str) -> Config:

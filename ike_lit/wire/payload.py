@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['GENERIC', 'P', 'UNDERSTOOD', 'SHOWN', 'LENGTH', 'Payload', 'get_by_type', 'Opaque', 'Unreadable', 'Notify', 'Delete',
            'spi_size', 'refusal_notify', 'Vendor', 'Encrypted', 'pack_chain', 'parse_chain', 'take_remainder',
-           'parse_body', 'Packet', 'short', 'listed']
+           'parse_body', 'Packet', 'parse', 'short', 'listed']
 
 # %% ../../nbs/02_payload.ipynb #4034564b
 from collections.abc import Iterable, Sequence
@@ -299,6 +299,11 @@ class Packet:
         return next((n for n in self.all(Notify) if n.message_type.is_error), None)
 
     def __repr__(self) -> str: return f'{self.exchange_type}({", ".join(map(repr, self.payloads))})'
+
+# %% ../../nbs/02_payload.ipynb #02c00012
+def parse(data: bytes | bytearray | memoryview) -> Packet:
+    "Return the message in these octets. Raise an `IkeError` that says what is wrong with it."
+    return Packet.parse(Reader(bytes(data)))
 
 # %% ../../nbs/02_payload.ipynb #02c00002
 SHOWN = 20  # payloads of a message

@@ -6,7 +6,7 @@
 __all__ = ['Address', 'SELECTOR', 'PROTOCOLS', 'PROTOCOL_NAMES', 'OTHER_NAMES', 'ICMP', 'Ports', 'ANY_PORTS', 'OPAQUE', 'SHOWN',
            'T', 'PORTS', 'MAX_SELECTORS', 'parse_ports', 'ports_text', 'TrafficSelector', 'encode', 'parse_selector',
            'network', 'text', 'listed', 'TSi', 'TSr', 'intersection', 'within', 'Box', 'boxes', 'area', 'covers',
-           'minimal', 'allowed', 'narrow', 'single_pair', 'more_possible', 'check_narrowed']
+           'minimal', 'selectors', 'allowed', 'narrow', 'single_pair', 'more_possible', 'check_narrowed']
 
 # %% ../../nbs/09_ts.ipynb #49a707fb
 from collections.abc import Iterable, Iterator, Sequence
@@ -302,6 +302,16 @@ def minimal(selectors: Iterable[TrafficSelector]) -> tuple[TrafficSelector, ...]
         if narrower: kept = list(dict.fromkeys(ts if k in narrower else k for k in kept))
         elif len(kept) < MAX_SELECTORS: kept.append(ts)
     return tuple(kept)
+
+# %% ../../nbs/09_ts.ipynb #09c00002
+def selectors(text: str) -> tuple[TrafficSelector, ...]:
+    "Read a list of traffic selectors. Raise `ValueError`."
+    try: found = tuple(map(TrafficSelector.from_text, text.split(',')))
+    except ValueError as error:
+        raise ValueError(f'{text!r} is no list of traffic selectors: {error}') from None
+    if len(found) > MAX_SELECTORS:
+        raise ValueError(f'{len(found)} traffic selectors; {MAX_SELECTORS} are allowed')
+    return found
 
 # %% ../../nbs/09_ts.ipynb #e2fdce9a
 def allowed(offered: Iterable[TrafficSelector],

@@ -22,6 +22,7 @@ warnings.simplefilter('ignore')
 
 from measure import keep  # noqa: E402
 from canonical import ALICE, BOB, configs  # noqa: E402
+from ike_lit import host  # noqa: E402
 from ike_lit.host import Host  # noqa: E402
 from ike_lit.informational import liveness  # noqa: E402
 from ike_lit.nat import Endpoint  # noqa: E402
@@ -54,6 +55,7 @@ def carried(one: Host, other: Host, here: Endpoint, there: Endpoint, now: float)
 def measure(count: int, traced: bool) -> tuple[float, ...]:
     "Return ms of a handshake, of a liveness check, s of leaving, and octets of an IKE SA."
     left, right = configs(SUITE, ESP)
+    host.PEER_LIMIT = count + 1  # all are of one peer, and stand for as many peers
     bob, times, checks = Host((right,)), list[float](), list[float]()
     handshake(bob, left, 0)  # whatever is made only once
     gc.collect()

@@ -22,6 +22,7 @@ warnings.simplefilter('ignore')
 
 from measure import keep
 from canonical import ALICE, BOB, configs
+from ike_lit.engine import host
 from ike_lit.engine.host import Host
 from ike_lit.engine.informational import liveness
 from ike_lit.wire.nat import Endpoint
@@ -54,6 +55,7 @@ def carried(one: Host, other: Host, here: Endpoint, there: Endpoint, now: float)
 def measure(count: int, traced: bool) -> tuple[float, ...]:
     "Return ms of a handshake, of a liveness check, s of leaving, and octets of an IKE SA."
     left, right = configs(SUITE, ESP)
+    host.PEER_LIMIT = count + 1  # all are of one peer, and stand for as many peers
     bob, times, checks = Host((right,)), list[float](), list[float]()
     handshake(bob, left, 0)  # whatever is made only once
     gc.collect()

@@ -1151,8 +1151,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                       'ike_lit.wire.payload.Payload': ('payload.html#payload', 'ike_lit/wire/payload.py'),
                                       'ike_lit.wire.payload.Payload.__bytes__': ( 'payload.html#payload.__bytes__',
                                                                                   'ike_lit/wire/payload.py'),
-                                      'ike_lit.wire.payload.Payload.__init_subclass__': ( 'payload.html#payload.__init_subclass__',
-                                                                                          'ike_lit/wire/payload.py'),
                                       'ike_lit.wire.payload.Payload.parse': ('payload.html#payload.parse', 'ike_lit/wire/payload.py'),
                                       'ike_lit.wire.payload.Unreadable': ('payload.html#unreadable', 'ike_lit/wire/payload.py'),
                                       'ike_lit.wire.payload.Unreadable.__bytes__': ( 'payload.html#unreadable.__bytes__',

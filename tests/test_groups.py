@@ -173,7 +173,7 @@ WITHOUT = """
 import sys
 import cryptography.hazmat.primitives.serialization  # which imports it too, in these days
 sys.modules['cryptography.hazmat.primitives.asymmetric.dh'] = None
-from ike_lit import ke
+from ike_lit.wire import ke
 assert not ke.BY_LIBRARY
 kind = ke.GROUPS[ke.Group(int(sys.argv[1]))]
 secret, public = int(sys.argv[2]), bytes.fromhex(sys.argv[3])

@@ -33,12 +33,11 @@ from cryptography.hazmat.primitives.serialization import (
     Encoding, NoEncryption, PrivateFormat, PublicFormat)
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from ike_lit import setkey
 from ike_lit.cli.credential import load_private_key, load_public_key
-from ike_lit.cli.diagnosis import program
+from ike_lit.cli import driver
 from ike_lit.cli.report import as_json, report
 from ike_lit.engine import ike_sa, protocol
-from ike_lit.engine.child_sa import install, new_spi
+from ike_lit.engine.child_sa import new_spi
 from ike_lit.engine.create_child_sa import RESPONDERS, rekey_child, rekey_ike_sa
 from ike_lit.engine.host import COOKIE_THRESHOLD, FIRST_LIMIT, PASSING_LIMIT, Cookies, Host
 from ike_lit.engine.ike_sa import DETOURS, ike_sa_init
@@ -46,6 +45,7 @@ from ike_lit.engine.informational import liveness
 from ike_lit.engine.model import (
     TRANSITIONS, ChildClosed, ChildEstablished, Closed, Config, Dropped, Established, Event, Message, State)
 from ike_lit.engine.protocol import IKE
+from ike_lit.kernel import entries, install
 from ike_lit.kernel.dialects import SETKEY, XFRM, XFRM_MARKS, InstallError, flaw, setkey_script, xfrm_script
 from ike_lit.kernel.entries import cleanup
 from ike_lit.kernel.install import Installer
@@ -1581,14 +1581,14 @@ def test_what_others_have_put_into_the_kernel_stays_there(monkeypatch: pytest.Mo
     def run(command: tuple[str, ...], script: str = '', keep: object = ()) -> str:
         if script: scripts.append(script)
         return '' if script else listed()['state' in command]
-    for module in setkey, install: monkeypatch.setattr(module, 'run_setkey', run)
+    for module in entries, install: monkeypatch.setattr(module, 'run_setkey', run)
     only_ours = 'xfrm policy delete index 81 dir out\nxfrm state delete src 192.0.2.1 dst 192.0.2.2 ' \
                 'proto esp spi 0x000003e8\n'
     Installer(XFRM, 7).leave()
     assert scripts == [only_ours]
-    monkeypatch.setattr(setkey, 'held', lambda program: program != 7)
+    monkeypatch.setattr(entries, 'held', lambda program: program != 7)
     assert cleanup(XFRM) == 2 and scripts == [only_ours] * 2
-    monkeypatch.setattr(setkey, 'held', lambda program: True)
+    monkeypatch.setattr(entries, 'held', lambda program: True)
     assert cleanup(XFRM) == 0 and len(scripts) == 2
     words = {node.value for _, node in nodes()
              if isinstance(node, ast.Constant) and isinstance(node.value, str)}
@@ -1676,8 +1676,8 @@ def test_nobody_needs_root(monkeypatch: pytest.MonkeyPatch) -> None:
                 refused_.append(address[1])
                 raise PermissionError(errno.EACCES, 'Permission denied')
             real(self, address)
-    monkeypatch.setattr(program.socket, 'socket', Unprivileged)
-    with program.open_socket(('127.0.0.1', 9), 500) as sock: assert sock.getsockname()[1] >= 1024
+    monkeypatch.setattr(driver.socket, 'socket', Unprivileged)
+    with driver.open_socket(('127.0.0.1', 9), 500) as sock: assert sock.getsockname()[1] >= 1024
     assert refused_ == [500]
     unit = (PACKAGE.parent / 'README.md').read_text().partition('[Service]')[2].partition('\n\n')[0]
     rights = 'CAP_NET_ADMIN CAP_NET_BIND_SERVICE'

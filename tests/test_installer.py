@@ -12,11 +12,10 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
-from ike_lit import setkey
-from ike_lit.engine.child_sa import install
 from ike_lit.engine.model import ChildEstablished, ChildSA
 from ike_lit.kernel.dialects import SETKEY, XFRM, InstallError, Language
 from ike_lit.kernel.entries import RIGHT, Entry
+from ike_lit.kernel import dialects, entries, install
 from ike_lit.kernel.install import (
     GRACE_SECONDS, SWITCH_SECONDS, Installer, Tunnel, ask, carried, changes, may_ask, prepare, ready, user_of)
 from ike_lit.wire.auth import Identity
@@ -79,7 +78,7 @@ class Kernel:
 @pytest.fixture
 def kernel(monkeypatch: pytest.MonkeyPatch) -> Kernel:
     one = Kernel()
-    for module in install, setkey:
+    for module in install, entries:
         monkeypatch.setattr(module, 'run_setkey', one.run)
         monkeypatch.setattr(module, 'entries', one.entries)
     return one
@@ -190,7 +189,7 @@ def test_an_spi_is_used_but_once(kernel: Kernel, way: str) -> None:
 
 
 def test_tunnels_that_can_be_told_apart_are_all_there_can_be(kernel: Kernel) -> None:
-    ours = Installer(replace(XFRM, marks=setkey.Marks(ord('I'), 256, 2)), 3)
+    ours = Installer(replace(XFRM, marks=dialects.Marks(ord('I'), 256, 2)), 3)
     nets = [made(n, near=f'10.{n}.0.0/24') for n in (2, 3, 4)]
     for one in nets[:2]: ours.add(ChildEstablished(one), BOB)
     assert len(ours.tunnels) == 2
@@ -400,8 +399,8 @@ def test_whom_we_tell_what_we_hold(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize('endless', [False, True])
 def test_an_answer_may_come_in_pieces_and_has_an_end(monkeypatch: pytest.MonkeyPatch, endless: bool) -> None:
     "One that is longer than what is read at a time; the clock stands still, so nothing else ends the wait."
-    program, server = setkey.claim()
-    name = setkey.socket_name(program)
+    program, server = entries.claim()
+    name = entries.socket_name(program)
     monkeypatch.setattr(install, 'socket_name', lambda n: name if n == program else '\0nobody')
     monkeypatch.setattr(install, 'ANSWER', 200_000)
     told = {'ike': [{'children': ['x' * 1000] * 150}], 'program': 'ours'}

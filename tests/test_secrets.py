@@ -29,11 +29,12 @@ from ike_lit.capture.keylog import keylog_row, parse_keylog, secret_line
 from ike_lit.capture.pcap import read_capture
 from ike_lit.cli.program import Tape
 from ike_lit.cli.report import as_json, held_json, report
-from ike_lit.engine.child_sa import Fresh, install
+from ike_lit.engine.child_sa import Fresh
 from ike_lit.engine.create_child_sa import RESPONDERS
 from ike_lit.engine.ike_sa import Agreement
 from ike_lit.engine.informational import liveness
 from ike_lit.engine.model import ChildEstablished, Closed, Established
+from ike_lit.kernel import install
 from ike_lit.kernel.dialects import XFRM
 from ike_lit.kernel.install import Installer
 from ike_lit.wire.auth import SharedKey
@@ -235,10 +236,13 @@ def test_no_secret_is_written_anywhere(files: Path, tmp_path: Path, what: str, f
 FAULTS = {  # where something goes wrong that nobody has foreseen, with secrets on the stack
     'the secret is shared': 'ike_sa.DiffieHellman.derive', 'the keys are made': 'ike_sa.directions',
     'the proof is checked': 'ike_sa.proven', 'a Child SA is made': 'child_sa.EspSA',
-    'it is logged': 'program.keylog_row', 'it is explained': 'explain.explained'}
+    'it is logged': 'program.keylog_row', 'it is explained': 'show.explained'}
 FAULT = '''
 import sys
-from ike_lit import child_sa, explain, ike_sa, initiator, program, protocol
+from ike_lit import initiator
+from ike_lit.capture import show
+from ike_lit.cli import program
+from ike_lit.engine import child_sa, ike_sa
 def fails(*args, **kwargs): raise RuntimeError('nobody has foreseen this')
 {} = fails
 sys.exit(initiator.main())

@@ -190,7 +190,7 @@ def test_it_is_told_once(monkeypatch: pytest.MonkeyPatch, options: list[str]) ->
 
 
 WITHOUT = '''
-from ike_lit import sk
+from ike_lit.wire import sk
 from ike_lit.wire.const import Encryption
 sk.CBC.pop(Encryption.CAMELLIA_CBC)
 '''

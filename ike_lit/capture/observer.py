@@ -151,7 +151,7 @@ def cited(section: str) -> str:
     return f'<a href="{RFC}{found[1]}#section-{found[2]}">{escape(section)}</a>'
 
 # %% ../../nbs/27_observer.ipynb #1ecbbf8d
-CHECKOUT = Path(__file__).resolve().parent.parent if '__file__' in globals() else Path.cwd().parent
+CHECKOUT = Path(__file__).resolve().parents[2] if '__file__' in globals() else Path.cwd().parent
 
 
 def default_book() -> str:

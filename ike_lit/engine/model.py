@@ -108,7 +108,7 @@ ELEMENTS = {'ike': Proposal, 'esp': Proposal, 'local_ts': TrafficSelector,
 
 
 def check_config(c: Config) -> None:
-    "Raise `TypeError` or `ValueError` for what no conversation could use. No secret is in the text."
+    "Raise `TypeError` or `ValueError` for what no conversation could use, without a secret."
     for name, kind in KINDS.items():
         if not isinstance(value := getattr(c, name), kind):
             raise TypeError(f'{name} is a {type(value).__name__}')
@@ -118,9 +118,10 @@ def check_config(c: Config) -> None:
             if not isinstance(value, kind): raise TypeError(f'{name} has a {type(value).__name__}')
     if not (c.ike and c.esp): raise ValueError('ike and esp: at least one proposal each')
     if c.mode not in ('tunnel', 'transport'): raise ValueError(f'mode {c.mode!r}')
-    if c.childless not in ('allow', 'force', 'never'): raise ValueError(f'childless {c.childless!r}')
-    if c.datagram and not 576 <= c.datagram <= 65535:
-        raise ValueError(f'datagram {c.datagram}: 0, or from 576 to 65535 octets')
+    if c.childless not in ('allow', 'force', 'never'):
+        raise ValueError(f'childless {c.childless!r}')
+    if c.datagram and not 200 <= c.datagram <= 65535:
+        raise ValueError(f'datagram {c.datagram}: 0, or from 200 to 65535 octets')
 
 # %% ../../nbs/15_model.ipynb #15c00003
 def configured(

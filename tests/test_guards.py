@@ -2,24 +2,26 @@
 from dataclasses import replace
 
 import pytest
-from canonical import ALICE, BOB, configs, events, handshake, talk, two_ends
+from canonical import ALICE, BOB, configs, deliver, events, handshake, talk, two_ends
 from ike_lit.engine.child_sa import respond_ke
 from ike_lit.engine.create_child_sa import CHILD_LIMIT, RESPONDERS, create_child, rekey_child, rekey_ike_sa
 from ike_lit.engine.host import Cookies, Host
-from ike_lit.engine.informational import inherit
-from ike_lit.engine.model import ChildClosed, ChildFailed, Closed, Doing, Lifetime, State, Timing
-from ike_lit.engine.protocol import IKE, beget
+from ike_lit.engine.ike_sa import ike_sa_init
+from ike_lit.engine.informational import delete_ike_sa, inherit, liveness
+from ike_lit.engine.model import ChildClosed, ChildFailed, Closed, Doing, Dropped, Lifetime, State, Timing
+from ike_lit.engine.protocol import IKE, beget, fail
 from ike_lit.wire.auth import Identity
 from ike_lit.wire.const import (
-    ExchangeType, Group, InvalidKePayload, MessageType, NoProposalChosen, ProtocolID)
+    ExchangeType, Group, IkeError, InvalidKePayload, InvalidSyntax, MessageType, NoAnswer, NoProposalChosen,
+    ProtocolID, Type)
 from ike_lit.wire.ke import KE, DiffieHellman
 from ike_lit.wire.nat import KEEPALIVE, Nat
 from ike_lit.wire.nonce import Nonce
-from ike_lit.wire.payload import Delete, Notify, Packet
+from ike_lit.wire.payload import Delete, Notify, Opaque, Packet
 from ike_lit.wire.proposal import SA
 from ike_lit.wire.ts import TSi, TSr, TrafficSelector
 from network import Network
-from test_exchanges import put, up
+from test_exchanges import put, sealed, up
 
 NEVER = Timing(child=Lifetime(), ike=Lifetime(), liveness=0)
 
@@ -359,3 +361,108 @@ def test_to_close_twice_is_to_close() -> None:
     asker, _ = up(0)
     for _ in range(2): asker.close()
     assert asker.state == State.CLOSED and [type(e) for e in events(asker)] == [ChildClosed, Closed]
+
+
+def test_an_ike_sa_says_which_end_it_is() -> None:
+    alice, bob = two_ends(RESPONDERS)
+    assert repr(alice).startswith('<IKE initiator INITIAL ')
+    assert repr(bob).startswith('<IKE responder INITIAL ')
+
+
+def test_a_goodbye_is_not_waited_for_as_long_as_an_answer() -> None:
+    for conversation, seconds in (liveness, 30), (delete_ike_sa, 4):
+        asker, _ = up(0)
+        asker.start(conversation, now=100)
+        while asker.state != State.CLOSED: asker.handle_timer(asker.next_timer())
+        assert asker.now == 100 + seconds
+
+
+def test_an_attempt_waits_for_a_candidate_that_is_being_put_to_the_proof() -> None:
+    "It gives up by itself only if there is none, or if all have failed."
+    for candidate in None, State.CONNECTING, State.CLOSED:
+        alice, bob = two_ends(RESPONDERS)
+        alice.start(ike_sa_init, now=0)
+        if candidate: talk(alice, bob)
+        for heir in alice.heirs: heir.state = candidate
+        while alice.next_timer() is not None: alice.handle_timer(alice.next_timer())
+        assert (alice.state == State.CLOSED) == (candidate != State.CONNECTING)
+
+
+def test_what_nobody_vouches_for_explains_a_silence_and_a_refusal_names_it() -> None:
+    for heard, kind, text in (
+            ((), NoAnswer, '; nothing came back'),
+            ((InvalidSyntax('nonsense'),), NoAnswer, '; unauthenticated answers: nonsense'),
+            ((InvalidSyntax('nonsense'), NoProposalChosen('a bare no')), NoProposalChosen,
+             '; unauthenticated answers: nonsense, a bare no')):
+        alice, _ = two_ends(RESPONDERS)
+        alice.start(ike_sa_init, now=0)
+        for error in heard: alice.remark(error)
+        while alice.next_timer() is not None: alice.handle_timer(alice.next_timer())
+        error, = [e.error for e in events(alice) if isinstance(e, Closed)]
+        assert type(error) is kind and str(error).endswith(text)
+
+
+def test_a_failure_ends_what_can_not_be_said_goodbye_to_at_once() -> None:
+    "Without keys there is nothing to say; and while we say goodbye it has been said."
+    alice, _ = two_ends(RESPONDERS)
+    fail(alice, InvalidSyntax('x'))
+    assert alice.state == State.CLOSED and not alice.datagrams_to_send(0)
+    asker, _ = up(0)
+    fail(asker, InvalidSyntax('x'))
+    assert asker.state == State.ESTABLISHED and len(asker.datagrams_to_send(0)) == 1
+    fail(asker, InvalidSyntax('y'))
+    assert asker.state == State.CLOSED and not asker.datagrams_to_send(0)
+
+
+@pytest.mark.parametrize('error, news', [
+    (InvalidSyntax('x'), MessageType.INVALID_SYNTAX),
+    (NoProposalChosen('x'), MessageType.AUTHENTICATION_FAILED)])
+def test_a_responder_is_told_why_its_ike_auth_was_not_believed(error: IkeError, news: MessageType) -> None:
+    "RFC 7296 §2.21.2: in an INFORMATIONAL exchange, as AUTHENTICATION_FAILED unless it made no sense."
+    alice, bob = two_ends(RESPONDERS)
+    alice.start(ike_sa_init, now=0)
+    for sender, receiver in (alice, bob), (bob, alice): deliver(sender, receiver)
+    candidate, = alice.heirs
+    candidate._conversation = candidate._pending = None
+    candidate.datagrams_to_send(0)
+    fail(candidate, error)
+    data, = [d.data for d in candidate.datagrams_to_send(0)]
+    assert bob.incoming.open(data).one(Notify).message_type == news
+
+
+@pytest.mark.parametrize('wrong', ['spi_i', 'spi_r'])
+def test_a_message_for_another_ike_sa_is_not_ours(wrong: str) -> None:
+    "Whatever the host says: also an answer in the clear, and a first message with an SPI of ours."
+    alice, bob = two_ends(RESPONDERS)
+    alice.start(ike_sa_init, now=0)
+    first, = alice.datagrams_to_send(0)
+    if wrong == 'spi_r':
+        bob.receive_datagram(first.data[:8] + b'\1' * 8 + first.data[16:], ALICE, 0, BOB)
+        assert bob.state == State.INITIAL and not bob.datagrams_to_send(0)
+        reasons = [e.reason for e in events(bob) if isinstance(e, Dropped)]
+        assert reasons == ['a first message to an SPI that does not exist']
+    bob.receive_datagram(first.data, ALICE, 0, BOB)
+    answer, = bob.datagrams_to_send(0)
+    if wrong == 'spi_i':
+        alice.receive_datagram(b'\1' * 8 + answer.data[8:], BOB, 0)
+        assert not alice.heirs
+        reasons = [e.reason for e in events(alice) if isinstance(e, Dropped)]
+        assert reasons == ["the initiator's SPI is not ours"]
+    asker, other = up(0)
+    data = bytearray(sealed(other, Packet(ExchangeType.INFORMATIONAL, ()), 0))
+    data[8 if wrong == 'spi_r' else 0] ^= 1
+    asker.receive_datagram(bytes(data), other.local, 1)
+    whose = "responder's SPI is not this SA's" if wrong == 'spi_r' else "initiator's SPI is not ours"
+    assert [e.reason for e in events(asker)] == [f'the {whose}']
+
+
+def test_an_answer_of_the_true_peer_that_makes_no_sense_ends_the_ike_sa() -> None:
+    "RFC 7296 §2.21.3: and the peer is told so, in an exchange of its own."
+    asker, other = up(0)
+    asker.start(liveness, now=1)
+    asker.datagrams_to_send(1)
+    asker.receive_datagram(sealed(other, Packet(ExchangeType.INFORMATIONAL, (
+        Opaque(Type.Notify, b'\0\4\0\1'),)), asker._next_id - 1, response=True), other.local, 1)
+    goodbye, = asker.datagrams_to_send(1)
+    assert other.incoming.open(goodbye.data).one(Delete).protocol == ProtocolID.IKE
+    assert asker.doing == Doing.CLOSE

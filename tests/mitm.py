@@ -108,7 +108,7 @@ class View(NamedTuple):
 def view(ike: IKE) -> View:
     born = ike.first_messages == (b'', b'')  # by rekeying
     return View(ike.initiator, frozenset(ike.suite.transforms), tuple(vars(ike.keys).values()),
-                ike.nonces, ike.first_messages, ike.fragments and not born)
+                ike.nonces, ike.first_messages, ike.agreed.fragments and not born)
 
 
 def crosswise(child: ChildSA, addresses: bool) -> tuple:

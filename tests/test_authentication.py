@@ -111,7 +111,7 @@ def over(ike: IKE) -> None:
 @pytest.mark.parametrize('alices', KINDS)
 def test_every_proof_with_every_other_and_what_follows(alices: str, bobs: str) -> None:
     alice, bob = met(*pair(alices, bobs))
-    assert PROVEN[bobs] in alice.proof and PROVEN[alices] in bob.proof
+    assert PROVEN[bobs] in alice.agreed.proof and PROVEN[alices] in bob.agreed.proof
     pair_ = alice, bob
     for first in 0, 1:
         for conversation in rekey_ike_sa, rekey_child, liveness:
@@ -122,7 +122,7 @@ def test_every_proof_with_every_other_and_what_follows(alices: str, bobs: str) -
     alice, bob = (family(end)[-1] for end in pair_)
     assert pair_[0].successor and alice.state == bob.state == State.ESTABLISHED
     assert alice.keys == bob.keys and len(alice.children) == len(bob.children) == 1
-    assert PROVEN[bobs] in alice.proof and PROVEN[alices] in bob.proof
+    assert PROVEN[bobs] in alice.agreed.proof and PROVEN[alices] in bob.agreed.proof
 
 
 def in_init(alices: str, bobs: str) -> tuple[list[Payload], list[Payload]]:
@@ -293,7 +293,7 @@ def proof_of_the_other_end(ike: IKE, payloads: list[Payload]) -> None:
     n = at(payloads, AUTH)
     held = ike.config.credential
     payloads[n] = (held.prove(Prf.PRF_HMAC_SHA2_256, octets) if isinstance(held, SharedKey)
-                   else ike_sa.sign(held.key, octets, ike_sa.way_to_sign(ike.config, ike.peer_hashes)))
+                   else ike_sa.sign(held.key, octets, ike_sa.way_to_sign(ike.config, ike.agreed.peer_hashes)))
 
 
 SYNTAX = {'two proofs', 'a good proof, then a bad one', 'two names'}

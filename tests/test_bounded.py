@@ -15,7 +15,7 @@ from ike_lit.engine.create_child_sa import REPLACED_LIMIT, rekey_child, rekey_ik
 from ike_lit.engine.host import (
     ADDRESS_LIMIT, ADDRESS_THRESHOLD, COOKIE_THRESHOLD, PEER_LIMIT, Host, renew_child, renew_children)
 from ike_lit.engine.informational import decide, delete_ike_sa, liveness, respond_informational
-from ike_lit.engine.model import Closed, Lifetime, Moved, State, Timing
+from ike_lit.engine.model import Alarm, Closed, Lifetime, Moved, State, Task, Timing
 from ike_lit.engine.protocol import IKE, beget, latest
 from ike_lit.wire.configuration import CP, MAX_ATTRIBUTES, Attribute
 from ike_lit.wire.const import (
@@ -110,7 +110,7 @@ def answered(first: int = 1) -> tuple[IKE, IKE, bytes]:
     (MALLORY, Nat(True, there=True), ELSEWHERE), (MALLORY, Nat(False), ELSEWHERE)])
 def test_an_answer_is_repeated_so_often_and_no_more(where: Endpoint, nat: Nat, most: int) -> None:
     bob, _, data = answered()
-    bob.nat = nat
+    bob.agreed = replace(bob.agreed, nat=nat)
     sent = 0
     for _ in range(1000):
         bob.receive_datagram(data, where, 2)
@@ -184,7 +184,7 @@ def test_a_forged_or_old_fragment_brings_no_answer(spoil: str) -> None:
 
 def test_fragments_of_an_answered_request_are_nothing_where_none_were_agreed_on() -> None:
     asker, other = up(0, datagram=0)
-    assert not other.fragments
+    assert not other.agreed.fragments
     other.receive_datagram(cut(asker, big(), 65000)[0], asker.local, 1)
     other.datagrams_to_send(1)
     other.receive_datagram(cut(asker, big(), 400)[0], asker.local, 2)
@@ -275,7 +275,7 @@ def test_a_peer_that_moves_with_each_message_has_its_child_sas_replaced_once() -
     bob = Host((right,))
     _, alice = called(bob, left)
     mine, its = alice.established[0], bob.established[0]
-    its.nat = its.nat._replace(there=True)
+    its.agreed = replace(its.agreed, nat=its.agreed.nat._replace(there=True))
     for port in range(1000, 2000):
         data = mine.outgoing.seal(
             Packet(ExchangeType.INFORMATIONAL, ()), mine.spi_i, mine.spi_r, response=False,
@@ -371,7 +371,7 @@ def test_a_child_sa_that_was_not_replaced_after_all_is_rekeyed_later() -> None:
     asked = grant and request.one(SA).proposals[0].spi
     answer(asker, other, Delete(ProtocolID.ESP, (asked,)))
     assert list(other.children) == [old] and not other.replaced
-    assert ('rekey', old) in other.alarms
+    assert Alarm(Task.REKEY, old) in other.alarms
 
 
 def test_a_replacement_that_goes_leaves_what_it_replaced_to_its_own() -> None:

@@ -42,7 +42,7 @@ def said_by_alice(monkeypatch: pytest.MonkeyPatch, proof: object) -> list[str]:
     alice, told = family(attempt)[-1], []
     while event := alice.next_event(): told.append(event)
     closed = [event for event in told if isinstance(event, Closed)]
-    assert len(closed) == 1 and not alice.proof
+    assert len(closed) == 1 and not alice.agreed.proof
     return why(alice, closed[0].error)
 
 

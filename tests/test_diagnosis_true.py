@@ -72,9 +72,9 @@ def silence(*remarks: str, established: bool = False, big: bool = False, answere
     "What is told when an attempt has met with these."
     ike, bob = two_ends(RESPONDERS)
     if established or answered: ike, _ = handshake(ike, bob)
-    if answered: ike.proof = ''
+    if answered: ike.agreed = replace(ike.agreed, proof='')
     ike.sent = bytes(3000 if big else 300)
-    ike.fragments = False
+    ike.agreed = replace(ike.agreed, fragments=False)
     ike.local = replace_natt(ike.local, nat)
     for text in remarks: ike.remark(IkeError(text))
     seen = f'; unauthenticated answers: {", ".join(remarks)}' if remarks else '; nothing came back'

@@ -16,8 +16,8 @@ from ike_lit.engine.host import Host
 from ike_lit.engine.ike_sa import ike_sa_init
 from ike_lit.engine.informational import delete_child, delete_ike_sa, liveness
 from ike_lit.engine.model import (
-    ChildClosed, ChildEstablished, ChildFailed, Closed, Datagram, Dropped, Established, Lifetime, Message,
-    Pending, Rekeyed, State, Timing)
+    Alarm, ChildClosed, ChildEstablished, ChildFailed, Closed, Datagram, Dropped, Established, Lifetime,
+    Message, Pending, Rekeyed, State, Task, Timing)
 from ike_lit.engine.protocol import IKE, LAST_ID
 from ike_lit.wire import fragment, payload, sk
 from ike_lit.wire.auth import AUTH
@@ -855,7 +855,7 @@ def test_the_goodbye_waits_for_the_answer_to_an_earlier_request(first: int, ends
     network, *hosts, _ = two_hosts(timing)
     end, peer = hosts[first], hosts[1 - first]
     only(peer).alarms.clear()
-    only(end).alarms.pop(('rekey', *only(end).children), None)
+    only(end).alarms.pop(Alarm(Task.REKEY, *only(end).children), None)
     network.run(until=99.5)
     end.start(only(end), liveness, now=99.5)
     asked, = (d.data for d in end.datagrams_to_send())

@@ -691,7 +691,7 @@ def test_without_port_4500_there_is_no_child_sa_through_a_nat() -> None:
         for d in [d for m in family(alice) for d in m.datagrams_to_send(0)]:
             bob.receive_datagram(d.data, outside, 0, BOB)
         for d in bob.datagrams_to_send(0): family(alice)[-1].receive_datagram(d.data, BOB, 0, ALICE)
-    assert bob.nat.there and bob.state == State.ESTABLISHED and bob.child is None
+    assert bob.agreed.nat.there and bob.state == State.ESTABLISHED and bob.child is None
     assert alice.heirs[0].child is None
 
 

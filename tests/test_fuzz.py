@@ -25,7 +25,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from ike_lit.cli.options import add_options, config_from, connection_words
 from ike_lit.engine.create_child_sa import RESPONDERS
-from ike_lit.engine.model import Datagram
+from ike_lit.engine.model import Alarm, Datagram, Task
 from ike_lit.engine.protocol import IKE
 from ike_lit.wire.const import Discard, ExchangeType, IkeError, Type
 from ike_lit.wire.fragment import Reassembly, split
@@ -195,7 +195,7 @@ MARKS = {
     'a set': lambda ike: ike.early.add(b'1234'), 'a time': lambda ike: setattr(ike, 'heard', 7.0),
     'a fragment': lambda ike: ike._pieces[1].pieces.update({1: None}),
     'a counter': lambda ike: next(ike.outgoing.lock.counter),
-    'an alarm': lambda ike: ike.alarms.update(expire=(1.0, print)),
+    'an alarm': lambda ike: ike.alarms.update({Alarm(Task.EXPIRE): (1.0, print)}),
     'a conversation': lambda ike: ike._conversation.gi_frame.f_locals['ike'].children.clear()}
 
 

@@ -8,12 +8,13 @@ from ike_lit.engine.create_child_sa import CHILD_LIMIT, RESPONDERS, create_child
 from ike_lit.engine.host import Cookies, Host
 from ike_lit.engine.ike_sa import ike_sa_init
 from ike_lit.engine.informational import delete_ike_sa, inherit, liveness
-from ike_lit.engine.model import ChildClosed, ChildFailed, Closed, Doing, Dropped, Lifetime, State, Timing
+from ike_lit.engine.model import (
+    Alarm, ChildClosed, ChildFailed, Closed, Doing, Dropped, Lifetime, Negotiated, State, Task, Timing)
 from ike_lit.engine.protocol import IKE, beget, fail
 from ike_lit.wire.auth import Identity
 from ike_lit.wire.const import (
-    ExchangeType, Group, IkeError, InvalidKePayload, InvalidSyntax, MessageType, NoAnswer, NoProposalChosen,
-    ProtocolID, Type)
+    ExchangeType, Group, IkeError, InvalidKePayload, InvalidSyntax, MessageType, NoAnswer,
+    NoProposalChosen, ProtocolID, Type)
 from ike_lit.wire.ke import KE, DiffieHellman
 from ike_lit.wire.nat import KEEPALIVE, Nat
 from ike_lit.wire.nonce import Nonce
@@ -71,8 +72,8 @@ def test_an_heir_has_what_its_peer_is_known_by(first: int) -> None:
     ends = handshake(*two_ends(RESPONDERS, *configs(timing=NEVER)))
     lease = (TrafficSelector.from_text('10.9.0.1'),)
     for end in ends:
-        end.nat, end.natt, end.leased = Nat(True, there=True), (end.local, end.remote), lease
-        end.peer_hashes, end.fragments, end.proof, end.heard = (2, 5), True, 'by a proof', 0.5
+        end.natt, end.heard = (end.local, end.remote), 0.5
+        end.agreed = Negotiated(Nat(True, there=True), (2, 5), True, True, 'by a proof', lease)
         events(end)
     asker, other = ends[first], ends[1 - first]
     asker.start(rekey_ike_sa, now=1)
@@ -80,7 +81,7 @@ def test_an_heir_has_what_its_peer_is_known_by(first: int) -> None:
     for end in ends:
         heir = end.successor
         assert heir.state == State.ESTABLISHED and heir.keys != end.keys
-        for name in 'nat', 'natt', 'leased', 'peer_hashes', 'fragments', 'proof', 'config', 'local', 'remote':
+        for name in 'agreed', 'natt', 'heard', 'config', 'local', 'remote':
             assert getattr(heir, name) == getattr(end, name), name
         assert heir.heard >= 0.5
 
@@ -93,11 +94,11 @@ def test_an_heir_still_sends_keepalives() -> None:
     alice.connect(left, ALICE, BOB, now=0)
     network.run(until=1)
     ike, = alice.established
-    ike.nat = Nat(True, here=True)
+    ike.agreed = replace(ike.agreed, nat=Nat(True, here=True))
     alice.start(ike, rekey_ike_sa, now=1)
     network.run(until=2)
     heir, = alice.established
-    assert heir is not ike and 'keepalive' in heir.alarms
+    assert heir is not ike and Alarm(Task.KEEPALIVE) in heir.alarms
     network.events(alice), alice.datagrams_to_send()
     alice.handle_timer(30)
     assert [d.data for d in alice.datagrams_to_send()] == [KEEPALIVE]
@@ -140,12 +141,12 @@ def test_an_heir_inherits_the_alarms_of_child_sas_and_keeps_its_own() -> None:
     heir.suite = other.suite
     heir.become(State.ESTABLISHED)
     for end, seconds in (other, 10), (heir, 500):
-        for name in 'rekey', 'liveness': end.alarm(name, seconds, lambda ike: None)
-    other.alarm(('rekey', b'spi!'), 20, lambda ike: None)
+        for task in Task.REKEY, Task.LIVENESS: end.alarm(Alarm(task), seconds, lambda ike: None)
+    other.alarm(Alarm(Task.REKEY, b'spi!'), 20, lambda ike: None)
     inherit(other, heir)
     assert {name: at - heir.now for name, (at, _) in heir.alarms.items()} == {
-        'rekey': 500, 'liveness': 500, ('rekey', b'spi!'): 20}
-    assert set(other.alarms) == {'redundant'}
+        Alarm(Task.REKEY): 500, Alarm(Task.LIVENESS): 500, Alarm(Task.REKEY, b'spi!'): 20}
+    assert set(other.alarms) == {Alarm(Task.DELETE)}
 
 
 def test_what_an_ike_sa_has_replaced_is_forgotten_when_it_is_closed() -> None:
@@ -179,7 +180,7 @@ def test_behind_a_nat_a_peer_whose_traffic_is_not_written_down_has_none(child: b
             if not child and alice.established and not alice.established[0].busy:
                 alice.start(alice.established[0], create_child, now=0)
         ike, = bob.established
-        assert ike.nat.there and bool(ike.children) == granted
+        assert ike.agreed.nat.there and bool(ike.children) == granted
         told = [str(e.error) for _, e in iter(bob.next_event, None) if isinstance(e, ChildFailed)]
         assert granted or all('behind a NAT' in text for text in told) and told
 
@@ -222,7 +223,8 @@ def test_an_spi_of_the_peers_is_for_one_child_sa() -> None:
     ('transport', Nat(True), False, True)])
 def test_what_can_not_pass_a_nat_is_not_granted(mode: str, nat: Nat, natt: bool, good: bool) -> None:
     asker, other = up(0, mode=mode)
-    other.nat, other.local = nat, other.local._replace(natt=natt)
+    other.agreed = replace(other.agreed, nat=nat)
+    other.local = other.local._replace(natt=natt)
     wish = (Notify(MessageType.USE_TRANSPORT_MODE),) * (mode == 'transport')
     assert bool(asked(asker, other, b'zzzz', *wish).all(SA)) == good
 

@@ -90,7 +90,7 @@ def test_every_signature_scheme_of_a_peer_is_accepted(
         left = replace(left, credential=Signer(keys[0]), trust=keys[1].public_key())
         right = replace(right, credential=Signer(keys[1]), trust=keys[0].public_key())
     alice, bob = shake(*two_ends(RESPONDERS, left, right))
-    assert how.name in alice.proof and how.name in bob.proof
+    assert how.name in alice.agreed.proof and how.name in bob.agreed.proof
 
 
 def no_rfc_7427(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -102,7 +102,7 @@ def test_method_1_only_if_both_want_it(monkeypatch: pytest.MonkeyPatch) -> None:
     no_rfc_7427(monkeypatch)
     alice, bob = shake(*two_ends(RESPONDERS, *configs(allow_sha1=True)))
     agree(alice, bob)
-    assert alice.proof == bob.proof == 'method 1, RSA with SHA-1, key of 2048 bits'
+    assert alice.agreed.proof == bob.agreed.proof == 'method 1, RSA with SHA-1, key of 2048 bits'
 
 
 def test_method_1_is_refused_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -216,7 +216,8 @@ def test_a_nat_moves_both_to_port_4500() -> None:
         assert back.destination == outside
         alice.receive_datagram(back.data, back.source, 0, sent.source)
     assert [e.port for e in seen] == [500, 4500]
-    assert alice.nat.here and not alice.nat.there and bob.nat.there and not bob.nat.here
+    assert alice.agreed.nat.here and not alice.agreed.nat.there
+    assert bob.agreed.nat.there and not bob.agreed.nat.here
     assert alice.child.encap == (4500, 4500) and bob.child.encap == (4500, 61001)
     assert bob.child.outbound.destination == '198.51.100.7'
 
@@ -375,7 +376,7 @@ def test_we_sign_with_a_hash_that_the_peer_accepts(
     monkeypatch.setattr(
         ike_sa, 'hash_algorithms', lambda: Notify(MessageType.SIGNATURE_HASH_ALGORITHMS, data))
     alice, bob = shake(*two_ends(RESPONDERS, *configs(allow_sha1=True)))
-    assert name in alice.proof and name in bob.proof
+    assert name in alice.agreed.proof and name in bob.agreed.proof
 
 
 def test_no_sha1_for_a_peer_that_has_announced_hashes(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ from ike_lit.engine.create_child_sa import (
 from ike_lit.engine.host import Host
 from ike_lit.engine.informational import delete_child, delete_ike_sa, inherit, liveness
 from ike_lit.engine.model import (
-    ChildEstablished, ChildFailed, Closed, Datagram, Lifetime, Rekeyed, State, Timing)
+    Alarm, ChildEstablished, ChildFailed, Closed, Datagram, Lifetime, Rekeyed, State, Task, Timing)
 from ike_lit.engine.protocol import IKE, later
 from ike_lit.wire.auth import Identity
 from ike_lit.wire.const import ExchangeType, NoAdditionalSas
@@ -95,7 +95,7 @@ def test_a_renewal_that_the_peer_has_made_is_not_made_again() -> None:
     for seed in range(10):
         network, alice, bob = two_hosts(seed=seed)
         ike = only(alice)
-        later(ike, 'rekey', 1.01 - ike.now, rekey_ike_sa)
+        later(ike, Alarm(Task.REKEY), 1.01 - ike.now, rekey_ike_sa)
         alice.start(ike, liveness, now=1)
         bob.start(only(bob), rekey_ike_sa, now=1)
         network.run(until=60)
@@ -121,11 +121,11 @@ def test_an_heir_that_was_replaced_before_it_was_chosen() -> None:
     "It hands on to its own heir what it inherits: the Child SAs, with their alarms."
     old, heir, last = (handshake(*two_ends(RESPONDERS))[0] for _ in range(3))
     child, = old.children
-    old.alarm(('expire', child), 5, lambda ike: None)
+    old.alarm(Alarm(Task.EXPIRE, child), 5, lambda ike: None)
     inherit(heir, last)
     inherit(old, heir)
-    assert child in last.children and ('expire', child) in last.alarms
-    assert not heir.children and not old.children and 'redundant' in heir.alarms
+    assert child in last.children and Alarm(Task.EXPIRE, child) in last.alarms
+    assert not heir.children and not old.children and Alarm(Task.DELETE) in heir.alarms
 
 
 def test_a_child_sa_that_is_never_replaced_ends_the_ike_sa() -> None:

@@ -1125,7 +1125,7 @@ def test_pieces_are_for_those_who_have_agreed_on_them() -> None:
     assert len(pieces) > 3
     for datagram in 0, 1280:
         alice, bob = shaken(datagram=datagram)
-        assert bob.fragments == (datagram > 0)
+        assert bob.agreed.fragments == (datagram > 0)
         if datagram: events(bob)
         for forged in pieces:
             before = snapshot(bob)

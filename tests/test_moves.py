@@ -3,6 +3,8 @@
 A peer that is behind no NAT does not move. One that is moves by a new, authentic message, and it is told.
 An end that is behind a NAT itself follows nobody.
 """
+from dataclasses import replace
+
 import pytest
 from canonical import ALICE, BOB, configs, events, handshake, two_ends
 from ike_lit.engine.create_child_sa import RESPONDERS, rekey_child
@@ -29,7 +31,7 @@ def up(nat: Nat, first: int) -> tuple[IKE, IKE]:
     "Return an end that has seen this NAT, and the other one; the first is Alice or Bob."
     ends = handshake(*two_ends(RESPONDERS, *configs(timing=NEVER)))
     one, other = ends[first], ends[1 - first]
-    one.nat = nat
+    one.agreed = replace(one.agreed, nat=nat)
     for end in ends: events(end)
     return one, other
 
@@ -142,7 +144,7 @@ def test_a_copy_of_ike_auth_from_another_host_is_not_taken_and_the_true_one_is(n
 def test_behind_a_nat_of_our_own_a_copy_from_another_host_is_not_taken() -> None:
     race = Race('bob')
     ike = race.check()
-    assert ike.nat.here and not race.to_mallory and ike.remote.host == ALICE.host and ike.remote.natt
+    assert ike.agreed.nat.here and not race.to_mallory and ike.remote.host == ALICE.host and ike.remote.natt
     child, = ike.children.values()
     assert child.outbound.destination == ALICE.host
 
@@ -175,6 +177,6 @@ def test_ike_auth_goes_over_to_port_4500_of_the_same_host_without_being_told() -
 
 def test_without_nat_detection_ike_auth_from_elsewhere_is_answered_and_moves_nothing() -> None:
     _, bob = two_ends(RESPONDERS, *configs(timing=NEVER))
-    bob.nat, bob.state = Nat(False), State.CONNECTING
+    bob.agreed, bob.state = replace(bob.agreed, nat=Nat(False)), State.CONNECTING
     follow(bob, MALLORY, BOB, ExchangeType.IKE_AUTH)
     assert (bob.local, bob.remote) == (BOB, ALICE)

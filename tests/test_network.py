@@ -10,7 +10,7 @@ from canonical import ALICE, BOB, configs
 from ike_lit.engine.create_child_sa import rekey_child, rekey_ike_sa
 from ike_lit.engine.host import Host
 from ike_lit.engine.informational import delete_ike_sa
-from ike_lit.engine.model import ChildClosed, ChildEstablished, Closed, Lifetime, Timing
+from ike_lit.engine.model import ChildClosed, ChildEstablished, Closed, Lifetime, Task, Timing
 from ike_lit.engine.protocol import IKE
 from network import Network
 
@@ -105,7 +105,7 @@ def test_lifetimes_drive_both_ends_through_many_generations() -> None:
             assert len(held(alice)) <= 3 and len(alice.sas) < 12  # a moment of overlap
         for end in alice, bob:  # let it settle, without any more renewal
             for ike in end.established:
-                for name in [n for n in ike.alarms if 'rekey' in n or 'expire' in n]:
+                for name in [a for a in ike.alarms if a.task in (Task.REKEY, Task.EXPIRE)]:
                     del ike.alarms[name]
         calm(network)
         assert agree(alice, bob) == len(alice.established) <= 1

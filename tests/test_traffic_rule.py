@@ -313,10 +313,10 @@ class World:
             if ike.state != State.ESTABLISHED or ike.successor: continue  # which has given up all it had
             for one in ike.children.values(): self.fits(ike, one)
             holders[str(ike.config.remote_id)] |= {s for c in ike.children.values() for s in c.remote_ts}
-            for s in ike.leased:
+            for s in ike.agreed.leased:
                 lease = ike.config.pool.leases.get((ike.config.remote_id, s.start.version))
                 assert lease and lease[1] == int(s.start), (ike, s)  # not gone before the last of them
-            lent |= {(ike.config.remote_id, s.start.version) for s in ike.leased}
+            lent |= {(ike.config.remote_id, s.start.version) for s in ike.agreed.leased}
         for one, other in combinations(holders, 2):
             if frozenset((one, other)) not in OVERLAP:
                 assert not overlap(tuple(holders[one]), tuple(holders[other])), (one, other, holders)
@@ -329,7 +329,8 @@ class World:
     def fits(self, ike: IKE, child: object) -> None:
         name = str(ike.config.remote_id)
         assert inside(child.local_ts, ts(LOCAL)), (ike, child.local_ts)
-        assert inside(child.remote_ts, ike.leased or self.may(name, ())), (name, child.remote_ts, ike.leased)
+        lease = ike.agreed.leased
+        assert inside(child.remote_ts, lease or self.may(name, ())), (name, child.remote_ts, lease)
 
     # what may happen
 

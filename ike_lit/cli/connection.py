@@ -55,7 +55,7 @@ class Held:
     @property
     def proof(self) -> str:
         "How the peer has proved it."
-        return self.ike.proof
+        return self.ike.agreed.proof
 
     @property
     def children(self) -> tuple[ChildSA, ...]:
@@ -174,7 +174,7 @@ class Peers(Driver):
             if isinstance(event, Closed):
                 del self.held[ike]
                 if connection.ike.state == State.CLOSED: connection.end(event.error)
-        elif isinstance(event, Closed) and ike.initiator and not ike.proof:
+        elif isinstance(event, Closed) and ike.initiator and not ike.agreed.proof:
             self.fail(event.error or NoAnswer('the peer has closed the IKE SA'))
 
     def arrive(self, what: Connection | Exception) -> None:

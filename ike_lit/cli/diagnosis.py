@@ -293,7 +293,7 @@ def about_silence(ike: IKE | None, error: IkeError) -> Iterator[str]:
     answers = [text for text in heard if not text.startswith(SYSTEM)]
     if not str(error).startswith('no answer'):
         if ike.initiator: yield 'Its log says why.'
-    elif ike.proof: yield 'It was there a while ago: it has gone, or lost what it knew of us.'
+    elif ike.agreed.proof: yield 'It was there a while ago: it has gone, or lost what it knew of us.'
     elif ike.suite: yield from _second_exchange(ike, port)
     elif answers:
         yield f'So somebody answers on UDP port {port}, and not as IKE version 2 wants it.'
@@ -312,7 +312,7 @@ def _second_exchange(ike: IKE, port: int) -> Iterator[str]:
         yield (f'Since then a NAT was seen, and we use UDP port {port}: does that pass the '
                'firewalls?')
     size = len(ike.sent)
-    if size > DATAGRAM and not ike.fragments:
+    if size > DATAGRAM and not ike.agreed.fragments:
         travels = 'travels' if size > ETHERNET else 'may travel'
         yield (f'The request has {size} octets and {travels} in IP fragments, which some firewalls '
                'drop; the peer does not know, or was not asked for, fragments of IKE (RFC 7383).')

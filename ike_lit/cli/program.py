@@ -100,7 +100,7 @@ SAME_SECONDS = 60.0  # in which the same reason is told once
 def of_a_stranger(ike: IKE | None, event: Event) -> bool:
     "True for an event that anybody on the network can cause, as often as he likes."
     if ike is None or isinstance(event, Dropped): return True
-    return not ike.proof and (not ike.initiator or isinstance(event, Message))
+    return not ike.agreed.proof and (not ike.initiator or isinstance(event, Message))
 
 
 class Strangers:
@@ -256,7 +256,7 @@ class Program(Driver):
         "Return what begins a line of text if there is more than one peer: the time, and who it is."
         if self.args.json or len(self.peers) < 2: return ''
         who: object = event.peer if isinstance(event, Dropped) else ''
-        if ike: who = ike.config.remote_id if ike.proof else ike.remote
+        if ike: who = ike.config.remote_id if ike.agreed.proof else ike.remote
         return f'{time.strftime("%Y-%m-%d %H:%M:%S")}  {str(who):24}  '
 
     def tell_kernel(self, installer: Installer, ike: IKE, event: Event) -> Event | None:

@@ -44,7 +44,7 @@ def report(ike: IKE | None, event: Event, verbose: bool = False) -> Iterator[str
             yield f'IKE SA    {ike.spi_i.hex()}:{ike.spi_r.hex()}  {ike.suite}'
             caller = '' if ike.initiator else f' at {ike.remote}'
             yield f'peer      {event.remote_id!r}{caller}, proven by {event.proof}'
-            if ike.nat.found: yield f'NAT       {nat_text(ike)}'
+            if ike.agreed.nat.found: yield f'NAT       {nat_text(ike)}'
         case ChildEstablished(child): yield from child_lines(child)
         case ChildFailed(error): yield from failure('no Child SA', ike, error)
         case ChildClosed(child):
@@ -76,14 +76,14 @@ def failure(what: str, ike: IKE | None, error: IkeError) -> Iterator[str]:
     "Yield what failed, and below it why, and what to try."
     yield f'{what}: {str(error)[:LENGTH]}'
     # who has made the keys anew need not be who has called
-    if ike and not (ike.initiator or ike.proof): yield f'  The peer called from {ike.remote}.'
+    if ike and not (ike.initiator or ike.agreed.proof): yield f'  The peer called from {ike.remote}.'
     yield from (f'  {line}'[:LENGTH] for line in why(ike, error))
 
 # %% ../../nbs/24_report.ipynb #5b5a5d30
 def nat_text(ike: IKE) -> str:
     "Say where a NAT is."
-    where = ' and '.join(['we are behind one'] * ike.nat.here
-                         + ['the peer is behind one, or says so'] * ike.nat.there)
+    where = ' and '.join(['we are behind one'] * ike.agreed.nat.here
+                         + ['the peer is behind one, or says so'] * ike.agreed.nat.there)
     return f'{where}: IKE and ESP go in UDP, {ike.local} to {ike.remote}'
 
 
@@ -136,7 +136,7 @@ def event_json(ike: IKE | None, event: Event) -> dict[str, Any]:
         case Established() if ike:
             return {'event': name, 'spi_i': ike.spi_i.hex(), 'spi_r': ike.spi_r.hex(),
                     'suite': str(ike.suite), 'proof': event.proof,
-                    'remote_id': str(event.remote_id), 'nat': ike.nat._asdict(),
+                    'remote_id': str(event.remote_id), 'nat': ike.agreed.nat._asdict(),
                     'local': str(ike.local), 'remote': str(ike.remote)}
         case ChildEstablished(child) | ChildClosed(child):
             return {'event': name, **child_json(child)}
@@ -183,7 +183,7 @@ def held_json(ike: IKE, reqids: dict[bytes, int]) -> dict[str, Any]:
     return {'spi_i': ike.spi_i.hex(), 'spi_r': ike.spi_r.hex(), 'suite': str(ike.suite),
             'local': str(ike.local), 'remote': str(ike.remote),
             'local_id': str(ike.config.local_id), 'remote_id': str(ike.config.remote_id),
-            'nat': ike.nat._asdict(),
+            'nat': ike.agreed.nat._asdict(),
             'children': [{**child_json(child), 'reqid': reqids.get(spi)}
                          for spi, child in ike.children.items()]}
 

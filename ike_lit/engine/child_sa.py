@@ -35,11 +35,11 @@ def may_carry(ike: IKE) -> Traffic:
     Raise `FailedCpRequired` if the peer needs an inner address and has none (RFC 7296 §2.19),
     `TsUnacceptable` if nothing is written down, and its own address is behind a NAT."""
     config = ike.config
-    if ike.leased: return config.local_ts, ike.leased
+    if ike.agreed.leased: return config.local_ts, ike.agreed.leased
     if config.pool and config.require_request:
         raise FailedCpRequired('the peer has not asked for an inner address')
     if config.remote_ts: return config.local_ts, config.remote_ts
-    if ike.nat.there:
+    if ike.agreed.nat.there:
         raise TsUnacceptable('the peer is behind a NAT, whose address others have, too; '
                              '--remote-ts or --pool says what is its own')
     address = ip_address(ike.remote.host.partition('%')[0])
@@ -110,9 +110,9 @@ def check_workable(ike: IKE, suite: Proposal) -> None:
                                f'{suite.spi.hex()}')
     if suite.spi in {child.outbound.spi for child in ike.children.values()}:
         raise NoProposalChosen(f'the peer receives under the SPI {suite.spi.hex()} already')
-    if ike.nat.found and ike.config.mode == 'transport':
+    if ike.agreed.nat.found and ike.config.mode == 'transport':
         raise NoProposalChosen('transport mode through a NAT is not supported; try --mode tunnel')
-    if ike.nat.found and not ike.local.natt:
+    if ike.agreed.nat.found and not ike.local.natt:
         raise NoProposalChosen('a NAT is between us, and IKE has not moved to port 4500')
 
 # %% ../../nbs/18_child_sa.ipynb #6ced40b7
@@ -131,7 +131,7 @@ def make_child(ike: IKE, suite: Proposal, spi_in: bytes, local_ts: tuple[Traffic
     encr, integ = suite.the(TransformType.ENCR), suite.the(TransformType.INTEG)
     inbound = EspSA(ike.remote.host, ike.local.host, spi_in, encr, theirs[0], integ, theirs[1])
     outbound = EspSA(ike.local.host, ike.remote.host, suite.spi, encr, ours[0], integ, ours[1])
-    encap = (ike.local.port, ike.remote.port) if ike.nat.found else None
+    encap = (ike.local.port, ike.remote.port) if ike.agreed.nat.found else None
     return ChildSA(inbound, outbound, local_ts, remote_ts, ike.config.mode, encap)
 
 # %% ../../nbs/18_child_sa.ipynb #74f5c116

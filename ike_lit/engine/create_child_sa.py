@@ -18,7 +18,7 @@ from .ike_sa import INITIAL_EXCHANGES, Agreement, use, wanted_group
 from .informational import (
     decide, delete_child, delete_ike_sa, disown, expect_delete, expect_end,
     inherit, respond_informational)
-from .model import ChildFailed, ChildSA, Doing, State
+from .model import Alarm, ChildFailed, ChildSA, Doing, State, Task
 from .protocol import IKE, Conversation, Rival, beget, later, postpone
 from ..wire.const import (
     ChildSaNotFound, ExchangeType, Group, IkeError, InvalidKePayload, InvalidSyntax, MessageType,
@@ -63,7 +63,7 @@ def create_child(ike: IKE) -> Conversation:
         response, ni, dh = yield from ask(ike, SA(asked.proposals),
                                           after=traffic_payloads(ike, asked))
         child = granted(ike, asked, response, ni, dh)
-    except TemporaryFailure: postpone(ike, ('create', b''), create_child)
+    except TemporaryFailure: postpone(ike, Alarm(Task.CREATE), create_child)
     except IkeError as error:
         ike.tell(ChildFailed(error))
         if response: yield from undone(ike, asked, response)
@@ -104,7 +104,7 @@ def rekey_child(ike: IKE, spi: bytes) -> Conversation:
     "Replace the Child SA that receives under an SPI of ours (RFC 7296 §1.3.3, §2.8)."
     if spi not in ike.children: return
     if spi in ike.replaced:  # which the peer may yet take back
-        later(ike, ('rekey', spi), ike.timing.timeout, rekey_child, spi)
+        later(ike, Alarm(Task.REKEY, spi), ike.timing.timeout, rekey_child, spi)
         return
     old, response = ike.children[spi], None
     asked = wish(ike, old=old)
@@ -134,10 +134,10 @@ def not_replaced(ike: IKE, spi: bytes, error: IkeError) -> None:
     if isinstance(error, ChildSaNotFound):
         ike.forget(spi)
         ike.start(create_child, now=ike.now)
-    elif isinstance(error, TemporaryFailure): postpone(ike, ('rekey', spi), rekey_child, spi)
+    elif isinstance(error, TemporaryFailure): postpone(ike, Alarm(Task.REKEY, spi), rekey_child, spi)
     else:
         ike.tell(ChildFailed(error))
-        later(ike, ('rekey', spi), ike.timing.retry, rekey_child, spi)
+        later(ike, Alarm(Task.REKEY, spi), ike.timing.retry, rekey_child, spi)
 
 # %% ../../nbs/21_create_child_sa.ipynb #fe594865
 CHILD_LIMIT = 100  # of one IKE SA
@@ -211,11 +211,11 @@ def rekey_ike_sa(ike: IKE) -> Conversation:
 def not_rekeyed(ike: IKE, error: IkeError) -> None:
     "Do what follows from a refusal to replace the IKE SA."
     if ike.rival and ike.rival.heir: decide(ike.rival.heir)
-    elif isinstance(error, TemporaryFailure): postpone(ike, 'rekey', rekey_ike_sa)
+    elif isinstance(error, TemporaryFailure): postpone(ike, Alarm(Task.REKEY), rekey_ike_sa)
     else:
         what = f'rekeying the IKE SA: {error}'
         ike.tell(ChildFailed(type(error)(what, error.data, error.evidence)))
-        later(ike, 'rekey', ike.timing.retry, rekey_ike_sa)
+        later(ike, Alarm(Task.REKEY), ike.timing.retry, rekey_ike_sa)
 
 # %% ../../nbs/21_create_child_sa.ipynb #1dd7b9e6
 def accepted_ike_sa(ike: IKE, offer: tuple[Proposal, ...], response: Packet, ni: bytes,

@@ -23,7 +23,8 @@ from .create_child_sa import RESPONDERS, rekey_child, rekey_ike_sa
 from .ike_sa import ike_sa_init
 from .informational import delete_ike_sa, disown, liveness
 from .model import (
-    ChildEstablished, Closed, Config, Datagram, Doing, Dropped, Established, Event, Rekeyed, State)
+    Alarm, ChildEstablished, Closed, Config, Datagram, Doing, Dropped, Established,
+    Event, Rekeyed, State, Task)
 from .protocol import IKE, Begin, fail, later, latest, send
 from ..wire.auth import Identity
 from ..wire.const import (
@@ -38,20 +39,20 @@ def renew_ike_sa(ike: IKE) -> None:
     "Set the alarms of an IKE SA that has just been established."
     life, timing = ike.timing.ike, ike.timing
     if life.soft:
-        later(ike, 'rekey', life.jittered(fraction(ike.random)), rekey_ike_sa)
+        later(ike, Alarm(Task.REKEY), life.jittered(fraction(ike.random)), rekey_ike_sa)
     if life.hard:
-        ike.alarm('expire', life.hard,
+        ike.alarm(Alarm(Task.EXPIRE), life.hard,
                   lambda a: fail(a, IkeError('the IKE SA was not replaced in time')))
-    if timing.liveness: ike.alarm('liveness', timing.liveness, watch)
-    if ike.nat.here: ike.alarm('keepalive', timing.keepalive, keep_alive)
+    if timing.liveness: ike.alarm(Alarm(Task.LIVENESS), timing.liveness, watch)
+    if ike.agreed.nat.here: ike.alarm(Alarm(Task.KEEPALIVE), timing.keepalive, keep_alive)
 
 
 def renew_child(ike: IKE, spi: bytes) -> None:
     "Set the alarms of a Child SA that has just been established."
     life = ike.timing.child
     if life.soft:
-        later(ike, ('rekey', spi), life.jittered(fraction(ike.random)), rekey_child, spi)
-    if life.hard: ike.alarm(('expire', spi), life.hard, lambda a: expire_child(a, spi))
+        later(ike, Alarm(Task.REKEY, spi), life.jittered(fraction(ike.random)), rekey_child, spi)
+    if life.hard: ike.alarm(Alarm(Task.EXPIRE, spi), life.hard, lambda a: expire_child(a, spi))
 
 # %% ../../nbs/22_host.ipynb #78f9c165
 def expire_child(ike: IKE, spi: bytes) -> None:
@@ -68,14 +69,14 @@ def watch(ike: IKE) -> None:
     "Ask for a sign of life if there was none for a while (RFC 7296 §2.4)."
     if ike.now >= ike.heard + ike.timing.liveness:
         if not ike.busy: ike.start(liveness, now=ike.now)
-        ike.alarm('liveness', ike.timing.liveness, watch)
-    else: ike.alarms['liveness'] = ike.heard + ike.timing.liveness, watch
+        ike.alarm(Alarm(Task.LIVENESS), ike.timing.liveness, watch)
+    else: ike.alarms[Alarm(Task.LIVENESS)] = ike.heard + ike.timing.liveness, watch
 
 # %% ../../nbs/22_host.ipynb #8bc25882
 def keep_alive(ike: IKE) -> None:
     "Send a keepalive, and again after a while (RFC 7296 §2.23, RFC 3948 §2.3)."
     send(ike, (KEEPALIVE,), ike.local, ike.remote)
-    ike.alarm('keepalive', ike.timing.keepalive, keep_alive)
+    ike.alarm(Alarm(Task.KEEPALIVE), ike.timing.keepalive, keep_alive)
 
 # %% ../../nbs/22_host.ipynb #0b962d01
 COOKIE_SECONDS = 60.0
@@ -326,7 +327,7 @@ def renew_children(host: Host, ike: IKE, now: float) -> None:
     "Have all Child SAs of an IKE SA replaced as soon as may be."
     owner = latest(ike)
     owner.now = now
-    for spi in owner.children: later(owner, ('rekey', spi), 0, rekey_child, spi)
+    for spi in owner.children: later(owner, Alarm(Task.REKEY, spi), 0, rekey_child, spi)
     settle(host, owner)
 
 # %% ../../nbs/22_host.ipynb #d69b6074
@@ -358,13 +359,13 @@ def react(host: Host, ike: IKE, event: Event) -> bool:
             if ike in host.attempts.values() and error is None: return False  # it has succeeded
             if any(ike.spi_r) or ike.initiator: passes(host, ike)  # else no SA has come of it
             if attempt is None:
-                if ike.leased: release(host, ike)
+                if ike.agreed.leased: release(host, ike)
                 return True
             if attempt.state == State.CLOSED: return False
             failed = error or NoAnswer('the peer has closed the IKE SA')
             attempt.remark(failed)
             attempt.now = ike.now
-            if 'grace' not in attempt.alarms and not proving(attempt): listen(attempt, failed)
+            if Alarm(Task.GRACE) not in attempt.alarms and not proving(attempt): listen(attempt, failed)
             settle(host, attempt)
             return False
     return True
@@ -381,7 +382,7 @@ def listen(attempt: IKE, failed: IkeError) -> None:
 
     def over(attempt: IKE) -> None:
         if not proving(attempt): attempt.close(failed)
-    attempt.alarm('grace', attempt.timing.grace, over)
+    attempt.alarm(Alarm(Task.GRACE), attempt.timing.grace, over)
 
 # %% ../../nbs/22_host.ipynb #bb1abae1
 def join(host: Host, ike: IKE) -> None:
@@ -425,7 +426,7 @@ def established(host: Host, ike: IKE, event: Established) -> None:
 def release(host: Host, ike: IKE) -> None:
     "Take a peer's inner address back, if it has no other IKE SA."
     if ike.config.pool and not ike.successor and not any(
-            other.leased and other.config.pool is ike.config.pool
+            other.agreed.leased and other.config.pool is ike.config.pool
             for other in host.peers.get(ike.config.remote_id, ())):
         ike.config.pool.release(ike.config.remote_id)
 

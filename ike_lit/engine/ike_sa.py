@@ -15,8 +15,9 @@ from dataclasses import dataclass, replace
 
 from .child_sa import (
     Wish, accepted_child, install, respond_child, traffic_payloads, wish)
-from .model import AddressAssigned, ChildFailed, Config, Established, State
-from .protocol import IKE, Conversation, advance, beget
+from .model import (
+    AddressAssigned, Alarm, ChildFailed, Config, Established, Negotiated, State, Task)
+from .protocol import IKE, WAIT, Conversation, Wait, advance, beget
 from ..wire.auth import (
     AUTH, IDi, IDr, Identity, SharedKey, Way, choose_scheme, hash_algorithms, sign,
     signed_octets, verify)
@@ -58,11 +59,10 @@ def agree(ike: IKE, a: Agreement, mine: bytes, theirs: Packet) -> None:
     fragments = theirs.notify(MessageType.IKEV2_FRAGMENTATION_SUPPORTED) is not None
     childless = theirs.notify(MessageType.CHILDLESS_IKEV2_SUPPORTED) is not None
     use(ike, a, seed)
-    ike.nat, ike.childless = nat, childless
-    ike.fragments = fragments and ike.config.datagram > 0
+    ike.agreed = Negotiated(nat, announced_hashes(theirs), fragments and ike.config.datagram > 0,
+                            childless)
     ike.nonces = (a.ni, a.nr) if ike.initiator else (a.nr, a.ni)
     ike.first_messages = mine, theirs.data
-    ike.peer_hashes = announced_hashes(theirs)
     ike.become(State.CONNECTING)
 
 # %% ../../nbs/19_ike_sa.ipynb #261e8226
@@ -100,15 +100,16 @@ def ike_sa_init(ike: IKE) -> Conversation:
     versions: dict[bytes, DiffieHellman] = {}  # of the request, as they were sent, newest last
     answers, held = set[bytes](), Packet(ExchangeType.IKE_SA_INIT, ())
     baked_for = Group.NONE  # the group with which we have followed a cookie
-    request = Packet(ExchangeType.IKE_SA_INIT, (offer, KE(dh.group, dh.public), ni, *extras))
+    request: Packet | Wait = Packet(
+        ExchangeType.IKE_SA_INIT, (offer, KE(dh.group, dh.public), ni, *extras))
     while True:
-        response = yield request
+        response, request = (yield request), WAIT
         versions[ike.sent] = versions.pop(ike.sent, dh)
         try:
             if wanted := response.notify(MessageType.COOKIE):
                 news = repeated_cookie(wanted, cookie, len(versions))
                 if dh.group == baked_for and response is not held:
-                    if 'cookie' not in ike.alarms: held = hold(ike, response)
+                    if Alarm(Task.COOKIE) not in ike.alarms: held = hold(ike, response)
                     continue
                 cookie, baked_for = news, dh.group
             elif wanted := response.notify(MessageType.INVALID_KE_PAYLOAD):
@@ -193,7 +194,7 @@ def answered(versions: dict[bytes, DiffieHellman],
 # %% ../../nbs/19_ike_sa.ipynb #cadb880d
 def hold(ike: IKE, cookie: Packet) -> Packet:
     "Look at another cookie again in a moment, if no better answer has come by then; return it."
-    ike.alarm('cookie', ike.timing.first, lambda ike: advance(ike, cookie))
+    ike.alarm(Alarm(Task.COOKIE), ike.timing.first, lambda ike: advance(ike, cookie))
     return cookie
 
 
@@ -234,7 +235,7 @@ def prove(ike: IKE, config: Config, identity: IDi) -> AUTH:
     kind, sk_p = _sk_p(ike, ike.initiator)
     octets = signed_octets(mine, nonce, kind, sk_p, identity.body)
     if isinstance(config.credential, SharedKey): return config.credential.prove(kind, octets)
-    return sign(config.credential.key, octets, way_to_sign(config, ike.peer_hashes))
+    return sign(config.credential.key, octets, way_to_sign(config, ike.agreed.peer_hashes))
 
 
 def way_to_sign(config: Config, accepted: tuple[int, ...]) -> Way:
@@ -333,12 +334,12 @@ def mistaken_octets(ike: IKE, id_body: bytes) -> dict[str, bytes]:
 def ike_auth(ike: IKE) -> Conversation:
     "IKE_AUTH as the initiator (RFC 7296 §1.2, §2.15, §2.19; RFC 6023)."
     config = ike.config
-    if ike.nat.found and ike.natt: ike.local, ike.remote = ike.natt
+    if ike.agreed.nat.found and ike.natt: ike.local, ike.remote = ike.natt
     idi, asked, payloads = IDi.of(config.local_id), wish(ike, first=True), tuple[Payload, ...]()
     request_cp = (cfg_request(config.request),) if config.request else ()
     if config.childless != 'force':
         payloads = *request_cp, SA(asked.proposals), *traffic_payloads(ike, asked)
-    elif not ike.childless:
+    elif not ike.agreed.childless:
         raise NoProposalChosen('the peer does not know IKE_AUTH without a Child SA (RFC 6023)')
     contact = (Notify(MessageType.INITIAL_CONTACT),) * config.initial_contact
     response = yield Packet(ExchangeType.IKE_AUTH, (
@@ -350,9 +351,10 @@ def ike_auth(ike: IKE) -> Conversation:
             return
         raise no_proof(response)
     identity = response.one(IDr)
-    ike.proof = check_proof(ike, config, identity, response)
+    proof = check_proof(ike, config, identity, response)
+    ike.agreed = replace(ike.agreed, proof=proof)
     ike.become(State.ESTABLISHED)
-    ike.tell(Established(identity.identity, ike.proof))
+    ike.tell(Established(identity.identity, proof))
     if not payloads: return
     yield from take_first_child(ike, asked, response)
 
@@ -411,7 +413,7 @@ def respond_ike_auth(ike: IKE, request: Packet) -> Packet:
     if config.childless == 'force' and not childless:
         raise NoProposalChosen('the peer wants a Child SA in IKE_AUTH, and --childless says no')
     # from here on the SA changes
-    ike.config, ike.proof = config, proof
+    ike.config, ike.agreed = config, replace(ike.agreed, proof=proof)
     if request.header: ike.last_word = request.header.message_id + 1
     ike.become(State.ESTABLISHED)
     contact = request.notify(MessageType.INITIAL_CONTACT) is not None
@@ -454,7 +456,7 @@ def respond_address(ike: IKE, request: Packet) -> tuple[CP, ...]:
     wanted = [cp for cp in request.all(CP) if cp.cfg_type == CfgType.CFG_REQUEST]
     if not wanted: return ()
     reply = ike.config.pool.answer(wanted[0], ike.config.remote_id)
-    ike.leased = selectors_for(assigned(wanted[0], reply))
+    ike.agreed = replace(ike.agreed, leased=selectors_for(assigned(wanted[0], reply)))
     return (reply,)
 
 # %% ../../nbs/19_ike_sa.ipynb #ec875d0e

@@ -9,7 +9,7 @@ __all__ = ['FATAL', 'EARLY_LIMIT', 'liveness', 'delete_ike_sa', 'delete_child', 
 # %% ../../nbs/20_informational.ipynb #beb5d3da
 from itertools import islice
 
-from .model import Doing, Rekeyed, State
+from .model import Alarm, Doing, Rekeyed, State, Task
 from .protocol import IKE, Conversation, farewell, later, latest
 from ..wire.const import ExchangeType, MessageType, ProtocolID, error_for
 from ..wire.payload import Delete, Packet
@@ -75,7 +75,7 @@ def close_child(ike: IKE, spi: bytes) -> bytes:
         if heir: ike.replaced[old] = heir
         else:  # it stays after all
             del ike.replaced[old]
-            ike.alarms.pop(('replaced', old), None)
+            ike.alarms.pop(Alarm(Task.DELETE, old), None)
     return b'' if crossing else spi
 
 # %% ../../nbs/20_informational.ipynb #9cf13e04
@@ -84,11 +84,11 @@ def inherit(ike: IKE, heir: IKE) -> None:
     owner = latest(heir)  # it may have been replaced before it was chosen
     owner.children.update(ike.children)
     owner.replaced.update(ike.replaced)
-    for name in [n for n in ike.alarms if isinstance(n, tuple)]:  # those of Child SAs
-        owner.alarms[name] = ike.alarms.pop(name)
+    for alarm in [a for a in ike.alarms if a.spi or a.task == Task.CREATE]:  # of Child SAs
+        owner.alarms[alarm] = ike.alarms.pop(alarm)
     ike.children.clear()
     ike.alarms.clear()
-    owner.alarms.pop('redundant', None)
+    owner.alarms.pop(Alarm(Task.DELETE), None)
     expect_end(ike)
     owner.replaces, ike.replaces = (*(r for r in ike.replaces if r.state != State.CLOSED), ike), ()
     ike.successor, heir.undecided = heir, None
@@ -106,9 +106,9 @@ def expect_delete(ike: IKE, spi: bytes, by: bytes = b'') -> None:
     "Wait for the peer's Delete of a Child SA that was replaced by another, but not for ever."
     if spi not in ike.children: return
     ike.replaced[spi] = by
-    later(ike, ('replaced', spi), ike.timing.timeout, delete_child, spi)
+    later(ike, Alarm(Task.DELETE, spi), ike.timing.timeout, delete_child, spi)
 
 
 def expect_end(ike: IKE) -> None:
     "Wait for the peer's Delete of an IKE SA that is not needed, but not for ever."
-    later(ike, 'redundant', ike.timing.timeout, delete_ike_sa)
+    later(ike, Alarm(Task.DELETE), ike.timing.timeout, delete_ike_sa)

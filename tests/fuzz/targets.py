@@ -380,7 +380,7 @@ def by_the_peer(here: Scene, o: Octets, timed: Clock) -> None:
     kind = Type.SKF if fixed else Type.SK
     SCENES.pop(here.name, None)
     data = theirs.outgoing.protect(header(kind), first, content, chance, fixed)
-    if fixed and ike: ike.fragments = True
+    if fixed and ike: ike.agreed = replace(ike.agreed, fragments=True)
     timed(here.hear, data)
     heard(here, timed)
 

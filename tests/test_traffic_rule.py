@@ -72,7 +72,7 @@ def test_after_failed_cp_required_there_is_no_child_sa_either() -> None:
 def test_who_came_without_a_child_sa_has_no_lease_and_gets_none() -> None:
     host = leasing()
     line = caller(host).call()
-    assert line.ike.state != State.CLOSED and only(host).leased == ()
+    assert line.ike.state != State.CLOSED and only(host).agreed.leased == ()
     assert said(line.create(*child(ANY))) == FAILED_CP and traffic(host) == []
 
 
@@ -212,7 +212,7 @@ def test_a_lease_goes_with_the_last_ike_sa_and_not_before() -> None:
     assert len(pool.leases) == 1
     heir = second.rekey()
     second.delete()
-    assert heir and len(pool.leases) == 1 and only(host).leased == first.told
+    assert heir and len(pool.leases) == 1 and only(host).agreed.leased == first.told
     heir.delete()
     assert pool.leases == {}
 
@@ -223,7 +223,7 @@ def test_a_new_start_of_the_peer_keeps_its_address() -> None:
     first = peer.call(address(ANY_ADDRESS), *child(ANY))
     second = peer.call(address(ANY_ADDRESS), *child(ANY), Notify(MessageType.INITIAL_CONTACT))
     assert first.told == second.told and len(pool.leases) == 1
-    assert only(host).leased == second.told
+    assert only(host).agreed.leased == second.told
     peer.call(Notify(MessageType.INITIAL_CONTACT))  # this one asks for none
     assert pool.leases == {}
 

@@ -187,6 +187,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                          'ike_lit/cli/connection.py'),
                                         'ike_lit.cli.connection.Connection.begin': ( 'connection.html#connection.begin',
                                                                                      'ike_lit/cli/connection.py'),
+                                        'ike_lit.cli.connection.Connection.check': ( 'connection.html#connection.check',
+                                                                                     'ike_lit/cli/connection.py'),
                                         'ike_lit.cli.connection.Connection.close': ( 'connection.html#connection.close',
                                                                                      'ike_lit/cli/connection.py'),
                                         'ike_lit.cli.connection.Connection.delete_child': ( 'connection.html#connection.delete_child',

@@ -24,7 +24,7 @@ from ..engine.model import (
     Message, Rekeyed, State)
 from ..engine.protocol import IKE, Begin, latest
 from ..wire.auth import Identity
-from ..wire.const import IkeError, NoAnswer
+from ..wire.const import ChildSaNotFound, IkeError, NoAnswer
 from ..wire.nat import Endpoint
 from ..wire.ts import TrafficSelector
 
@@ -91,7 +91,10 @@ class Connection(Held):
         await self.outcome(lambda e: isinstance(e, Rekeyed), rekey_ike_sa)
 
     async def rekey_child(self, child: ChildSA) -> ChildSA:
-        "Replace a Child SA; return the one that takes over (RFC 7296 §2.8)."
+        """Replace a Child SA; return the one that takes over (RFC 7296 §2.8).
+
+        Raise `ChildSaNotFound` if it is gone."""
+        self.check(child)
         event = await self.outcome(
             lambda e: isinstance(e, ChildEstablished) and e.replaces == child,
             rekey_child, child.inbound.spi)
@@ -99,7 +102,8 @@ class Connection(Held):
         return event.child
 
     async def delete_child(self, child: ChildSA) -> None:
-        "Close a Child SA (RFC 7296 §1.4.1)."
+        "Close a Child SA (RFC 7296 §1.4.1). Raise `ChildSaNotFound` if it is gone."
+        self.check(child)
         await self.outcome(lambda e: e == ChildClosed(child), delete_child, child.inbound.spi)
 
     async def close(self) -> None:
@@ -108,7 +112,13 @@ class Connection(Held):
         self.begin(delete_ike_sa)
         await self.over.wait()
 
+    def check(self, child: ChildSA) -> None:
+        "Raise `ChildSaNotFound` if there is no such Child SA, or none any more."
+        if child.inbound.spi not in self.ike.children:
+            raise ChildSaNotFound(f'no Child SA with the SPI {child.inbound.spi.hex()}')
+
     def begin(self, conversation: Begin, *args: object) -> None:
+        "Begin a conversation, after those that are under way."
         now = self.driver.loop.time()
         self.driver.guarded(lambda: self.driver.host.start(self.ike, conversation, *args, now=now))
 

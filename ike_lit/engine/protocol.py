@@ -285,7 +285,8 @@ def encode(ike: IKE, packet: Packet, *, response: bool, message_id: int) -> tupl
             ike.spi_i, ike.spi_r, response=response, initiator=ike.initiator,
             message_id=message_id),)
     if ike.outgoing is None: raise RuntimeError(f'{packet.exchange_type} before there are keys')
-    size = room(ike.remote.host, ike.local.natt, ike.config.datagram if ike.agreed.fragments else 65535)
+    datagram = ike.config.datagram if ike.agreed.fragments else 65535
+    size = room(ike.remote.host, ike.local.natt, datagram)
     return split(ike.outgoing, packet, ike.spi_i, ike.spi_r, response=response,
                  initiator=ike.initiator, message_id=message_id, random=ike.random, room=size)
 

@@ -86,7 +86,7 @@ def resolve(host: str, port: int) -> str:
 
 # %% ../../nbs/37_driver.ipynb #f459df78
 class Driver:
-    "A host, its sockets, and the timer that wakes it. What happens is told to the methods at the end."
+    "A host, its sockets, and the timer that wakes it; the methods at the end hear what happens."
     loop: asyncio.AbstractEventLoop
 
     def __init__(self, host: Host):

@@ -1204,6 +1204,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                        'ike_lit.wire.proposal._without_integrity_for_aeads': ( 'proposal.html#_without_integrity_for_aeads',
                                                                                                'ike_lit/wire/proposal.py'),
                                        'ike_lit.wire.proposal._word': ('proposal.html#_word', 'ike_lit/wire/proposal.py'),
+                                       'ike_lit.wire.proposal.all_transforms': ('proposal.html#all_transforms', 'ike_lit/wire/proposal.py'),
                                        'ike_lit.wire.proposal.check_choice': ('proposal.html#check_choice', 'ike_lit/wire/proposal.py'),
                                        'ike_lit.wire.proposal.choose': ('proposal.html#choose', 'ike_lit/wire/proposal.py'),
                                        'ike_lit.wire.proposal.common': ('proposal.html#common', 'ike_lit/wire/proposal.py'),

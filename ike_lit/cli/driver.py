@@ -99,7 +99,11 @@ class Driver:
         self.loop = asyncio.get_running_loop()
         for here, sock in sockets.items():
             port = self.ports[here] = kind(here, self)
-            await self.loop.create_datagram_endpoint(lambda port=port: port, sock=sock)  # type: ignore[misc]
+            await self.attach(port, sock)
+
+    async def attach(self, port: Port, sock: socket.socket) -> None:
+        "Let a port hear what comes to a socket."
+        await self.loop.create_datagram_endpoint(lambda: port, sock=sock)
 
     def received(self, data: bytes, addr: Endpoint, here: Endpoint) -> None:
         "Give an IKE message to the host."

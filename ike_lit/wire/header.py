@@ -75,7 +75,8 @@ class Layout:
         self._struct = struct.Struct('!' + ''.join(map(struct_code, self.groups)))
         self.size = self._struct.size  # octets of the fixed part
         self._shifts = [found for group in self.groups if (found := shifts(group))]
-        self._fields: list[tuple[int, int, int]] = []  # the number that a field sits in, shift, mask
+        # the number that a field sits in, shift, mask
+        self._fields: list[tuple[int, int, int]] = []
         for n, found in enumerate(self._shifts):
             self._fields += [(n, shift, mask) for shift, mask in found]
         self._bits = [(i, shift, mask) for i, (_, shift, mask) in enumerate(self._fields) if mask]

@@ -297,7 +297,8 @@ class Packet:
         Raise `InvalidSyntax` if there is none, or more than one."""
         found = self.all(cls)
         if len(found) != 1:
-            what = f'{len(found)} {cls.__name__} payloads' if found else f'no {cls.__name__} payload'
+            name = cls.__name__
+            what = f'{len(found)} {name} payloads' if found else f'no {name} payload'
             raise InvalidSyntax(f'{self.exchange_type} with {what}')
         return found[0]
 

@@ -353,6 +353,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
             'ike_lit.cli.probe': { 'ike_lit.cli.probe.Answer': ('probe.html#answer', 'ike_lit/cli/probe.py'),
                                    'ike_lit.cli.probe.Ask': ('probe.html#ask', 'ike_lit/cli/probe.py'),
                                    'ike_lit.cli.probe._ask': ('probe.html#_ask', 'ike_lit/cli/probe.py'),
+                                   'ike_lit.cli.probe._called': ('probe.html#_called', 'ike_lit/cli/probe.py'),
                                    'ike_lit.cli.probe._exchange': ('probe.html#_exchange', 'ike_lit/cli/probe.py'),
                                    'ike_lit.cli.probe._of': ('probe.html#_of', 'ike_lit/cli/probe.py'),
                                    'ike_lit.cli.probe.as_json': ('probe.html#as_json', 'ike_lit/cli/probe.py'),

@@ -10,7 +10,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 # %% ../nbs/43_library.ipynb #98a7a1d4
-PUBLIC = {name: module for module, names in {  # in which module each name is made
+PUBLIC: dict[str, str] = {}  # in which module each name is made
+for _module, _names in {
     'wire.payload': 'Delete Notify Opaque Packet Payload Vendor parse',
     'wire.header': 'Header Reader dissect',
     'wire.const': (
@@ -34,7 +35,7 @@ PUBLIC = {name: module for module, names in {  # in which module each name is ma
     'cli.connection': 'Connection connect serve',
     'cli.probe': 'probe',
     'explain': 'read_story',
-}.items() for name in names.split()}
+}.items(): PUBLIC |= dict.fromkeys(_names.split(), _module)
 
 # %% ../nbs/43_library.ipynb #69bd92cc
 def __getattr__(name: str) -> object:

@@ -33,7 +33,8 @@ def read_story(path: str, keys: str | None = None, peer_keys: Iterable[str] = ()
                         load_shared_key(psk_file) if psk_file else None)
     table = load_table(keys)
     try:
-        with open_capture(path) as file: capture = read_capture(file)
+        with open_capture(path) as file:
+            capture = read_capture(file)
     except ValueError as error: raise ValueError(f'{path}: {error}') from None
     return tell(capture, table, believed, printable(Path(path).name),
                 default_book() if book is None else book, show_keys)
@@ -64,14 +65,16 @@ def build_parser() -> argparse.ArgumentParser:
 
 def is_folder(path: str) -> bool:
     "True for a folder; False also for what may not be looked at."
-    try: return Path(path).is_dir()
+    try:
+        return Path(path).is_dir()
     except OSError: return False
 
 
 def files_in(names: Iterable[str]) -> Iterator[str]:
     "Yield files, and those in folders in order of their names; a folder without any is one itself."
     for name in names:
-        try: inside = sorted(str(p) for p in Path(name).iterdir() if p.is_file())
+        try:
+            inside = sorted(str(p) for p in Path(name).iterdir() if p.is_file())
         except OSError: inside = []
         yield from inside or [name]
 
@@ -92,7 +95,8 @@ def explain(path: str, args: argparse.Namespace) -> int:
     if path == '-' and args.notebook:
         raise ValueError('--notebook needs a file, which it can read again')
     if is_folder(path):
-        try: next(Path(path).iterdir(), None)
+        try:
+            next(Path(path).iterdir(), None)
         except OSError as error: raise ValueError(f'{path}: {error.strerror}') from None
         print(f'ike_lit.explain: {path}: no file in this folder', file=sys.stderr)
         return 1

@@ -71,7 +71,7 @@ class Ignored(IkeError):
         self.times = 1
 
     def __str__(self) -> str:
-        return f'{self.args[0]}' + f' ({self.times} times)' * (self.times > 1)
+        return f'{self.args[0]} ({self.times} times)' if self.times > 1 else f'{self.args[0]}'
 
 
 def useless(event: Event) -> str:
@@ -238,7 +238,8 @@ def demo_peer(options: Iterable[str]) -> Iterator[tuple[str, str]]:
 # %% ../nbs/40_initiator.ipynb #41e5779b
 def local_address(text: str) -> str:
     "Read an address of ours."
-    try: return str(ip_address(text))
+    try:
+        return str(ip_address(text))
     except ValueError: raise argparse.ArgumentTypeError(f'{text!r} is no address') from None
 
 
@@ -277,7 +278,8 @@ def build_parser() -> argparse.ArgumentParser:
 def named(args: argparse.Namespace, esp: Sequence[Proposal], sockets: dict[Endpoint, socket.socket],
           ) -> Iterator[tuple[socket.socket | None, Installer | None]]:
     "Make known that we live, and be ready to install. Raise `InstallError`."
-    try: program, name = claim()
+    try:
+        program, name = claim()
     except InstallError:
         if installs(args): raise
         yield None, None  # then nobody can ask what we hold
@@ -324,7 +326,8 @@ async def establish(args: argparse.Namespace, out: TextIO | None = None) -> int:
     out = out or sys.stdout
     while True:
         lasted = None
-        try: session, status = await attempt(args, out, session, 0 if retry.up else 130)
+        try:
+            session, status = await attempt(args, out, session, 0 if retry.up else 130)
         except NoNetwork as error:
             if (pause := retry.after(None)) is None: raise
             complain(error)
@@ -354,10 +357,11 @@ def ask_peer(args: argparse.Namespace) -> int:
         found = list(probe(sock, asks(), os.urandom))
         whole = probe(sock, suites(found), os.urandom)
         suite = next((ask.proposals[0].words for ask, answer in whole if answer.takes), '')
-    if args.json: lines = [json.dumps(line) for line in (
-        *probed_json(found), {'event': 'Suite', 'ike': suite or None})]
-    else: lines = list(table(found, suite, args.port))
-    print(*lines, sep='\n')
+    if args.json:
+        told = [*probed_json(found), {'event': 'Suite', 'ike': suite or None}]
+        print(*map(json.dumps, told), sep='\n')
+    else:
+        print(*table(found, suite, args.port), sep='\n')
     answers = [answer.takes for _, answer in found]
     return 0 if any(answers) else 4 if False in answers else 3
 
@@ -383,7 +387,8 @@ def main(argv: list[str] | None = None) -> int:
     if bool(args.connection) != bool(args.config):
         parser.error('--config and --connection go together')
     if args.config:
-        try: words = connection_words(args.config, parser)
+        try:
+            words = connection_words(args.config, parser)
         except ValueError as error: return complain(error)
         if args.connection not in words:
             names = ', '.join(words)
@@ -396,7 +401,8 @@ def main(argv: list[str] | None = None) -> int:
     if bool(args.peer) == args.demo: parser.error('name a peer, or --demo')
     if 0 in (args.port, args.nat_port): parser.error('--port, --nat-port: from 1 to 65535')
     work = demo if args.demo else ask_peer if args.probe else connect
-    try: return work(args)
+    try:
+        return work(args)
     except InstallError as error: return complain(f'{error}; --dry-run installs nothing', 7)
     except ValueError as error: return complain(f'{where}{error}')
     except KeyboardInterrupt: return 130

@@ -13,6 +13,7 @@ import socket
 import sys
 from dataclasses import replace
 from ipaddress import ip_address
+from itertools import chain
 
 from .cli.credential import escape_the_unprintable, no_core
 from .cli.driver import endpoint
@@ -58,7 +59,8 @@ class Server(Program):
             event = {'event': 'Listening', 'host': plain.host, 'port': plain.port,
                      'nat_port': natt.port}
             print(json.dumps(event), flush=True)
-        else: print(f'listening on {plain}, and on {natt} behind NATs', flush=True)
+        else:
+            print(f'listening on {plain}, and on {natt} behind NATs', flush=True)
 
     def follow(self, ike: IKE, event: Event) -> None:
         "Delete what the kernel does not take; when we leave, end after the last goodbye."
@@ -106,12 +108,13 @@ def main(argv: list[str] | None = None) -> int:
         host = Host(configs_from(args, argv, parser), cookie_threshold=args.cookie_threshold)
         for port in args.port, args.nat_port:
             sockets.append(socket.socket(family, socket.SOCK_DGRAM))
-            try: sockets[-1].bind((args.listen, port))
+            try:
+                sockets[-1].bind((args.listen, port))
             except OSError as error:
-                right = PORTS * isinstance(error, PermissionError)
+                right = PORTS if isinstance(error, PermissionError) else ''
                 raise ValueError(f'{args.listen} port {port}: {error.strerror}{right}') from None
         heres = [endpoint(sock, natt) for sock, natt in zip(sockets, (False, True), strict=True)]
-        esp = [proposal for config in host.configs for proposal in config.esp]
+        esp = list(chain.from_iterable(config.esp for config in host.configs))
         with named(args, esp, dict(zip(heres, sockets, strict=True))) as (name, installer):
             server = Server(host, args, sys.stdout, name, installer)
             return asyncio.run(server.run(dict(zip(heres, sockets, strict=True))))

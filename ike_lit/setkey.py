@@ -21,7 +21,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument('--cleanup', action='store_true', required=True,
                         help='remove what a program that was killed has left behind')
     parser.parse_args(argv)
-    try: count = cleanup(XFRM if sys.platform == 'linux' else SETKEY)
+    try:
+        count = cleanup(XFRM if sys.platform == 'linux' else SETKEY)
     except InstallError as error:
         print(f'ike_lit.setkey: {error}', file=sys.stderr)
         return 7

@@ -160,3 +160,60 @@ def test_no_assert_and_no_shell_in_the_package() -> None:
         for node in ast.walk(module_tree(name)):
             assert not isinstance(node, ast.Assert), name
             assert not (isinstance(node, ast.keyword) and node.arg == 'shell'), name
+
+
+NOT_YET = {'engine'}  # the wing that is not held to this so far
+COMPREHENSION = ast.ListComp | ast.SetComp | ast.DictComp | ast.GeneratorExp
+
+
+def is_series(node: ast.expr) -> bool:
+    "True for what can be repeated: a text, octets, a list or a tuple, as they stand in the source."
+    if isinstance(node, ast.Constant): return isinstance(node.value, str | bytes)
+    return isinstance(node, ast.JoinedStr | ast.List | ast.Tuple)
+
+
+def is_truth(node: ast.expr) -> bool:
+    "True for what is seen to be true or false, and no number."
+    if isinstance(node, ast.UnaryOp): return isinstance(node.op, ast.Not)
+    if isinstance(node, ast.Call): return ast.unparse(node.func) in ('bool', 'isinstance')
+    return isinstance(node, ast.Compare | ast.BoolOp)
+
+
+def golfed(tree: ast.Module) -> Iterator[str]:
+    "Yield the lines that are shorter than they are clear, and why."
+    for node in ast.walk(tree):
+        match node:
+            case ast.BinOp(left, ast.Mult(), right):
+                if is_series(left) and is_truth(right) or is_truth(left) and is_series(right):
+                    yield f'{node.lineno}: repeated as often as something is true'
+            case ast.Try(body=[first, *_]) if first.lineno == node.lineno:
+                yield f'{node.lineno}: a statement in the line of its try'
+            case ast.While(body=[ast.Continue() as only]) if only.lineno == node.test.end_lineno:
+                yield f'{node.lineno}: a loop whose condition does the work'
+            case ast.ListComp() | ast.SetComp() | ast.DictComp() | ast.GeneratorExp():
+                parts = list(ast.walk(node))
+                if len(node.generators) > 1: yield f'{node.lineno}: a comprehension with two loops'
+                if sum(isinstance(part, COMPREHENSION) for part in parts) > 1:
+                    yield f'{node.lineno}: a comprehension in a comprehension'
+                if sum(isinstance(part, ast.NamedExpr) for part in parts) > 1:
+                    yield f'{node.lineno}: a comprehension with two names of its own'
+
+
+@pytest.mark.parametrize(('golf', 'plain'), [
+    ("'s' * (n > 1)", "'s' if n > 1 else ''"), ("f' {n}' * bool(n)", "'-' * 8"),
+    ('[n] * (not m)', '[n] * m'), ('(n and m) * (1, 2)', 'n * m'),
+    ('try: f()\nexcept E: g()', 'try:\n    f()\nexcept E: g()'),
+    ('while not (n := f()): continue', 'while not n: n = f()'),
+    ('[n for m in ms for n in m]', '[n for n in chain.from_iterable(ms)]'),
+    ('{m: [n for n in m] for m in ms}', '{m: list(m) for m in ms}')])
+def test_golf_is_noticed(golf: str, plain: str) -> None:
+    assert list(golfed(ast.parse(golf)))
+    assert not list(golfed(ast.parse(plain)))
+
+
+def test_nothing_is_golfed() -> None:
+    "Code is read: no arithmetic with truth, no second statement in a line of try, one loop at a time."
+    for name, dotted in MODULES.items():
+        if dotted.partition('.')[0] in NOT_YET: continue
+        found = [f'{name}:{line}' for line in golfed(module_tree(name))]
+        assert not found, found

@@ -4,11 +4,12 @@
 
 # %% auto #0
 __all__ = ['WEAK', 'T', 'MANDATORY', 'COMBINED', 'SIZED', 'ANY_SIZE', 'ERRORS', 'UNDEFINED', 'ODD_BITS', 'OPENING', 'INITIATORS',
-           'SIZES', 'weak', 'flaws', 'about_octets', 'about_header', 'about_algorithms', 'about_request', 'about_sizes',
-           'about_traffic', 'about_notifications', 'about_nat', 'about_parts']
+           'SIZES', 'weak', 'additional', 'flaws', 'about_octets', 'about_header', 'about_algorithms', 'about_request',
+           'about_sizes', 'about_traffic', 'about_notifications', 'about_nat', 'about_parts']
 
 # %% ../../nbs/28_examine.ipynb #e8a00004
 from collections.abc import Collection, Iterable, Iterator
+from itertools import chain
 
 from .observer import Onlooked, Remark, Told
 from ..wire.auth import IDi
@@ -21,7 +22,7 @@ from ..wire.nat import detect
 from ..wire.nonce import Nonce
 from ..wire.payload import UNDERSTOOD, Notify, Opaque, Packet, Payload
 from ..wire.proposal import (
-    AEADS, ALGORITHMS, NO_GROUP, NO_INTEG, SA, Proposal, Transform, check_choice)
+    AEADS, ALGORITHMS, NO_GROUP, NO_INTEG, SA, Proposal, Transform, all_transforms, check_choice)
 from ..wire.ts import TSi, TSr, check_narrowed
 
 # %% ../../nbs/28_examine.ipynb #afb8775b
@@ -37,7 +38,12 @@ WEAK = {a.transform for a in ALGORITHMS.values() if a.weak} | {
 
 def weak(proposals: Iterable[Proposal]) -> str:
     "Name what RFC 8247 advises against."
-    return ', '.join(dict.fromkeys(t.name for p in proposals for t in p.transforms if t in WEAK))
+    return ', '.join(dict.fromkeys(t.name for t in all_transforms(proposals) if t in WEAK))
+
+
+def additional(proposals: Iterable[Proposal]) -> list[Transform]:
+    "Return what asks for more key exchanges (RFC 9370 §2.2.1)."
+    return [t for t in all_transforms(proposals) if t.type in ADDITIONAL and t.id]
 
 # %% ../../nbs/28_examine.ipynb #7fb86d01
 T = TransformType
@@ -161,8 +167,7 @@ def about_algorithms(told: Told, packet: Packet, ike: Onlooked) -> Iterator[Rema
         for p in answer.proposals: yield Remark(f'offers {p.words}', 'RFC 7296 §3.3')
         if names := weak(answer.proposals):
             yield Remark(f'offers {names}, too weak for today', 'RFC 8247 §2', 'odd')
-    more = dict.fromkeys(str(Group(t.id)) for p in answer.proposals for t in p.transforms
-                         if t.type in ADDITIONAL and t.id)
+    more = dict.fromkeys(str(Group(t.id)) for t in additional(answer.proposals))
     if more: yield Remark(f'with an additional key exchange, {", ".join(more)}', 'RFC 9370 §2.2')
 
 # %% ../../nbs/28_examine.ipynb #cf099929
@@ -172,7 +177,7 @@ def about_request(told: Told, packet: Packet, ike: Onlooked) -> Iterator[Remark]
     header = told.header
     if header is None or header.response or not told.believable: return
     exchange, offers = header.exchange_type, packet.all(SA)
-    proposals = [p for sa in offers for p in sa.proposals]
+    proposals = list(chain.from_iterable(sa.proposals for sa in offers))
     yield from (Remark(text, where, 'odd') for text, where in _misfits(packet, exchange, proposals))
     if proposals and proposals[0].number != 1:
         yield Remark(f'the first proposal has number {proposals[0].number}', 'RFC 7296 §3.3.1',
@@ -180,7 +185,7 @@ def about_request(told: Told, packet: Packet, ike: Onlooked) -> Iterator[Remark]
     for p in proposals:
         for what, section in dict.fromkeys(flaws(p)):
             yield Remark(f'proposal {p.number}: {what}', f'RFC 7296 {section}', 'odd')
-    groups = {t.id for p in proposals for t in p.of(TransformType.DH)}
+    groups = {t.id for t in all_transforms(proposals) if t.type == TransformType.DH}
     for ke in packet.all(KE) if proposals else ():
         if ke.group not in groups:
             yield Remark(f'KE is of {ke.group}, which no proposal has', 'RFC 7296 §3.4', 'odd')
@@ -194,6 +199,12 @@ def about_request(told: Told, packet: Packet, ike: Onlooked) -> Iterator[Remark]
                      'RFC 7296 §2.2', 'odd')
 
 # %% ../../nbs/28_examine.ipynb #fdd4676d
+def _has_ke(p: Proposal) -> bool:
+    "True if a proposal has groups, and none of them is NONE."
+    groups = [t.id for t in p.of(TransformType.DH)]
+    return bool(groups) and all(groups)
+
+
 def _misfits(packet: Packet, exchange: ExchangeType,
              proposals: list[Proposal]) -> Iterator[tuple[str, str]]:
     protocols = {p.protocol for p in proposals}
@@ -206,23 +217,22 @@ def _misfits(packet: Packet, exchange: ExchangeType,
         needed = IDi, *needed
     for cls in needed:
         if (count := len(packet.all(cls))) != 1:
-            what = f'{count or "no"} {cls.__name__} payload{"s" * (count > 1)}'
+            what = f'{count} {cls.__name__} payloads' if count else f'no {cls.__name__} payload'
             yield f'{exchange} with {what}', 'RFC 7296 §1.2' if not create else 'RFC 7296 §1.3'
     own = {ExchangeType.IKE_SA_INIT: {ProtocolID.IKE},
            ExchangeType.IKE_AUTH: {ProtocolID.AH, ProtocolID.ESP}}.get(exchange, protocols)
     for protocol in sorted(protocols - own):
         yield f'a proposal for {protocol} in {exchange}', 'RFC 7296 §3.3.1'
     for p in proposals:
-        if p.protocol == ProtocolID.IKE and len(p.spi) != 8 * create:
+        if p.protocol == ProtocolID.IKE and len(p.spi) != (8 if create else 0):
             yield f'an SPI of {len(p.spi)} octets in {exchange}', 'RFC 7296 §3.3.1'
-    groups = [[t.id for t in p.of(TransformType.DH)] for p in proposals]
-    if exchange == ExchangeType.IKE_AUTH and any(map(any, groups)):
+    groups = [t.id for t in all_transforms(proposals) if t.type == TransformType.DH]
+    if exchange == ExchangeType.IKE_AUTH and any(groups):
         yield 'a group in IKE_AUTH, which has no KE', 'RFC 7296 §1.2'
-    if create and not ike and not packet.all(KE) and groups and all(g and all(g) for g in groups):
+    if create and not ike and proposals and not packet.all(KE) and all(map(_has_ke, proposals)):
         yield 'a group in each proposal, and no KE', 'RFC 7296 §1.3.1'
-    if exchange == ExchangeType.IKE_SA_INIT and not packet.notify(
-            MessageType.INTERMEDIATE_EXCHANGE_SUPPORTED) and any(
-            t.type in ADDITIONAL and t.id for p in proposals for t in p.transforms):
+    announced = packet.notify(MessageType.INTERMEDIATE_EXCHANGE_SUPPORTED)
+    if exchange == ExchangeType.IKE_SA_INIT and not announced and additional(proposals):
         yield ('an additional key exchange without INTERMEDIATE_EXCHANGE_SUPPORTED, in which it '
                'would take place', 'RFC 9370 §2.2.1')
 

@@ -10,6 +10,7 @@ __all__ = ['WIRESHARK_ENCR', 'UNCHECKED', 'NO_CHECKING', 'WIRESHARK_INTEG', 'UNK
 import csv
 import re
 from dataclasses import dataclass, field
+from itertools import product
 from pathlib import Path
 
 from ..wire.const import Encryption, Integrity, TransformType
@@ -19,9 +20,10 @@ from ..wire.proposal import ALGORITHMS, NO_INTEG, Proposal, Transform, key_size
 # %% ../../nbs/25_keylog.ipynb #26c9fedc
 WIRESHARK_ENCR: dict[int, str] = {
     Encryption.AES_CBC: 'AES-CBC-{} [RFC3602]', Encryption.AES_CTR: 'AES-CTR-{} [RFC5930]',
-    Encryption.TRIPLE_DES: '3DES [RFC2451]', **{
-        Encryption[f'AES_{mode}_{icv}']: f'AES-{mode}-{{}} with {icv} octet ICV [RFC5282]'
-        for mode in ('GCM', 'CCM') for icv in (8, 12, 16)}}
+    Encryption.TRIPLE_DES: '3DES [RFC2451]'}
+for _mode, _icv in product(('GCM', 'CCM'), (8, 12, 16)):
+    WIRESHARK_ENCR[Encryption[f'AES_{_mode}_{_icv}']] = (
+        f'AES-{_mode}-{{}} with {_icv} octet ICV [RFC5282]')
 # checksums that Wireshark is not to check, by their octets; the keys for them are left out
 UNCHECKED = {f'ANY {8 * size}-bits of Authentication [No Checking]': size
              for size in (8, 12, 16, 20, 24, 32)}
@@ -80,8 +82,8 @@ class KeyTable:
 # %% ../../nbs/25_keylog.ipynb #46ba7c31
 def _transforms(kind: TransformType, names: dict[int, str]) -> dict[str, Transform]:
     ours = [a.transform for a in ALGORITHMS.values() if a.transform.type == kind]
-    return {name: t for t in ours
-            for name in (t.name, names.get(t.id, t.name).format(t.key_length))}
+    found = {t.name: t for t in ours}
+    return found | {names.get(t.id, t.name).format(t.key_length): t for t in ours}
 
 
 ENCR_NAMES = _transforms(TransformType.ENCR, WIRESHARK_ENCR)
@@ -113,7 +115,8 @@ def parse_keylog(text: str) -> KeyTable:
 
 
 def _octets(text: str) -> bytes:
-    try: return bytes.fromhex(text.removeprefix('0x'))
+    try:
+        return bytes.fromhex(text.removeprefix('0x'))
     except ValueError: raise ValueError('a value is not hex') from None
 
 
@@ -159,9 +162,11 @@ def load_table(path: str | None) -> KeyTable:
     "Read a key log from a file, if there is one. Raise `ValueError`."
     if path is None: return KeyTable()
     try:
-        with Path(path).open(encoding='utf-8') as file: text = file.read(MAX_LOG + 1)
+        with Path(path).open(encoding='utf-8') as file:
+            text = file.read(MAX_LOG + 1)
     except (OSError, UnicodeError) as error:
         raise ValueError(f'{path}: {getattr(error, "strerror", None) or "is no text"}') from None
     if len(text) > MAX_LOG: raise ValueError(f'{path}: more than {MAX_LOG} characters')
-    try: return parse_keylog(text)
+    try:
+        return parse_keylog(text)
     except ValueError as error: raise ValueError(f'{path}: {error}') from None

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['STEPS', 'RFC', 'PAYLOADS', 'EXCHANGES', 'HEADINGS', 'CHECKOUT', 'Remark', 'Told', 'place', 'links', 'cited',
            'default_book', 'octets_html', 'bare_html', 'remark_html', 'Child', 'Onlooked', 'Blind', 'Unchecked',
-           'derive', 'open_box', 'choose_keys', 'Believed', 'proven', 'message_json', 'ike_json']
+           'derive', 'open_box', 'direction', 'choose_keys', 'Believed', 'proven', 'message_json', 'ike_json']
 
 # %% ../../nbs/27_observer.ipynb #0c5967b0
 import re
@@ -43,7 +43,7 @@ class Remark:
     grade: str = 'fact'  # or 'odd', or 'wrong'
 
     def __str__(self) -> str:
-        return f'{self.text}{f" ({self.section})" * bool(self.section)}'
+        return f'{self.text} ({self.section})' if self.section else self.text
 
 
 STEPS = 2048  # of a dissection of one message
@@ -170,7 +170,7 @@ def octets_html(dissection: Dissection, book: str) -> str:
         said = escape(text)
         if at == -2:
             where = links(place(text), book) if text == text.strip() else ''
-            said = f'<b>{said}</b>' + f'  {where}' * bool(where)
+            said = f'<b>{said}</b>  {where}' if where else f'<b>{said}</b>'
         lines.append(f'{"" if at < 0 else f"{at:04x}":4}  {shown}{" " * (25 - len(octets))}{said}')
     return f'<pre style="white-space:pre;overflow-x:auto">{chr(10).join(lines)}</pre>'
 
@@ -182,8 +182,8 @@ def bare_html(octets: bytes) -> str:
 
 def remark_html(remark: Remark) -> str:
     "Return a remark as an item of a list."
-    grade = f'<b class="{remark.grade}">{remark.grade}</b> ' * (remark.grade != 'fact')
-    source = f' ({cited(remark.section)})' * bool(remark.section)
+    grade = f'<b class="{remark.grade}">{remark.grade}</b> ' if remark.grade != 'fact' else ''
+    source = f' ({cited(remark.section)})' if remark.section else ''
     return f'<li>{grade}{escape(remark.text[:LENGTH])}{source}</li>'
 
 # %% ../../nbs/27_observer.ipynb #a0270c20
@@ -262,7 +262,7 @@ def derive(ike: Onlooked, table: KeyTable) -> Iterator[Remark]:
             seed = skeyseed(kind, ike.ni, ike.nr, secret, older.sk_d if older else b'')
             ike.keys = ike_keys(ike.suite, seed, ike.ni, ike.nr, ike.spi_i, ike.spi_r)
             ike.locks = directions(ike.suite, ike.keys)
-            _ = [sk.lock for sk in ike.locks]  # can it be?
+            for sk in ike.locks: sk.capacity(0)  # fails with a cipher that is not ours
         except (IkeError, KeyError, ValueError):
             ike.keys = ike.locks = None
             yield Remark(f'{ike.suite} can not be computed here')
@@ -301,9 +301,10 @@ def open_box(told: Told, ike: Onlooked, box: Encrypted) -> None:
     fixed, data = FRAGMENT.size if box.kind == Type.SKF else 0, told.seen.data
     inner = replace(box, data=box.data[fixed:])
     choose_keys(ike, header, data, inner)
-    sk = ike.locks[not header.initiator]
+    sk = direction(ike.locks, header)
     told.lock = sk
-    try: plaintext = sk.plaintext(data, inner)
+    try:
+        plaintext = sk.plaintext(data, inner)
     except (IkeError, ValueError) as error:
         if ike.beyond and header.exchange_type != ExchangeType.IKE_INTERMEDIATE:
             told.remarks.append(Remark(f'does not open: {ike.beyond}'))
@@ -316,7 +317,8 @@ def open_box(told: Told, ike: Onlooked, box: Encrypted) -> None:
         told.remarks.append(Remark('opened without a check: the key log has no keys for its '
                                    'checksum', 'RFC 7296 §3.14', 'odd'))
     try:
-        if fixed: _take_piece(told, ike, box, plaintext)
+        if fixed:
+            _take_piece(told, ike, box, plaintext)
         else:
             told.content, told.walk = plaintext, lambda r: _parse_plaintext(r, box.first)
             inside = parse_inside(box.first, unpad(plaintext))
@@ -326,11 +328,17 @@ def open_box(told: Told, ike: Onlooked, box: Encrypted) -> None:
                                    'RFC 7296 §2.21', 'wrong'))
 
 
+def direction(locks: tuple[SK, SK], header: Header) -> SK:
+    "Return the protection of what the sender of a message sends."
+    return locks[0] if header.initiator else locks[1]
+
+
 def choose_keys(ike: Onlooked, header: Header, data: bytes, box: Encrypted) -> None:
     "Where a key log contradicts itself, take the keys that open something."
     if ike.spare is None: return
     for locks in filter(None, (ike.locks, ike.spare)):
-        try: locks[not header.initiator].plaintext(data, box)
+        try:
+            direction(locks, header).plaintext(data, box)
         except (IkeError, ValueError): continue
         if locks is ike.spare: ike.keys = None
         ike.locks, ike.spare = locks, None
@@ -402,7 +410,8 @@ def proven(believed: Believed, kind: Prf, octets: bytes, auth: AUTH, shown: list
     if auth.method == AuthenticationType.SHARED_KEY:
         if believed.shared is None:
             return Remark('AUTH by a shared key, which was not given', where)
-        try: return Remark(f'AUTH is right: {believed.shared.verify(kind, octets, auth)}', where)
+        try:
+            return Remark(f'AUTH is right: {believed.shared.verify(kind, octets, auth)}', where)
         except AuthenticationFailed:
             return Remark('AUTH does not fit the shared key', where, 'wrong')
     keys = [(key, 'a key that was given') for key in believed.keys]
@@ -411,7 +420,8 @@ def proven(believed: Believed, kind: Prf, octets: bytes, auth: AUTH, shown: list
         whose = 'the bare key beside it' if bare else 'the key of the certificate beside it'
         keys.insert(0, (key, whose))
     for key, which in keys:
-        try: how = verify(key, octets, auth, allow_sha1=True)
+        try:
+            how = verify(key, octets, auth, allow_sha1=True)
         except AuthenticationFailed: continue
         return Remark(f'AUTH is right: {how}, {which}', where)
     if len(keys) > 1 or shown and keys:

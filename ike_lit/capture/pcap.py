@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from ..wire.header import HEADER
-from ..wire.nat import IKE_PORT, NAT_PORT, NON_ESP_MARKER, Endpoint
+from ..wire.nat import IKE_PORT, NAT_PORT, NON_ESP_MARKER, Endpoint, wrap
 
 # %% ../../nbs/26_pcap.ipynb #06be6f36
 class Seen(NamedTuple):
@@ -90,7 +90,8 @@ SNAP = bytes.fromhex('aaaa03000000')  # before an EtherType where there should b
 
 
 def _after_ethertype(frame: bytes, kind: int, at: int) -> int | None:
-    while kind in VLANS: kind, at = int.from_bytes(frame[at + 2:at + 4], 'big'), at + 4
+    while kind in VLANS:
+        kind, at = int.from_bytes(frame[at + 2:at + 4], 'big'), at + 4
     if frame[at:at + 6] == SNAP: kind, at = int.from_bytes(frame[at + 6:at + 8], 'big'), at + 8
     if kind == PPPOE: return _after_ppp(frame, at + 6)
     if kind == MPLS:
@@ -225,18 +226,23 @@ def read_capture(file: BinaryIO) -> Capture:
         said['packet', f'of link type {link}, which is not read here'] = count
     said['datagram', 'given up, as its IP fragments overlap'] = pieces.overlaps
     said['packet', 'lack some of their IP fragments'] = len(pieces.waiting)
-    return Capture(tuple(messages), number, esp, tuple(
-        f'{count} {noun}{"s" * (count > 1)}: {what}'
-        for (noun, what), count in said.items() if count))
+    return Capture(tuple(messages), number, esp, tuple(_counted(said)))
+
+
+def _counted(said: Said) -> Iterator[str]:
+    for (noun, what), count in said.items():
+        if count: yield f'{count} {noun}{"s" if count > 1 else ""}: {what}'
 
 
 MOST = 8  # link types, and kinds of blocks, that are named
 
 # %% ../../nbs/26_pcap.ipynb #98e381e4
-PCAP = {struct.pack(f'{order}I', magic): (order, ticks, size) for order in '<>'
-        # microseconds, nanoseconds, and a variant with more octets before each packet
-        for magic, ticks, size in (
-            (0xA1B2C3D4, 1e6, 16), (0xA1B23C4D, 1e9, 16), (0xA1B2CD34, 1e6, 24))}
+PCAP: dict[bytes, tuple[str, float, int]] = {}  # order, ticks a second, octets before a packet
+for _order in '<', '>':
+    # microseconds, nanoseconds, and a variant with more octets before each packet
+    PCAP[struct.pack(f'{_order}I', 0xA1B2C3D4)] = _order, 1e6, 16
+    PCAP[struct.pack(f'{_order}I', 0xA1B23C4D)] = _order, 1e9, 16
+    PCAP[struct.pack(f'{_order}I', 0xA1B2CD34)] = _order, 1e6, 24
 LARGEST = 1 << 24  # octets of a packet, and of a block; what is larger is damaged
 
 
@@ -265,7 +271,8 @@ def _packets(file: BinaryIO, order: str, ticks: float, size: int, link: int) -> 
 
 
 def _whole(frames: Iterator[Frame], said: Said) -> Iterator[Frame]:
-    try: yield from frames
+    try:
+        yield from frames
     except (EOFError, struct.error): said['packet', 'the file ends in the middle of it'] += 1
 
 
@@ -281,7 +288,8 @@ def open_capture(path: str) -> Iterator[BinaryIO]:
     "Open a file, or - for standard input. Raise `ValueError`."
     if path == '-' and not sys.stdin: raise ValueError('there is no standard input')
     try:
-        with sys.stdin.buffer if path == '-' else Path(path).open('rb') as file: yield file
+        with sys.stdin.buffer if path == '-' else Path(path).open('rb') as file:
+            yield file
     except OSError as error: raise ValueError(error.strerror) from None
 
 # %% ../../nbs/26_pcap.ipynb #974ae76c
@@ -387,7 +395,7 @@ def _checksum(octets: bytes) -> int:
 
 def packet_of(seen: Seen) -> bytes:
     "Return an IP packet that carries a message."
-    data = NON_ESP_MARKER * seen.source.natt + seen.data
+    data = wrap(seen.data, seen.source)
     size = 8 + len(data)
     ends = [ip_address(end.host.partition('%')[0]) for end in (seen.source, seen.destination)]
     both = ends[0].packed + ends[1].packed

@@ -64,7 +64,8 @@ def remark_lines(told: Told) -> Iterator[str]:
     "Yield the lines below a message."
     for remark in told.remarks: yield f'{"":10}{MARKS[remark.grade]}{remark}'[:LENGTH]
     if told.header is None:
-        yield f'{"":10}{told.seen.data[:32].hex(" ")}{" ..." * (len(told.seen.data) > 32)}'
+        more = ' ...' if len(told.seen.data) > 32 else ''
+        yield f'{"":10}{told.seen.data[:32].hex(" ")}{more}'
 
 # %% ../../nbs/30_show.ipynb #98e51965
 def outcome(ike: Onlooked, capture: Capture, hosts: tuple[str, str],
@@ -116,10 +117,11 @@ class Story:
     def pages(self) -> Iterator['Page']:
         "Yield the messages by conversation; as long as there are few, with a name for each octet."
         left = NAMED
-        for told in (told for _, messages in self.conversations() for told in messages):
-            page = Page(told, self.book, left > 0)
-            yield page
-            left -= page.steps
+        for _, messages in self.conversations():
+            for told in messages:
+                page = Page(told, self.book, left > 0)
+                yield page
+                left -= page.steps
 
     def conversations(self) -> list[tuple[Onlooked | None, list[Told]]]:
         "Return the messages by the IKE SA that began it all, None for those of none."
@@ -142,10 +144,11 @@ class Story:
 
     def summary(self) -> str:
         "Say how much there is, and how much of it is odd."
-        grades = [remark.grade for told in self.told for remark in told.remarks]
+        grades: Counter[str] = Counter()
+        for told in self.told: grades.update(remark.grade for remark in told.remarks)
         esp = sum(self.capture.esp.values())
         return (f'{self.name}: {len(self.told)} IKE messages in {self.capture.packets} packets, '
-                f'{esp} of ESP; wrong: {grades.count("wrong")}, odd: {grades.count("odd")}')
+                f'{esp} of ESP; wrong: {grades["wrong"]}, odd: {grades["odd"]}')
 
     def lines(self, octets: bool = False) -> Iterator[str]:
         "Yield the story as text, with each octet if wanted."
@@ -239,7 +242,7 @@ def message_html(page: Page) -> str:
     where = links(EXCHANGES.get(exchange), book) if exchange else ''
     seen, said = told.seen, escape(contents(told)[:LENGTH])
     head = (f'<p>{escape(str(seen.source))} to {escape(str(seen.destination))}, '
-            f'{len(seen.data)} octets{f"; {where}" * bool(where)}<br>{said}</p>')
+            f'{len(seen.data)} octets{f"; {where}" if where else ""}<br>{said}</p>')
     remarks = ''.join(map(remark_html, told.remarks))
     parts = [head, f'<ul>{remarks}</ul>' if remarks else '']
     parts.append(octets_html(page.outside, book) if page.outside else bare_html(told.seen.data))
@@ -262,10 +265,11 @@ def ladder_svg(messages: list[Told], since: float) -> str:
         start, end, back = (120, 780, -8) if told.forth else (780, 120, 8)
         words = f'{told.title}: {contents(told)}'
         words = words if len(words) < 83 else f'{words[:80]}...'
-        grade = next((g for g in ('wrong', 'odd') if g in {r.grade for r in told.remarks}), '')
+        grades = {remark.grade for remark in told.remarks}
+        worst = next((f' [{grade}]' for grade in ('wrong', 'odd') if grade in grades), '')
         parts += [
             f'<a href="#m{told.seen.number}"><text x="450" y="{y - 5}" text-anchor="middle">'
-            f'{escape(words)}{f" [{grade}]" * bool(grade)}</text></a>',
+            f'{escape(words)}{worst}</text></a>',
             f'<line x1="{start}" y1="{y}" x2="{end}" y2="{y}"/>',
             f'<line x1="{end}" y1="{y}" x2="{end + back}" y2="{y - 4}"/>',
             f'<line x1="{end}" y1="{y}" x2="{end + back}" y2="{y + 4}"/>',
@@ -285,9 +289,9 @@ def story_html(story: Story) -> str:
     for root, messages in story.conversations():
         parts += [f'<h2>{escape(" and ".join(ends(messages)))}</h2>',
                   ladder_svg(messages, story.told[0].seen.time)]
-        text = '\n'.join(line for ike in families.get(root, [])
-                         for line in story.outcome(ike, messages))
-        parts.append(f'<pre>{escape(text)}</pre>' * bool(text))
+        lines: list[str] = []
+        for ike in families.get(root, []): lines += story.outcome(ike, messages)
+        if lines: parts.append(f'<pre>{escape(chr(10).join(lines))}</pre>')
         for told in messages:
             number = told.seen.number
             parts.append(f'<details open id="m{number}"><summary><b>{number} &nbsp; '

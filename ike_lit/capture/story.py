@@ -49,7 +49,8 @@ class Onlooker:
         "Take a message, and tell what it is."
         told = Told(seen)
         self.told.append(told)
-        try: told.header = Header.parse(Reader(seen.data))
+        try:
+            told.header = Header.parse(Reader(seen.data))
         except IkeError as error:
             told.remarks.append(_not_ike(seen.data, error))
             return told
@@ -97,7 +98,8 @@ def _not_ike(data: bytes, error: IkeError) -> Remark:
 # %% ../../nbs/29_story.ipynb #d464eba1
 def understand(onlooker: Onlooker, told: Told, header: Header) -> None:
     "Find out which IKE SA a message belongs to, what it answers, and what it says."
-    try: told.packet = Packet.parse(Reader(told.seen.data))
+    try:
+        told.packet = Packet.parse(Reader(told.seen.data))
     except IkeError as error:
         told.remarks.append(Remark(f'{type(error).__name__}: {error}', 'RFC 7296 §2.21', 'wrong'))
     told.remarks += about_header(told.seen.data, header)
@@ -106,7 +108,8 @@ def understand(onlooker: Onlooker, told: Told, header: Header) -> None:
     if isinstance(last, Encrypted): told.box = last
     if header.exchange_type == ExchangeType.IKE_SA_INIT: ike = begin(onlooker, told, header)
     else: ike = find(onlooker, told, header)
-    told.ike, asker = ike, header.initiator != header.response  # did the initiator ask?
+    told.ike = ike
+    asker = header.initiator != header.response  # did the initiator ask?
     if header.exchange_type == ExchangeType.IKE_INTERMEDIATE:
         ike.beyond = 'what IKE_INTERMEDIATE brings goes into keys and AUTH as well (RFC 9242)'
     if told.box: open_box(told, ike, told.box)
@@ -125,8 +128,10 @@ ANSWERS = 16  # to one request that are compared with it
 def compare(told: Told, request: Told) -> None:
     "Let an answer be compared with its request, if that did not have many."
     request.answers += 1
-    if request.answers <= ANSWERS: told.asked = request.packet
-    else: told.remarks.append(Remark(
+    if request.answers <= ANSWERS:
+        told.asked = request.packet
+        return
+    told.remarks.append(Remark(
         f'answer {request.answers} to number {request.seen.number}, and not compared with it'))
 
 
@@ -226,7 +231,8 @@ def about_changes(onlooker: Onlooker, told: Told, packet: Packet,
         onlooker.remember(heir)
         yield Remark(f'a new IKE SA, {heir.spi_i.hex()}:{heir.spi_r.hex()}', 'RFC 7296 §1.3.2')
         yield from derive(heir, onlooker.table)
-    else: yield from _child(onlooker, told, packet, request, ike)
+    else:
+        yield from _child(onlooker, told, packet, request, ike)
 
 
 def _agreed(ike: Onlooked, told: Told, packet: Packet, suite: Proposal,
@@ -266,12 +272,13 @@ def _child(onlooker: Onlooker, told: Told, packet: Packet, request: Packet,
     if ike.beyond or (packet.all(KE) and not secret): return
     if ike.keys is None or ike.suite is None: return
     kind = Prf(ike.suite.the(TransformType.PRF).id)
-    try: child.keys = keymat(kind, ike.keys.sk_d, ni, nr, suite, secret)
+    try:
+        child.keys = keymat(kind, ike.keys.sk_d, ni, nr, suite, secret)
     except IkeError:
         yield Remark('its keys can not be computed here: an algorithm is not known')
         return
-    yield Remark('its ESP keys computed from SK_d' + ' and a g^ir of its own' * bool(secret),
-                 'RFC 7296 §2.17')
+    sources = 'SK_d and a g^ir of its own' if secret else 'SK_d'
+    yield Remark(f'its ESP keys computed from {sources}', 'RFC 7296 §2.17')
 
 # %% ../../nbs/29_story.ipynb #9ddd3250
 def judge(onlooker: Onlooker, told: Told, packet: Packet, ike: Onlooked) -> Iterator[Remark]:
@@ -284,7 +291,8 @@ def judge(onlooker: Onlooker, told: Told, packet: Packet, ike: Onlooked) -> Iter
             about_algorithms, about_nat, about_traffic)),
             about_proof(onlooker, told, packet, ike), about_changes(onlooker, told, packet, ike))
     for check in checks:
-        try: yield from check
+        try:
+            yield from check
         except IkeError as error:
             section = REFUSED.get(error.type) if error.type else None
             yield Remark(str(error), section or '', 'wrong')

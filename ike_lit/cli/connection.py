@@ -263,17 +263,20 @@ async def serve(
 async def opened(host: Host, told: Told | None) -> AsyncIterator[Peers]:
     "Lend a host on the network; at the end, say goodbye to all peers, and close it."
     peers = Peers(host, told)
-    try: yield peers
+    try:
+        yield peers
     finally:
         host.configs = ()  # no calls any more
-        try: await asyncio.gather(*(connection.close() for connection in peers.connections))
+        try:
+            await asyncio.gather(*(connection.close() for connection in peers.connections))
         finally: peers.close()
 
 
 def bound(address: str, port: int) -> socket.socket:
     "Return a UDP socket of an address and port of ours. Raise `NoNetwork`."
     sock = socket.socket(socket.AF_INET6 if ':' in address else socket.AF_INET, socket.SOCK_DGRAM)
-    try: sock.bind((address, port))
+    try:
+        sock.bind((address, port))
     except OSError as error:
         sock.close()
         raise NoNetwork(f'{address} port {port}: {error.strerror}') from None

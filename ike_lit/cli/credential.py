@@ -86,7 +86,8 @@ def load_private_key(path: str | Path, passphrase: Passphrase | None = None) -> 
     Raise `ValueError` with one line that says what is wrong with it."""
     data, exposed = read_file(path)
     load = load_pem_private_key if b'-----BEGIN' in data else load_der_private_key
-    try: key = load(data, None)
+    try:
+        key = load(data, None)
     except TypeError: key = None  # so the package says that it is locked
     except UnsupportedAlgorithm: raise ValueError(f'{path}: a key of an unknown kind') from None
     except ValueError: raise ValueError(f'{path}: no private key in PEM or DER') from None
@@ -94,7 +95,8 @@ def load_private_key(path: str | Path, passphrase: Passphrase | None = None) -> 
     if key is None:
         if not passphrase: raise ValueError(f'{path}: it is locked; a passphrase is needed')
         word = passphrase(str(path))
-        try: key = load(data, word)
+        try:
+            key = load(data, word)
         except (ValueError, TypeError, UnsupportedAlgorithm):
             raise ValueError(f'{path}: the passphrase does not open it') from None
     if weak := weakness(key.public_key()): raise ValueError(f'{path}: {weak}')
@@ -110,7 +112,8 @@ def load_public_key(path: str | Path) -> PublicKey:
     hint = ''
     if b'BEGIN CERTIFICATE' in data: hint = ', but a certificate; --ca is for those'
     if b'PRIVATE KEY' in data: hint = ', but a private one'
-    try: key = load(data)
+    try:
+        key = load(data)
     except UnsupportedAlgorithm: raise ValueError(f'{path}: a key of an unknown kind') from None
     except ValueError: raise ValueError(f'{path}: no public key in PEM or DER{hint}') from None
     if weak := weakness(key): raise ValueError(f'{path}: {weak}')
@@ -133,7 +136,8 @@ def load_authorities(path: str | Path) -> tuple['Certificate', ...]:
     "Read certificates of authorities. Raise `ValueError` if one could vouch for nobody."
     found = load_certificates(path)
     for authority in found:
-        try: check_key(authority)
+        try:
+            check_key(authority)
         except ValueError as error:
             raise ValueError(f'{path}: {dn(authority.subject)}: {error}') from None
         if isinstance(authority.public_key(), ED25519):
@@ -153,7 +157,7 @@ def load_crl(path: str | Path) -> 'CertificateRevocationList':
     try:
         crl = load(data)
         partial = any(extension.critical for extension in crl.extensions)
-        _ = crl.issuer, crl.next_update_utc
+        for part in 'issuer', 'next_update_utc': getattr(crl, part)  # read when asked for
     except Exception: raise ValueError(f'{path}: no list of revoked certificates') from None
     if partial: raise ValueError(f'{path}: not a full list of revoked certificates')
     return crl
@@ -164,7 +168,8 @@ def load_chain(path: str | Path, key: PrivateKey) -> tuple[bytes, ...]:
 
     Raise `ValueError` if the first is not for this key."""
     chain = load_certificates(path)
-    try: check_key(chain[0])
+    try:
+        check_key(chain[0])
     except ValueError as error: raise ValueError(f'{path}: {error}') from None
     if chain[0].public_key() != key.public_key():
         raise ValueError(f'{path}: the first certificate is for another key than the private one')
@@ -177,7 +182,8 @@ SHORT = 16  # octets; a shorter secret is worth a warning
 def load_shared_key(path: str | Path) -> SharedKey:
     "Read a shared secret. Raise `ValueError` with one line that says what is wrong with it."
     line = read_secret(path)
-    try: return SharedKey(parse_secret(line))
+    try:
+        return SharedKey(parse_secret(line))
     except ValueError as error: raise ValueError(f'{path}: {error}') from None
 
 

@@ -25,12 +25,14 @@ from ..wire.const import (
     InternalAddressFailure, InvalidKePayload, NoAnswer, NoProposalChosen, Prf, SinglePairRequired,
     TransformType, TsUnacceptable)
 from ..wire.fragment import DATAGRAM
-from ..wire.proposal import Proposal
+from ..wire.proposal import Proposal, all_transforms
 from ..wire.ts import TrafficSelector, allowed, covers, minimal
 
 # %% ../../nbs/23_diagnosis.ipynb #7e73ebc3
 def _names(proposals: Iterable[Proposal], kind: TransformType) -> list[str]:
-    return list(dict.fromkeys(t.name for p in proposals for t in p.choices(kind)))
+    found: dict[str, None] = {}
+    for proposal in proposals: found |= dict.fromkeys(t.name for t in proposal.choices(kind))
+    return list(found)
 
 
 SHOWN = 16  # types of algorithm; there are twelve, and a stranger can invent 243 more
@@ -39,16 +41,16 @@ SHOWN = 16  # types of algorithm; there are twelve, and a stranger can invent 24
 def compare(theirs: Iterable[Proposal], ours: Iterable[Proposal]) -> Iterator[str]:
     "Yield a line for each type of algorithm: what both ends have, or what each has."
     theirs, ours = tuple(theirs), tuple(ours)
-    kinds = list(dict.fromkeys(t.type for p in (*ours, *theirs) for t in p.transforms))
+    kinds = list(dict.fromkeys(t.type for t in all_transforms((*ours, *theirs))))
     agree = True
     for kind in kinds[:SHOWN]:
         there, here = _names(theirs, kind), _names(ours, kind)
         both = [name for name in here if name in there]
         if both: yield f'{kind}: both have {", ".join(both)}'
         elif kind in ADDITIONAL:
+            groups = [str(Group(t.id)) for t in all_transforms(theirs) if t.type == kind]
             yield ('the peer insists on an additional key exchange, '
-                   f'{", ".join(str(Group(t.id)) for p in theirs for t in p.of(kind))} (RFC 9370), '
-                   'which we do not have')
+                   f'{", ".join(groups)} (RFC 9370), which we do not have')
             agree = False
         else:
             yield (f'{kind}: the peer has {", ".join(there) or "none"}, '
@@ -58,9 +60,9 @@ def compare(theirs: Iterable[Proposal], ours: Iterable[Proposal]) -> Iterator[st
         yield f'{len(more)} more types of algorithm, which we do not have'
         agree = False
     if agree:
-        aead = any(t.aead for p in (*theirs, *ours) for t in p.transforms)
-        yield ('each type has something in common, but no single proposal has all of it'
-               + ': a cipher with its own integrity check (AEAD) goes without INTEG' * aead)
+        aead = any(t.aead for t in all_transforms((*theirs, *ours)))
+        hint = ': a cipher with its own integrity check (AEAD) goes without INTEG' if aead else ''
+        yield f'each type has something in common, but no single proposal has all of it{hint}'
 
 # %% ../../nbs/23_diagnosis.ipynb #bb0d2028
 def about_proposals(ike: IKE | None, error: IkeError) -> Iterator[str]:
@@ -97,7 +99,8 @@ def refused_by_the_peer(error: IkeError) -> bool:
 def program(ike: IKE) -> str:
     "Return the command that talks to this peer."
     port = ike.remote.port
-    return f'python -m ike_lit.initiator {ike.remote.host}' + f' --port {port}' * (port != 500)
+    option = f' --port {port}' if port != 500 else ''
+    return f'python -m ike_lit.initiator {ike.remote.host}{option}'
 
 # %% ../../nbs/23_diagnosis.ipynb #c4f1b06d
 def fingerprint(key: PublicKey) -> str:
@@ -115,12 +118,14 @@ def means(credential: SharedKey | Signer) -> str:
 # %% ../../nbs/23_diagnosis.ipynb #f8b01d0c
 def fits(key: PublicKey, octets: bytes, auth: AUTH) -> str:
     "Say how a signature fits, also by a scheme that it does not claim; '' if it does not."
-    try: _, signature = accepted_scheme(auth, allow_sha1=True)
+    try:
+        _, signature = accepted_scheme(auth, allow_sha1=True)
     except AuthenticationFailed: signature = auth.data[1 + auth.data[0]:] if auth.data else b''
     claims = [auth, *(AUTH(AuthenticationType.DIGITAL_SIGNATURE, bytes([len(i)]) + i + signature)
                       for i in SCHEMES), *(AUTH(method, signature) for method in METHODS)]
     for claim in claims:
-        try: return verify(key, octets, claim, allow_sha1=True)
+        try:
+            return verify(key, octets, claim, allow_sha1=True)
         except AuthenticationFailed: continue
     return ''
 
@@ -130,7 +135,8 @@ def keys_seen(config: Config, evidence: Evidence) -> Iterator[tuple[str, PublicK
     trust, credential = config.trust, config.credential
     if isinstance(trust, PublicKey): yield 'the key that we have for it', trust
     for cert in evidence.shown[:1]:
-        try: key = parse_certificate(cert.data).public_key()
+        try:
+            key = parse_certificate(cert.data).public_key()
         except ValueError: continue
         if isinstance(key, PublicKey): yield 'the key of the certificate that it shows', key
     if isinstance(credential, Signer): yield 'our own key', credential.key.public_key()
@@ -195,7 +201,8 @@ def about_shared_key(secret: SharedKey, evidence: Evidence,
 
 
 def _proves(secret: SharedKey, kind: Prf, octets: bytes, auth: AUTH) -> bool:
-    try: secret.verify(kind, octets, auth)
+    try:
+        secret.verify(kind, octets, auth)
     except AuthenticationFailed: return False
     return True
 
@@ -236,10 +243,11 @@ NAMED = 10  # connections whose names are told
 
 def _which(configs: Sequence[Config], named: bool) -> Iterator[str]:
     # which one the peer means depends on a name that is not in the evidence
-    if named: yield f'{len(configs)} of our connections are for that name; compare their keys.'
+    if named:
+        yield f'{len(configs)} of our connections are for that name; compare their keys.'
     else:
         names = ', '.join(repr(c.remote_id) for c in configs[:NAMED])
-        more = f' and {len(configs) - NAMED} more' * (len(configs) > NAMED)
+        more = f' and {len(configs) - NAMED} more' if len(configs) > NAMED else ''
         yield f'Our {len(configs)} connections are for {names}{more}.'
 
 # %% ../../nbs/23_diagnosis.ipynb #57aa0987

@@ -59,7 +59,8 @@ def open_socket(peer: tuple[str, int], preferred: int, local: str = '') -> socke
     sock = socket.socket(socket.AF_INET6 if ':' in peer[0] else socket.AF_INET, socket.SOCK_DGRAM)
     where = f'--local {local}' if local else peer[0]
     try:
-        try: sock.bind((local, preferred))
+        try:
+            sock.bind((local, preferred))
         except OSError: sock.bind((local, 0))
         where = peer[0]
         sock.connect(peer)
@@ -77,7 +78,8 @@ def endpoint(sock: socket.socket, natt: bool) -> Endpoint:
 # %% ../../nbs/37_driver.ipynb #cdb9609c
 def resolve(host: str, port: int) -> str:
     "Return the address of a host. Raise `NoNetwork` if it has none, at present."
-    try: address = str(socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)[0][4][0])
+    try:
+        address = str(socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)[0][4][0])
     except (OSError, UnicodeError) as error:
         raise NoNetwork(f'{host}: {getattr(error, "strerror", None) or error}') from None
     if ip_address(address.partition('%')[0]).is_link_local:
@@ -86,7 +88,7 @@ def resolve(host: str, port: int) -> str:
 
 # %% ../../nbs/37_driver.ipynb #f459df78
 class Driver:
-    "A host, its sockets and a timer. What happens is told to the methods at the end."
+    "A host, its sockets, and the timer that wakes it; the methods at the end hear what happens."
     loop: asyncio.AbstractEventLoop
 
     def __init__(self, host: Host):
@@ -99,7 +101,11 @@ class Driver:
         self.loop = asyncio.get_running_loop()
         for here, sock in sockets.items():
             port = self.ports[here] = kind(here, self)
-            await self.loop.create_datagram_endpoint(lambda port=port: port, sock=sock)  # type: ignore[misc]
+            await self.attach(port, sock)
+
+    async def attach(self, port: Port, sock: socket.socket) -> None:
+        "Let a port hear what comes to a socket."
+        await self.loop.create_datagram_endpoint(lambda: port, sock=sock)
 
     def received(self, data: bytes, addr: Endpoint, here: Endpoint) -> None:
         "Give an IKE message to the host."

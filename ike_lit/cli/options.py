@@ -177,7 +177,8 @@ def port_number(text: str) -> int:
 def lifetime(text: str) -> Lifetime:
     "Read a soft and perhaps a hard lifetime, which is a tenth longer if it is not named."
     soft, _, hard = text.partition(',')
-    try: life = Lifetime(float(soft), float(hard) if hard else float(soft) * 1.1)
+    try:
+        life = Lifetime(float(soft), float(hard) if hard else float(soft) * 1.1)
     except ValueError: raise argparse.ArgumentTypeError(f'{text!r} is no lifetime') from None
     if not 0 <= life.soft <= 1e9 or not 0 <= life.hard <= 1e9 or (life.hard < life.soft
                                                                  and life.hard):
@@ -249,7 +250,8 @@ def passphrase(file: str | None, path: str) -> bytes:
     if not sys.stdin.isatty(): raise ValueError(f'{path}: it is locked; try --passphrase-file')
     # asyncio's handler would wait for us, and we for a line
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    try: return getpass(f'Passphrase of {path}: ').encode()
+    try:
+        return getpass(f'Passphrase of {path}: ').encode()
     except EOFError: raise ValueError(f'{path}: no passphrase') from None
     finally: signal.signal(signal.SIGINT, before)
 
@@ -285,7 +287,8 @@ def trust_from(args: argparse.Namespace) -> SharedKey | PublicKey | Authorities:
         trust = Authorities(load_authorities(args.ca), crls)
     elif args.peer_psk_file: trust = load_shared_key(args.peer_psk_file)
     elif args.psk_file: return load_shared_key(args.psk_file)
-    else: raise ValueError('--peer-key is needed, or --ca, or --psk-file: who is the peer?')
+    else:
+        raise ValueError('--peer-key is needed, or --ca, or --psk-file: who is the peer?')
     if args.psk_file and args.private_key:
         raise ValueError('--psk-file has no use: both ends have something better')
     return trust
@@ -339,11 +342,14 @@ def warnings(config: Config, args: argparse.Namespace) -> Iterator[str]:
             yield (f'the shared key has only {size} octets, and can be guessed; '
                    f'{SHORT} random ones or more are better')
     if isinstance(config.credential, Signer) and config.credential.certificates:
-        try: check_dates(parse_certificate(config.credential.certificates[0]), datetime.now(UTC))
+        try:
+            check_dates(parse_certificate(config.credential.certificates[0]), datetime.now(UTC))
         except ValueError as error: yield f'of ours: {error}'
-    told = [complaint for text, protocol in wanted(args)
-            for complaint in tested(parse_proposals(text, protocol))[1]]
-    yield from (c for c in dict.fromkeys(told) if args.verbose or 'WRONG' in c)
+    told: dict[str, None] = {}
+    for text, protocol in wanted(args):
+        _, complaints = tested(parse_proposals(text, protocol))
+        told |= dict.fromkeys(complaints)
+    yield from (complaint for complaint in told if args.verbose or 'WRONG' in complaint)
 
 # %% ../../nbs/33_options.ipynb #4cf81faa
 def write_keylog(folder: Path, row: str) -> None:
@@ -369,7 +375,8 @@ def write_keylog(folder: Path, row: str) -> None:
 def try_keylog(folder: Path) -> None:
     "Write nothing to the keylog, to see whether we can. Raise `ValueError`."
     if not folder.is_dir(): raise ValueError(f'--keylog: {folder} is not a folder')
-    try: write_keylog(folder, '')
+    try:
+        write_keylog(folder, '')
     except OSError as error:
         raise ValueError(f'--keylog: {error.filename}: {error.strerror}') from None
 
@@ -387,16 +394,20 @@ COMMANDS = 'config', 'connection', 'help', 'version', 'demo', 'status', 'probe' 
 
 def connection_words(path: Path, parser: argparse.ArgumentParser) -> dict[str, list[str]]:
     "Read a file of connections; return the words for each. Raise `ValueError`."
-    try: content = tomllib.loads(path.read_text())
+    try:
+        content = tomllib.loads(path.read_text())
     except (OSError, UnicodeError, RecursionError, tomllib.TOMLDecodeError) as error:
         raise ValueError(f'{path}: {getattr(error, "strerror", None) or error}') from None
     connections = content.pop('connections', None)
     if content: raise ValueError(f'{path}: {next(iter(content))!r} is not [connections.NAME]')
     if not isinstance(connections, dict) or not connections:
         raise ValueError(f'{path}: no [connections.NAME]')
-    return {name: [word for key, value in _table(path, name, table).items()
-                   for word in _words(f'{path}: connection {name}', path, parser, key, value)]
-            for name, table in connections.items()}
+    words: dict[str, list[str]] = {}
+    for name, table in connections.items():
+        words[name] = []
+        for key, value in _table(path, name, table).items():
+            words[name] += _words(f'{path}: connection {name}', path, parser, key, value)
+    return words
 
 
 def _table(path: Path, name: str, table: object) -> dict[str, object]:
@@ -406,14 +417,16 @@ def _table(path: Path, name: str, table: object) -> dict[str, object]:
 
 def _words(where: str, path: Path, parser: argparse.ArgumentParser, key: str,
            value: object) -> list[str]:
-    options = {o[2:]: a for a in parser._actions for o in a.option_strings if o[:2] == '--'}
+    options: dict[str, argparse.Action] = {}
+    for action in parser._actions:
+        options |= {o[2:]: action for o in action.option_strings if o[:2] == '--'}
     known = [o for o in options if o not in COMMANDS]
     if key not in (*known, *INITIATORS):
         near = get_close_matches(key, known, 1)
         hint = f'; did you mean {near[0]!r}?' if near else ''
         raise ValueError(f'{where}: {key!r} is no option{hint}')
     if key in INITIATORS[1:] and key not in options: return []
-    if isinstance(value, bool): return [f'--{key}'] * value
+    if isinstance(value, bool): return [f'--{key}'] if value else []
     if isinstance(value, list): value = ','.join(map(str, value))
     if not isinstance(value, str | int | float):
         raise ValueError(f'{where}: {key} has a value that is no text, number, list or truth')
@@ -423,7 +436,8 @@ def _words(where: str, path: Path, parser: argparse.ArgumentParser, key: str,
     if key == 'peer' and str(value)[:1] == '-': raise ValueError(f'{where}: {value!r} is no peer')
     if key == 'peer': return [str(value)]
     if options[key].nargs == 0: raise ValueError(f'{where}: {key} is true or false')
-    try: parser._get_values(options[key], [str(value)])
+    try:
+        parser._get_values(options[key], [str(value)])
     except argparse.ArgumentError as error:
         raise ValueError(f'{where}: {key}: {error.message}') from None
     return [f'--{key}={value}']

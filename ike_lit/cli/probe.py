@@ -11,6 +11,7 @@ import socket
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from itertools import chain, product
 from typing import Any, NamedTuple
 
 from .diagnosis import NOBODY, no_way
@@ -51,9 +52,11 @@ def _of(kind: TransformType) -> list[Algorithm]:
 
 
 def _ask(one: Algorithm, *offers: list[list[Algorithm]]) -> Ask:
-    return Ask(one, tuple(
-        Proposal(number, ProtocolID.IKE, b'', tuple(a.transform for part in parts for a in part))
-        for number, parts in enumerate(offers, 1)))
+    proposals: list[Proposal] = []
+    for number, parts in enumerate(offers, 1):
+        transforms = tuple(a.transform for a in chain.from_iterable(parts))
+        proposals.append(Proposal(number, ProtocolID.IKE, b'', transforms))
+    return Ask(one, tuple(proposals))
 
 
 def asks() -> Iterator[Ask]:
@@ -154,14 +157,23 @@ def suites(found: list[tuple[Ask, Answer]]) -> list[Ask]:
     "Return suites of what a peer takes and what is not weak, the best first."
     good = {ask.algorithm: answer for ask, answer in found
             if answer.takes and not ask.algorithm.weak}
-    of = {kind: [a for a in good if a.transform.type == kind] for kind in TransformType}
-    groups = {a.transform.id: a for a in of[TransformType.DH]}
-    best = sorted(of[TransformType.ENCR], key=lambda a: (not a.transform.aead, -a.key_size))
-    return [_ask(cipher, [[cipher], integ, [prf], [groups[group]]])
-            for cipher in best if (group := good[cipher].group) in groups
-            for prf in of[TransformType.PRF]
-            for integ in ([[]] if cipher.transform.aead else [[a] for a in of[TransformType.INTEG]])
-            ][:MOST]
+
+    def of(kind: TransformType) -> list[Algorithm]:
+        return [a for a in good if a.transform.type == kind]
+
+    groups = {a.transform.id: a for a in of(TransformType.DH)}
+    best = sorted(of(TransformType.ENCR), key=lambda a: (not a.transform.aead, -a.key_size))
+    whole: list[Ask] = []
+    for cipher in best:
+        wanted = good[cipher].group
+        if wanted not in groups: continue
+        checksums = [[]] if cipher.transform.aead else [[a] for a in of(TransformType.INTEG)]
+        for prf, checksum in product(of(TransformType.PRF), checksums):
+            whole.append(_ask(cipher, [[cipher], checksum, [prf], [groups[wanted]]]))
+    return whole[:MOST]
+
+
+def _called(a: Algorithm) -> str: return f'{a.keyword} (weak)' if a.weak else a.keyword
 
 
 def table(found: list[tuple[Ask, Answer]], suite: str = '', port: int = 500) -> Iterator[str]:
@@ -170,7 +182,9 @@ def table(found: list[tuple[Ask, Answer]], suite: str = '', port: int = 500) -> 
     if all(answer.takes is None for answer in answers):
         said = dict.fromkeys(a.said for a in answers)
         yield f'it says nothing that helps: {", ".join(said)}'
-        if hint := no_way(' '.join(said), port) or NOBODY * (NOTHING in said): yield f'  {hint}'
+        hint = no_way(' '.join(said), port)
+        if not hint and NOTHING in said: hint = NOBODY
+        if hint: yield f'  {hint}'
         return
     left = len(list(asks())) - len(found)
     if not left and all(answer.takes is False for answer in answers):
@@ -179,8 +193,7 @@ def table(found: list[tuple[Ask, Answer]], suite: str = '', port: int = 500) -> 
         return
     for kind in dict.fromkeys(ask.algorithm.transform.type for ask, _ in found):
         for takes, word in (True, 'takes'), (False, 'refuses'), (None, 'no word on'):
-            names = [ask.algorithm.keyword + ' (weak)' * ask.algorithm.weak
-                     for ask, answer in found
+            names = [_called(ask.algorithm) for ask, answer in found
                      if ask.algorithm.transform.type == kind and answer.takes is takes]
             if names: yield f'{kind.name:5}  {word:10} {" ".join(names)}'
     if left: yield f'then it has given no answer that says anything; {left} were not asked about'

@@ -17,6 +17,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -42,7 +43,7 @@ def keys_of(configs: Iterable[Config]) -> tuple[tuple[PublicKey, ...], SharedKey
     "Return the public keys of both ends, and a shared key, by which proofs can be checked."
     keys: dict[bytes, PublicKey] = {}
     shared = None
-    for held in (held for config in configs for held in (config.trust, config.credential)):
+    for held in chain.from_iterable((config.trust, config.credential) for config in configs):
         if isinstance(held, Signer): held = held.key.public_key()
         if isinstance(held, SharedKey): shared = held
         elif isinstance(held, PublicKey): keys[spki(held)] = held
@@ -76,7 +77,8 @@ class Tape:
         if len(self.kept) < self.most and len(data) <= self.room:
             self.kept.append(seen)
             self.room -= len(data)
-        else: self.left_out += 1
+        else:
+            self.left_out += 1
 
     def learn(self, ni: bytes, secret: bytes) -> None:
         "Remember the secret of an exchange."
@@ -89,7 +91,8 @@ class Tape:
         from ..capture.show import explained
         believed = Believed(*keys_of(configs))
         text = explained(self.kept, self.secrets, believed, self.explain, self.left_out)
-        try: self.explain.write_text(text)
+        try:
+            self.explain.write_text(text)
         except OSError as error:
             raise OSError(error.errno, error.strerror, str(self.explain)) from None
 
@@ -167,11 +170,12 @@ class Program(Driver):
         finally:
             clean = self.installer is None or self.try_to(self.installer.leave)
             for number in GOODBYE: loop.remove_signal_handler(number)
-            with contextlib.suppress(OSError): self.tell_number()
+            with contextlib.suppress(OSError):
+                self.tell_number()
             loop.set_exception_handler(before)  # in a notebook the loop goes on
             self.close()
             if self.tape: self.tape.end(self.configs())
-        return status or 7 * (not clean)
+        return status if status or clean else 7
 
     def configs(self) -> tuple[Config, ...]:
         "Return the configurations of all peers."
@@ -206,7 +210,8 @@ class Program(Driver):
     def record(self, data: bytes, source: Endpoint, destination: Endpoint) -> None:
         "Put an IKE message on the tape, if there is one; keepalives are none."
         if not self.tape or len(data) == 1: return
-        try: self.tape.add(data, source, destination)
+        try:
+            self.tape.add(data, source, destination)
         except OSError as error:
             self.tape.pcap = None
             warn(f'{self.args.pcap}: {error.strerror}; no more messages go there')
@@ -215,7 +220,8 @@ class Program(Driver):
         """Print an event, and do what follows from it.
 
         What can't be shown (a closed terminal, a full disk) ends the program."""
-        try: self.told(ike, event)
+        try:
+            self.told(ike, event)
         except OSError as error: self.fail(error)
 
     def told(self, ike: IKE | None, event: Event) -> None:
@@ -263,7 +269,8 @@ class Program(Driver):
         "Let the kernel have, or lose, what an event is about. Return what came of it."
         match event:
             case ChildEstablished(child):
-                try: return installer.add(event, ike.config.remote_id, ike.timing.child.hard)
+                try:
+                    return installer.add(event, ike.config.remote_id, ike.timing.child.hard)
                 except InstallError as error: return NotInstalled(child, str(error))
             case ChildClosed(child): self.try_to(lambda: installer.close(child))
             case Moved():  # the kernel's SAs lead to where the peer was
@@ -272,7 +279,8 @@ class Program(Driver):
 
     def try_to(self, do: Callable[[], None]) -> bool:
         "Do something in the kernel, or say that it could not be done. Return whether it was."
-        try: do()
+        try:
+            do()
         except InstallError as error:
             warn(f'{error}. What is left, python -m ike_lit.setkey --cleanup removes')
             return False
@@ -339,4 +347,5 @@ def show(ike: IKE | None, event: Event, args: argparse.Namespace, out: TextIO,
 
 def warn(what: str) -> None:
     "Say what is not wrong, but worth knowing, if anybody listens."
-    with contextlib.suppress(OSError): print(f'ike-lit: warning: {what}', file=sys.stderr)
+    with contextlib.suppress(OSError):
+        print(f'ike-lit: warning: {what}', file=sys.stderr)

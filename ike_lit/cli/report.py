@@ -26,8 +26,8 @@ def message_line(m: Message) -> str:
     arrow, kind = '->' if m.sent else '<-', 'response' if m.response else 'request'
     what = f'{arrow} {m.packet.exchange_type} {kind} {m.message_id}'
     taken = f', {m.seconds * 1000:.1f} ms' if m.seconds is not None else ''
-    again = f'  (sent again, {m.attempt} times in all)' * (m.attempt > 1)
-    pieces = f' in {m.fragments} fragments' * (m.fragments > 1)
+    again = f'  (sent again, {m.attempt} times in all)' if m.attempt > 1 else ''
+    pieces = f' in {m.fragments} fragments' if m.fragments > 1 else ''
     return f'{what:32} {payloads}  [{m.size} octets{pieces}{taken}]{again}'
 
 # %% ../../nbs/24_report.ipynb #4c210d04
@@ -55,7 +55,7 @@ def report(ike: IKE | None, event: Event, verbose: bool = False) -> Iterator[str
         case Rekeyed(spi_i, spi_r, suite):
             yield f'IKE SA    replaced by {spi_i.hex()}:{spi_r.hex()}  {suite}'
         case AddressAssigned(given):
-            dns = f', DNS {", ".join(map(str, given.dns))}' * bool(given.dns)
+            dns = f', DNS {", ".join(map(str, given.dns))}' if given.dns else ''
             yield f'assigned  {", ".join(map(str, given.addresses))}{dns}'
         case Moved(before, after): yield f'the peer has moved from {before} to {after}'
         case Postponed(doing, seconds):
@@ -66,10 +66,12 @@ def report(ike: IKE | None, event: Event, verbose: bool = False) -> Iterator[str
 def closed_lines(ike: IKE | None, error: IkeError | None) -> Iterator[str]:
     "Yield how an IKE SA has ended: one that was replaced, or half open, is not the tunnel."
     if ike and ike.successor:
-        yield 'the IKE SA that was replaced is closed' + f': {error}'[:LENGTH] * bool(error)
+        reason = f': {error}'[:LENGTH] if error else ''
+        yield f'the IKE SA that was replaced is closed{reason}'
     elif error and guessed_wrong(ike, error): yield f'asked for another group: {error}'[:LENGTH]
     elif error: yield from failure('failed', ike, error)
-    else: yield 'the peer has closed the IKE SA' if ike and ike.closing else 'the IKE SA is closed'
+    else:
+        yield 'the peer has closed the IKE SA' if ike and ike.closing else 'the IKE SA is closed'
 
 
 def failure(what: str, ike: IKE | None, error: IkeError) -> Iterator[str]:
@@ -82,9 +84,10 @@ def failure(what: str, ike: IKE | None, error: IkeError) -> Iterator[str]:
 # %% ../../nbs/24_report.ipynb #5b5a5d30
 def nat_text(ike: IKE) -> str:
     "Say where a NAT is."
-    where = ' and '.join(['we are behind one'] * ike.agreed.nat.here
-                         + ['the peer is behind one, or says so'] * ike.agreed.nat.there)
-    return f'{where}: IKE and ESP go in UDP, {ike.local} to {ike.remote}'
+    found = []
+    if ike.agreed.nat.here: found.append('we are behind one')
+    if ike.agreed.nat.there: found.append('the peer is behind one, or says so')
+    return f'{" and ".join(found)}: IKE and ESP go in UDP, {ike.local} to {ike.remote}'
 
 
 def installed_line(event: Installed) -> str:
@@ -97,7 +100,7 @@ def installed_line(event: Installed) -> str:
 def child_lines(child: ChildSA) -> Iterator[str]:
     "Describe a Child SA."
     ours, theirs = ', '.join(map(str, child.local_ts)), ', '.join(map(str, child.remote_ts))
-    udp = ', in UDP' * bool(child.encap)
+    udp = ', in UDP' if child.encap else ''
     yield f'Child SA  ESP {child.outbound.algorithms}, {child.mode} mode{udp}'
     yield f'  out     SPI {child.outbound.spi.hex()}  {ours} -> {theirs}'
     yield f'  in      SPI {child.inbound.spi.hex()}  {theirs} -> {ours}'
@@ -167,7 +170,8 @@ def event_json(ike: IKE | None, event: Event) -> dict[str, Any]:
 def script_lines(child: ChildSA, language: Language, show_keys: bool = False,
                  on_linux: bool = True) -> Iterator[str]:
     "Yield the script that would install a Child SA, and what to know about it."
-    try: script = '\n'.join(language.lines(child, child.reqid, show_keys=show_keys))
+    try:
+        script = '\n'.join(language.lines(child, child.reqid, show_keys=show_keys))
     except ValueError as error:
         yield f'no script: {str(error)[:LENGTH]}'
         return

@@ -482,12 +482,13 @@ def follow(ike: IKE, addr: Endpoint, local: Endpoint, exchange: ExchangeType | N
 
     Raise `Discard` for an IKE_AUTH request from a host that it can't come from."""
     if addr == ike.remote: return
-    behind_nat = ike.agreed.nat.there and not ike.agreed.nat.here
+    nat = ike.agreed.nat
+    behind_nat = nat.there and not nat.here
     begins = exchange == ExchangeType.IKE_AUTH and ike.state == State.CONNECTING
-    if begins and addr.host != ike.remote.host and ike.agreed.nat.supported and not ike.agreed.nat.there:
+    if begins and addr.host != ike.remote.host and nat.supported and not nat.there:
         raise Discard('IKE_AUTH from another host than IKE_SA_INIT, without a NAT')
     floats = begins and local.natt and addr.host == ike.remote.host and (
-        ike.agreed.nat.found or addr.port == NAT_PORT)
+        nat.found or addr.port == NAT_PORT)
     if not (behind_nat or floats): return
     if not floats: ike.tell(Moved(ike.remote, addr))
     ike.local, ike.remote = local, addr

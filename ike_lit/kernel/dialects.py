@@ -11,7 +11,7 @@ __all__ = ['MAX_POLICIES', 'WITH_PORTS', 'XFRM_MARKS', 'SETKEY_MARKS', 'XFRM_ENC
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from ipaddress import ip_address, ip_network, summarize_address_range
-from itertools import islice, product
+from itertools import product
 
 from ..engine.model import ChildSA, EspSA
 from ..wire.const import Encryption, Integrity
@@ -56,9 +56,11 @@ def traffic(child: ChildSA) -> list[Traffic]:
 
 
 def _networks(selectors: Iterable[TrafficSelector]) -> list[tuple[TrafficSelector, str]]:
-    found = ((ts, str(network)) for ts in selectors
-             for network in summarize_address_range(ts.start, ts.end))
-    return list(islice(found, MAX_POLICIES + 1))  # a range can be 254 networks
+    found: list[tuple[TrafficSelector, str]] = []
+    for ts in selectors:  # each range can be 254 networks
+        if len(found) > MAX_POLICIES: break
+        found += [(ts, str(network)) for network in summarize_address_range(ts.start, ts.end)]
+    return found
 
 # %% ../../nbs/16_setkey.ipynb #8f872b7a
 def _port(ts: TrafficSelector, other: TrafficSelector) -> int | Icmp | None:
@@ -128,8 +130,9 @@ def _key(key: bytes, show: bool) -> str:
 def _xfrm_sa(child: ChildSA, sa: EspSA, reqid: int, hard: int, show: bool) -> str:
     line = (f'xfrm state add src {sa.source} dst {sa.destination} proto esp '
             f'spi 0x{sa.spi.hex()} reqid {reqid} mode {child.mode}')
-    line += f' replay-window {REPLAY_WINDOW}' + ' flag af-unspec' * (child.mode == 'tunnel')
-    line += f' limit time-hard {hard}' * bool(hard)
+    line += f' replay-window {REPLAY_WINDOW}'
+    if child.mode == 'tunnel': line += ' flag af-unspec'
+    if hard: line += f' limit time-hard {hard}'
     known = XFRM_AEAD if sa.encr.aead else XFRM_ENCR
     if sa.encr.id not in known or not sa.encr.aead and sa.integ.id not in XFRM_INTEG:
         raise ValueError(f'{sa.algorithms} is too weak to be used')
@@ -156,7 +159,8 @@ def _xfrm_policies(child: ChildSA, reqid: int) -> dict[str, str]:
             near, far = (t.local, t.local_port), (t.remote, t.remote_port)
             (src, sport), (dst, dport) = (near, far) if way == 'out' else (far, near)
             sa = child.outbound if way == 'out' else child.inbound
-            match = f'src {src} dst {dst}' + f' proto {t.protocol}' * bool(t.protocol)
+            match = f'src {src} dst {dst}'
+            if t.protocol: match += f' proto {t.protocol}'
             match += _xfrm_ports(sport, dport, t.protocol)
             ends = f'src {sa.source} dst {sa.destination} ' if child.mode == 'tunnel' else ''
             found[f'{match} dir {way}'] = (f'priority {_priority(t)} tmpl {ends}proto esp '
@@ -167,14 +171,16 @@ def _xfrm_policies(child: ChildSA, reqid: int) -> dict[str, str]:
 def _xfrm_ports(sport: int | Icmp | None, dport: int | Icmp | None, protocol: int) -> str:
     if protocol in ICMP:
         if not isinstance(sport, Icmp): return ''
-        return f' type {sport.type}' + f' code {sport.code}' * (sport.code is not None)
-    return f' sport {sport}' * (sport is not None) + f' dport {dport}' * (dport is not None)
+        return f' type {sport.type}' + ('' if sport.code is None else f' code {sport.code}')
+    source = '' if sport is None else f' sport {sport}'
+    return source if dport is None else f'{source} dport {dport}'
 
 # %% ../../nbs/16_setkey.ipynb #af6e051f
 def _priority(t: Traffic) -> int:
     bits = ip_network(t.local).prefixlen + ip_network(t.remote).prefixlen
-    named = bool(t.protocol) + (t.local_port is not None) + (t.remote_port is not None)
-    return 2000 - 4 * bits - named  # the lowest number is looked at first
+    parts = t.protocol or None, t.local_port, t.remote_port
+    named = [part for part in parts if part is not None]
+    return 2000 - 4 * bits - len(named)  # the lowest number is looked at first
 
 # %% ../../nbs/16_setkey.ipynb #bf0a897a
 @dataclass(frozen=True)
@@ -230,10 +236,10 @@ def _setkey_sa(child: ChildSA, sa: EspSA, reqid: int, hard: int, show: bool) -> 
         raise ValueError(f'setkey has no word for {sa.algorithms}; ip xfrm has one')
     integrity = '' if sa.encr.aead else (
         f' -A {SETKEY_INTEG[sa.integ.id]} {_key(sa.integ_key, show)}')
+    lifetime = f' -lh {hard} -ls {hard}' if hard else ''
     return (f'add {source} {destination} {"esp-udp" if ports else "esp"} 0x{sa.spi.hex()}'
-            f' -m {child.mode} -u {reqid} -r {REPLAY_WINDOW}'
-            + f' -lh {hard} -ls {hard}' * bool(hard)
-            + f' -E {SETKEY_ENCR[sa.encr.id]} {_key(sa.encr_key, show)}{integrity};')
+            f' -m {child.mode} -u {reqid} -r {REPLAY_WINDOW}{lifetime}'
+            f' -E {SETKEY_ENCR[sa.encr.id]} {_key(sa.encr_key, show)}{integrity};')
 
 # %% ../../nbs/16_setkey.ipynb #bdde3723
 def _setkey_policies(child: ChildSA, reqid: int) -> dict[str, str]:

@@ -99,7 +99,8 @@ def held(program: int) -> bool:
     "True if a living program has this number."
     with socket.socket(socket.AF_UNIX) as sock:
         sock.settimeout(1)
-        try: sock.connect(socket_name(program))
+        try:
+            sock.connect(socket_name(program))
         except (ConnectionRefusedError, FileNotFoundError): return False
         except OSError: return True  # somebody who does not answer
         return True
@@ -132,8 +133,9 @@ def run_setkey(command: Collection[str], script: str = '', keep: Collection[int]
     except OSError as error: raise InstallError(f'{program}: {error.strerror}') from None
     if done.returncode or script and (done.stdout or done.stderr):
         said = ' '.join((done.stderr or done.stdout).split()) or f'exit status {done.returncode}'
-        hint = RIGHT * ('not permitted' in said) + LACKS * (' not found' in said)
-        raise InstallError(f'{name}: {without_keys(said)[:300]}{hint}')
+        right = RIGHT if 'not permitted' in said else ''
+        lacks = LACKS if ' not found' in said else ''
+        raise InstallError(f'{name}: {without_keys(said)[:300]}{right}{lacks}')
     return done.stdout
 
 # %% ../../nbs/34_entries.ipynb #0d294386
@@ -163,7 +165,8 @@ def cleanup(language: Language, mine: int | None = None) -> int:
 
     One who has just taken a number and made nothing yet, `mine`, inherits from a dead one."""
     found = [(language.marks.program(entry.reqid), entry) for entry in entries(language)]
-    dead = {program for program in {program for program, _ in found}
-            if program is not None and (program == mine or not held(program))}
-    remove(language, left := [entry for program, entry in found if program in dead])
+    programs = {program for program, _ in found if program is not None}
+    dead = {program for program in programs if program == mine or not held(program)}
+    left = [entry for program, entry in found if program in dead]
+    remove(language, left)
     return len(left)

@@ -81,7 +81,8 @@ class Installer:
         waits = replaces is not None and not event.ours and tunnel.policies == policies
         sas = [inbound] if waits else [inbound, outbound]
         lines = sas + changes(self.language, tunnel.policies, policies)
-        try: self.run(lines)
+        try:
+            self.run(lines)
         except InstallError as error:
             raise self.undone(tunnel, child, policies, lines, error) from None
         self.tunnels[tunnel.reqid] = self.by_spi[child.inbound.spi] = tunnel
@@ -195,8 +196,8 @@ def prepare(sock: socket.socket, natt: bool) -> None:
             sock.setsockopt(*XFRM_POLICY[sock.family], policy)
         if natt: sock.setsockopt(socket.IPPROTO_UDP, UDP_ENCAP, ESP_IN_UDP)
     except OSError as error:
-        raise InstallError(f'a policy for our socket: {error.strerror}'
-                           + RIGHT * isinstance(error, PermissionError)) from None
+        right = RIGHT if isinstance(error, PermissionError) else ''
+        raise InstallError(f'a policy for our socket: {error.strerror}{right}') from None
 
 # %% ../../nbs/35_install.ipynb #da87a6b6
 def ready(language: Language, on_linux: bool, program: int, esp: Sequence[Proposal]) -> None:
@@ -258,6 +259,7 @@ def ask(clock: Callable[[], float]) -> list[dict[str, Any]]:
 def _listen(waiting: selectors.BaseSelector, sock: Any, said: dict[socket.socket, bytearray],
             ) -> None:
     chunk = b''
-    with suppress(OSError): chunk = sock.recv(1 << 16)
+    with suppress(OSError):
+        chunk = sock.recv(1 << 16)
     said[sock] += chunk
     if not chunk or len(said[sock]) > ANSWER: waiting.unregister(sock)

@@ -33,7 +33,7 @@ from .header import Layout, Reader
 from .keys import prf
 from .payload import Notify, Payload
 
-if TYPE_CHECKING: from cryptography.x509 import Name
+if TYPE_CHECKING: from cryptography.x509 import Name, NameAttribute
 
 # %% ../../nbs/08_auth.ipynb #341230f4
 @dataclass(frozen=True, repr=False, eq=False)
@@ -71,11 +71,13 @@ class Identity:
 # %% ../../nbs/08_auth.ipynb #867cdc51
 def _type_and_data(text: str) -> tuple[IDType, bytes]:
     if text.startswith('@#'):
-        try: return IDType.KEY_ID, bytes.fromhex(text[2:])
+        try:
+            return IDType.KEY_ID, bytes.fromhex(text[2:])
         except ValueError:
             raise ValueError(f'{text!r} is no identity: after @# comes hex') from None
     if '=' in text: return IDType.DER_ASN1_DN, _dn_from_text(text)
-    try: address = ip_address(text)
+    try:
+        address = ip_address(text)
     except ValueError: pass
     else:
         kind = IDType.IPV4_ADDR if address.version == 4 else IDType.IPV6_ADDR
@@ -95,7 +97,7 @@ def _as_text(kind: IDType, data: bytes) -> str:
     if kind == IDType.DER_ASN1_DN: text = _dn_to_text(data)
     if kind in (IDType.FQDN, IDType.RFC822_ADDR) and data.isascii(): text = data.decode()
     if text and text.isprintable(): return text[:256]
-    return '@#' * (kind == IDType.KEY_ID) + data[:64].hex()
+    return ('@#' if kind == IDType.KEY_ID else '') + data[:64].hex()
 
 # %% ../../nbs/08_auth.ipynb #200a170d
 EMAIL_OID = '1.2.840.113549.1.9.1'  # an attribute that people write as E
@@ -104,7 +106,8 @@ EMAIL_OID = '1.2.840.113549.1.9.1'  # an attribute that people write as E
 def parse_dn(data: bytes) -> 'Name':
     "Return a distinguished name. Raise `ValueError`."
     from cryptography.x509 import Name
-    try: return Name.from_bytes(data)
+    try:
+        return Name.from_bytes(data)
     except Exception:  # the package has many ways to say that it can't read something
         raise ValueError('no distinguished name') from None
 
@@ -113,7 +116,8 @@ def _dn_from_text(text: str) -> bytes:
     from cryptography.x509 import Name, ObjectIdentifier
     # RFC 4514 has no spaces after the commas; an escaped character stays as it is
     plain = re.sub(r'(\\.)|, *', lambda found: found[1] or ',', text)
-    try: name = Name.from_rfc4514_string(plain, {'E': ObjectIdentifier(EMAIL_OID)})
+    try:
+        name = Name.from_rfc4514_string(plain, {'E': ObjectIdentifier(EMAIL_OID)})
     except ValueError:
         raise ValueError(f'{text[:99]!r} is no distinguished name; '
                          'one looks like C=CH, O=Example, CN=gw.example.org') from None
@@ -123,7 +127,8 @@ def _dn_from_text(text: str) -> bytes:
 def _dn_to_text(data: bytes) -> str:
     from cryptography.x509 import ObjectIdentifier
     names = {ObjectIdentifier(EMAIL_OID): 'E'}
-    try: return ', '.join(rdn.rfc4514_string(names) for rdn in parse_dn(data).rdns)
+    try:
+        return ', '.join(rdn.rfc4514_string(names) for rdn in parse_dn(data).rdns)
     except ValueError: return ''
 
 # %% ../../nbs/08_auth.ipynb #a8d70002
@@ -134,16 +139,20 @@ def comparable(kind: IDType, data: bytes) -> object:
         mailbox, at, host = data.rpartition(b'@')
         return mailbox + at + (host.lower() if at else host)
     if kind == IDType.DER_ASN1_DN:
-        try: return rdns(parse_dn(data))
+        try:
+            return rdns(parse_dn(data))
         except ValueError: return data
     return data
 
 # %% ../../nbs/08_auth.ipynb #a8d70003
 def rdns(name: 'Name') -> tuple[tuple[tuple[str, str, str], ...], ...]:
     "Return the RDNs of a DN so that equal ones are equal (RFC 5280 §7.1)."
-    return tuple(tuple(sorted(
-        (a.oid.dotted_string, 'text', folded(a.value)) if isinstance(a.value, str)
-        else (a.oid.dotted_string, 'bits', a.value.hex()) for a in rdn)) for rdn in name.rdns)
+    return tuple(tuple(sorted(map(_attribute, rdn))) for rdn in name.rdns)
+
+
+def _attribute(a: 'NameAttribute[str | bytes]') -> tuple[str, str, str]:
+    if isinstance(a.value, str): return a.oid.dotted_string, 'text', folded(a.value)
+    return a.oid.dotted_string, 'bits', a.value.hex()
 
 
 def folded(text: str) -> str:
@@ -217,7 +226,8 @@ class AUTH(Payload):
             r.octets(1, 'ASN.1 Length', f'{data[0]} octets of AlgorithmIdentifier')
             r.octets(data[0], 'AlgorithmIdentifier')
             r.rest('Signature Value')
-        else: r.rest('Authentication Data')
+        else:
+            r.rest('Authentication Data')
         return cls(method, data)
 
     def __bytes__(self) -> bytes: return self.layout.pack(self.method) + self.data
@@ -301,7 +311,8 @@ _ALL: tuple[tuple[list[bytes], Scheme], ...] = (
     (_algorithm('2b6570'), Scheme('Ed25519', ED25519, hashes.SHA512(), HashAlgorithm.IDENTITY)),
 )
 SCHEMES = {ours: scheme for (ours, *_), scheme in _ALL}
-ENCODINGS = {octets: scheme for accepted, scheme in _ALL for octets in accepted}
+ENCODINGS: dict[bytes, Scheme] = {}
+for _accepted, _scheme in _ALL: ENCODINGS |= dict.fromkeys(_accepted, _scheme)
 
 # %% ../../nbs/08_auth.ipynb #72fb3dd6
 HASHES = tuple(dict.fromkeys(scheme.announced for scheme in SCHEMES.values()))

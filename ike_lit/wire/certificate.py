@@ -139,7 +139,7 @@ def parse_certificate(data: bytes) -> 'Certificate':
             warnings.simplefilter('ignore')
             certificate = load_der_x509_certificate(data)
             # these are read only when they are asked for
-            _ = certificate.subject, certificate.issuer, certificate.extensions
+            for part in 'subject', 'issuer', 'extensions': getattr(certificate, part)
     except Exception:  # the package has many ways to say that it can't read something
         raise AuthenticationFailed('a certificate that can not be read') from None
     return certificate
@@ -147,7 +147,8 @@ def parse_certificate(data: bytes) -> 'Certificate':
 # %% ../../nbs/10_certificate.ipynb #eceb4f32
 def shown(payloads: Sequence[CERT]) -> str:
     "Say what a peer has shown, for people."
-    try: leaf = read(payloads)[0]
+    try:
+        leaf = read(payloads)[0]
     except AuthenticationFailed:
         keys = [hashlib.sha256(p.data).hexdigest()[:16] for p in payloads
                 if p.encoding == CertEncoding.RAW_PUBLIC_KEY]
@@ -165,7 +166,8 @@ def dn(name: object) -> str:
 def check_key(leaf: 'Certificate') -> None:
     "Raise `ValueError` if we do not accept signatures of this key."
     from cryptography.exceptions import UnsupportedAlgorithm
-    try: weak = weakness(leaf.public_key())
+    try:
+        weak = weakness(leaf.public_key())
     except (UnsupportedAlgorithm, ValueError): weak = 'a key of a kind that we do not know'
     if weak: raise ValueError(f'the certificate has {weak}')
 
@@ -218,7 +220,8 @@ def find_chain(leaf: 'Certificate', others: list['Certificate'], roots: Sequence
         now).extension_policies(
             ca_policy=_authorities(), ee_policy=verification.ExtensionPolicy.permit_all(),
         ).build_client_verifier()
-    try: return verifier.verify(leaf, others).chain
+    try:
+        return verifier.verify(leaf, others).chain
     except verification.VerificationError as error: reason = str(error)
     raise ValueError(_why_no_chain(leaf, others, roots, reason))
 
@@ -316,7 +319,8 @@ def identities(leaf: 'Certificate') -> list[Identity]:
     "Return the identities that a certificate is for."
     from cryptography import x509
     found = [Identity(IDType.DER_ASN1_DN, leaf.subject.public_bytes())]
-    try: names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    try:
+        names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     except x509.ExtensionNotFound: return found
     return found + [identity for name in names if (identity := _identity(name))]
 

@@ -98,7 +98,8 @@ def parse_attribute(r: Reader, nth: int = 1) -> Attribute:
     outer = r.enter(size, title)
     value = r.rest('Value')
     r.leave(outer)
-    try: attribute = Attribute(kind, value)
+    try:
+        attribute = Attribute(kind, value)
     except InvalidSyntax as error:
         r.explain(error, odd=True)
         return Misfit(kind, value)

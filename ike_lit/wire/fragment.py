@@ -88,7 +88,8 @@ def open_fragment(sk: SK, data: bytes) -> Fragment:
     Raise `Discard` unless it is authentic, `InvalidSyntax` if its padding makes no sense."""
     header, sealed = closed(data, Type.SKF)
     r = Reader(sealed.data)
-    try: number, total = r.fields(FRAGMENT)
+    try:
+        number, total = r.fields(FRAGMENT)
     except InvalidSyntax as error: raise Discard(str(error)) from None
     if not 1 <= number <= total <= MAX_FRAGMENTS:
         raise Discard(f'fragment {number} of {total}; we take up to {MAX_FRAGMENTS}')

@@ -130,7 +130,8 @@ class Curve:
         return point.public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)[1:]
 
     def shared(self, secret: ec.EllipticCurvePrivateKey, public: bytes) -> bytes:
-        try: point = ec.EllipticCurvePublicKey.from_encoded_point(self.library, b'\4' + public)
+        try:
+            point = ec.EllipticCurvePublicKey.from_encoded_point(self.library, b'\4' + public)
         except ValueError: raise ValueError('not a point of the curve') from None
         return secret.exchange(ec.ECDH(), point)
 
@@ -149,7 +150,8 @@ class Montgomery:
         return secret.public_key().public_bytes_raw()
 
     def shared(self, secret: Any, public: bytes) -> bytes:
-        try: return bytes(secret.exchange(self.peer.from_public_bytes(public)))
+        try:
+            return bytes(secret.exchange(self.peer.from_public_bytes(public)))
         except ValueError: raise ValueError('one whose secret is zero') from None
 
 # %% ../../nbs/04_ke.ipynb #e62d7f62
@@ -185,7 +187,8 @@ class DiffieHellman:
         if len(public) != self._kind.size:
             raise InvalidSyntax(f'a public value of {len(public)} octets, '
                                 f'{self.group} has {self._kind.size}')
-        try: return self._kind.shared(self._secret, public)
+        try:
+            return self._kind.shared(self._secret, public)
         except ValueError as error:
             raise InvalidSyntax(f'the public value of {self.group} is {error}') from None
 

@@ -42,7 +42,8 @@ Random = Callable[[int], bytes]  # os.urandom, or something predictable in a cha
 
 def new_ike_spi(random: Random) -> bytes:
     "Return a name for an IKE SA: 8 octets, not all zero (RFC 7296 §3.1)."
-    while not any(spi := random(8)): continue
+    spi = random(8)
+    while not any(spi): spi = random(8)
     return spi
 
 # %% ../../nbs/05_nonce.ipynb #b6b6c534
@@ -56,5 +57,6 @@ RESERVED_SPIS = 256  # RFC 4303 §2.1: 0 to 255 name no SA
 
 def new_esp_spi(random: Random) -> bytes:
     "Return a name for an ESP SA: 4 octets, none of those that RFC 4303 §2.1 reserves."
-    while int.from_bytes(spi := random(4), 'big') < RESERVED_SPIS: continue
+    spi = random(4)
+    while int.from_bytes(spi, 'big') < RESERVED_SPIS: spi = random(4)
     return spi

@@ -112,8 +112,8 @@ class Notify(Payload):
         return fixed + self.spi + self.data
 
     def __repr__(self) -> str:
-        spi = f', {self.protocol} SPI {self.spi.hex()}' * bool(self.spi)
-        size = f', {len(self.data)} octets' * bool(self.data)
+        spi = f', {self.protocol} SPI {self.spi.hex()}' if self.spi else ''
+        size = f', {len(self.data)} octets' if self.data else ''
         return f'N({self.message_type}{spi}{size})'
 
 # %% ../../nbs/02_payload.ipynb #127e83c4
@@ -173,7 +173,7 @@ class Vendor(Payload):
     def __bytes__(self) -> bytes: return self.data
 
     def __repr__(self) -> str:
-        return f'V({self.data[:16].hex()}{"..." * (len(self.data) > 16)})'
+        return f'V({self.data[:16].hex()}{"..." if len(self.data) > 16 else ""})'
 
 # %% ../../nbs/02_payload.ipynb #d866aba3
 @dataclass(frozen=True, repr=False)
@@ -297,7 +297,8 @@ class Packet:
         Raise `InvalidSyntax` if there is none, or more than one."""
         found = self.all(cls)
         if len(found) != 1:
-            what = f'{len(found) or "no"} {cls.__name__} payload{"s" * (len(found) > 1)}'
+            name = cls.__name__
+            what = f'{len(found)} {name} payloads' if found else f'no {name} payload'
             raise InvalidSyntax(f'{self.exchange_type} with {what}')
         return found[0]
 

@@ -4,14 +4,14 @@
 
 # %% auto #0
 __all__ = ['TRANSFORM', 'ATTRIBUTE', 'KEY_LENGTH', 'NOT_UNDERSTOOD', 'AEADS', 'NO_GROUP', 'NO_INTEG', 'NO_ESN', 'ALGORITHMS',
-           'ML_KEM', 'PROPOSAL', 'SPI_SIZES', 'MAX_TRANSFORMS', 'ALIASES', 'NEEDED', 'OPTIONAL', 'DEFAULT_IKE',
-           'DEFAULT_ESP', 'Transform', 'Algorithm', 'transform_for', 'key_size', 'parse_transform', 'parse_attributes',
-           'Proposal', 'parse_proposal', 'SA', 'parse_proposals', 'without_dh', 'groups', 'preferring', 'common',
-           'choose', 'check_choice']
+           'ML_KEM', 'PROPOSAL', 'SPI_SIZES', 'MAX_TRANSFORMS', 'ALIASES', 'ICV_LETTERS', 'NEEDED', 'OPTIONAL',
+           'DEFAULT_IKE', 'DEFAULT_ESP', 'Transform', 'Algorithm', 'transform_for', 'key_size', 'parse_transform',
+           'parse_attributes', 'Proposal', 'all_transforms', 'parse_proposal', 'SA', 'parse_proposals', 'without_dh',
+           'groups', 'preferring', 'common', 'choose', 'check_choice']
 
 # %% ../../nbs/03_proposal.ipynb #4f15c94c
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 
@@ -248,6 +248,11 @@ class Proposal:
     def __repr__(self) -> str: return str(self)
 
 
+def all_transforms(proposals: Iterable[Proposal]) -> Iterator[Transform]:
+    "Yield the transforms of these proposals, in order."
+    for proposal in proposals: yield from proposal.transforms
+
+
 def _word(t: Transform) -> str:
     if t in _BY_TRANSFORM: return _BY_TRANSFORM[t].keyword
     if t.type == TransformType.DH and t.id in ML_KEM: return ML_KEM[t.id]
@@ -312,21 +317,27 @@ class SA(Payload):
 ALIASES = {
     'aes': 'aes128', 'camellia': 'camellia128', 'sha': 'sha1',
     'sha2_256': 'sha256', 'sha2_384': 'sha384', 'sha2_512': 'sha512',
-    'curve25519': 'x25519', 'curve448': 'x448', **{
-        f'aes{bits}{mode}{octets_or_bits}': f'aes{bits}{mode}{octets}'
-        for bits in (128, 192, 256) for mode in ('gcm', 'ccm')
-        for octets_or_bits, octets in (('', 16), (64, 8), (96, 12), (128, 16))}}
+    'curve25519': 'x25519', 'curve448': 'x448'}
+for _aes in 'aes128gcm', 'aes192gcm', 'aes256gcm', 'aes128ccm', 'aes192ccm', 'aes256ccm':
+    # the checksum is usually of 16 octets, and may be given in bits
+    ALIASES |= {_aes: f'{_aes}16', f'{_aes}64': f'{_aes}8', f'{_aes}96': f'{_aes}12',
+                f'{_aes}128': f'{_aes}16'}
 
 # %% ../../nbs/03_proposal.ipynb #7b1d0c53
+ICV_LETTERS = {'8': 'a', '12': 'b', '16': 'c'}  # by the octets of the checksum
+
+
 def _spellings(keyword: str) -> list[str]:
     parts = re.fullmatch(r'(aes|camellia)(\d+)(|ctr|gcm|ccm)(8|12|16|)', keyword)
     if not parts: return []
     cipher, bits, mode, icv = parts.groups()
     names = [f'{cipher}_{mode or "cbc"}'] if icv in ('', '16') else []
     if not mode: names.append(cipher)
-    if icv: names += [f'{cipher}_{mode}_{icv}', f'{cipher}_{mode}_{"abc"[int(icv) // 4 - 2]}']
-    return [f'{name}{line}{bits}' for name in names
-            for line in ('', '_')[name == cipher or name[-1].isdecimal():]]
+    if icv: names += [f'{cipher}_{mode}_{icv}', f'{cipher}_{mode}_{ICV_LETTERS[icv]}']
+    spellings = [f'{name}_{bits}' for name in names]
+    # aes128 is a keyword itself, and two numbers need something between them
+    joined = [name for name in names if name != cipher and not name[-1].isdecimal()]
+    return spellings + [f'{name}{bits}' for name in joined]
 
 
 ALIASES |= {
@@ -334,8 +345,8 @@ ALIASES |= {
     'chacha20_poly1305': 'chacha20poly1305',
     **{f'hmac_sha2_{bits}': f'sha{bits}' for bits in (256, 384, 512)},
     **{f'dh{int(a.transform.id)}': a.keyword for a in ALGORITHMS.values()
-       if a.transform.type == TransformType.DH and a.transform != NO_GROUP},
-    **{other: keyword for keyword in ALGORITHMS for other in _spellings(keyword)}}
+       if a.transform.type == TransformType.DH and a.transform != NO_GROUP}}
+for _keyword in ALGORITHMS: ALIASES |= dict.fromkeys(_spellings(_keyword), _keyword)
 
 # %% ../../nbs/03_proposal.ipynb #b4029581
 NEEDED = {
@@ -417,8 +428,8 @@ def without_dh(proposals: Iterable[Proposal]) -> tuple[Proposal, ...]:
 # %% ../../nbs/03_proposal.ipynb #f03a583f
 def groups(proposals: Iterable[Proposal]) -> tuple[Group, ...]:
     "Return the groups of an offer in order of preference, without NONE (RFC 7296 §2.7)."
-    found = (t for p in proposals for t in p.of(TransformType.DH) if t.id and not t.key_length)
-    return tuple(dict.fromkeys(Group(t.id) for t in found))
+    found = [t for t in all_transforms(proposals) if t.type == TransformType.DH]
+    return tuple(dict.fromkeys(Group(t.id) for t in found if t.id and not t.key_length))
 
 # %% ../../nbs/03_proposal.ipynb #ce2992a0
 def preferring(group: Group | None, proposals: Iterable[Proposal]) -> tuple[Proposal, ...]:
@@ -474,10 +485,7 @@ def check_choice(
         raise NoProposalChosen(f'the answer {chosen} has number {chosen.number}, '
                                'which we did not offer', evidence=((chosen,), tuple(offered)))
     for kind in dict.fromkeys(t.type for t in (*offer.transforms, *chosen.transforms)):
-        taken = chosen.choices(kind)
-        if len(taken) != 1:
-            raise NoProposalChosen(f'{len(taken)} transforms of type {kind} in {chosen}')
-        if taken[0] not in offer.choices(kind):
+        if chosen.the(kind) not in offer.choices(kind):
             raise NoProposalChosen(f'the answer {chosen} was not offered: {offer}',
                                    evidence=((chosen,), (offer,)))
     if len(chosen.spi) != len(offer.spi):

@@ -77,7 +77,8 @@ ANSWERS = {
 def complaint(keyword: str) -> str:
     "Return what is wrong with an algorithm on this machine; empty if nothing is."
     if keyword not in ANSWERS: return ''  # nothing to calculate
-    try: given = answer(ALGORITHMS[keyword])
+    try:
+        given = answer(ALGORITHMS[keyword])
     except IkeError: given = b''  # it can't open what it has sealed
     except Exception:  # a library has many ways to say that it lacks something
         return f'{keyword} is not offered: the cryptography package here does not have it'

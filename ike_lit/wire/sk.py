@@ -180,7 +180,8 @@ class OnePiece:
         return self.aead.encrypt(self.salt + iv, plaintext, seen)
 
     def unlock(self, seen: bytes, iv: bytes, ciphertext: bytes, icv: bytes) -> bytes:
-        try: return self.aead.decrypt(self.salt + iv, ciphertext + icv, seen)
+        try:
+            return self.aead.decrypt(self.salt + iv, ciphertext + icv, seen)
         except InvalidTag: raise Discard('the message is not authentic') from None
 
 # %% ../../nbs/07_sk.ipynb #a51262fd
@@ -263,7 +264,8 @@ class SK:
 
     def plaintext(self, data: bytes, sealed: Encrypted) -> bytes:
         "Verify a message and return what it hides. Raise `Discard` if it is not authentic."
-        try: iv, ciphertext, icv = self.parse(Reader(sealed.data))
+        try:
+            iv, ciphertext, icv = self.parse(Reader(sealed.data))
         except InvalidSyntax: raise Discard('too short to be authentic') from None
         seen = data[:len(data) - len(sealed.data)]
         return self.lock.unlock(seen, iv, ciphertext, icv)

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['Address', 'SELECTOR', 'PROTOCOLS', 'PROTOCOL_NAMES', 'OTHER_NAMES', 'ICMP', 'Ports', 'ANY_PORTS', 'OPAQUE', 'SHOWN',
            'T', 'PORTS', 'MAX_SELECTORS', 'parse_ports', 'ports_text', 'TrafficSelector', 'encode', 'parse_selector',
-           'network', 'text', 'listed', 'TSi', 'TSr', 'intersection', 'within', 'Box', 'boxes', 'area', 'covers',
-           'minimal', 'selectors', 'allowed', 'narrow', 'single_pair', 'more_possible', 'check_narrowed']
+           'network', 'listed', 'TSi', 'TSr', 'intersection', 'within', 'Box', 'boxes', 'area', 'covers', 'minimal',
+           'selectors', 'allowed', 'narrow', 'single_pair', 'more_possible', 'check_narrowed']
 
 # %% ../../nbs/09_ts.ipynb #49a707fb
 from collections.abc import Iterable, Iterator, Sequence
@@ -89,6 +89,13 @@ class TrafficSelector:
     @property
     def ports(self) -> Ports: return self.start_port, self.end_port
 
+    def __str__(self) -> str:
+        name = PROTOCOL_NAMES.get(self.protocol, self.protocol)
+        ports = '' if self.ports == ANY_PORTS else f'/{ports_text(self.protocol, self.ports)}'
+        return network(self) + (f'[{name}{ports}]' if self.protocol or ports else '')
+
+    def __repr__(self) -> str: return str(self)
+
     @classmethod
     def from_text(cls, text: str) -> 'TrafficSelector':
         """Read a network, an address or `first-last`, then perhaps
@@ -157,14 +164,6 @@ def network(ts: TrafficSelector) -> str:
     return f'{ts.start}/{ts.start.max_prefixlen - rest.bit_length()}'
 
 
-def text(ts: TrafficSelector) -> str:
-    "Return a selector as people write it."
-    name = PROTOCOL_NAMES.get(ts.protocol, ts.protocol)
-    ports = '' if ts.ports == ANY_PORTS else f'/{ports_text(ts.protocol, ts.ports)}'
-    return network(ts) + (f'[{name}{ports}]' if ts.protocol or ports else '')
-
-
-TrafficSelector.__str__ = TrafficSelector.__repr__ = text  # type: ignore[assignment,method-assign]
 SHOWN = 8  # selectors in a line that people read
 
 
@@ -248,7 +247,8 @@ def boxes(ts: TrafficSelector, protocols: Iterable[int]) -> Iterator[Box]:
     first, last = ts.start_port, ts.end_port + 1
     if ts.ports == ANY_PORTS: last = PORTS
     if ts.ports == OPAQUE: first, last = PORTS - 1, PORTS
-    if not ts.protocol and ts.ports == ANY_PORTS: yield Box(start, end, 0, 257 * PORTS)
+    if not ts.protocol and ts.ports == ANY_PORTS:
+        yield Box(start, end, 0, 257 * PORTS)
     else:
         for number in [ts.protocol] if ts.protocol else protocols:
             yield Box(start, end, number * PORTS + first, number * PORTS + last)
@@ -257,13 +257,14 @@ def boxes(ts: TrafficSelector, protocols: Iterable[int]) -> Iterator[Box]:
 def area(boxes: Iterable[Box]) -> int:
     "Return the area of a union of boxes: n boxes take n log n steps (Bentley 1977)."
     boxes = tuple(boxes)
-    marks = sorted({mark for b in boxes for mark in (b.first, b.last)})
+    marks = sorted({b.first for b in boxes} | {b.last for b in boxes})
     place = {mark: n for n, mark in enumerate(marks)}
     times, filled = [0] * (4 * len(marks)), [0] * (4 * len(marks))
 
     def add(node: int, left: int, right: int, first: int, last: int, change: int) -> None:
         middle = (left + right) // 2
-        if first <= left and right <= last: times[node] += change
+        if first <= left and right <= last:
+            times[node] += change
         else:
             if first < middle: add(2 * node, left, middle, first, last, change)
             if middle < last: add(2 * node + 1, middle, right, first, last, change)
@@ -284,8 +285,10 @@ def covers(wide: Iterable[TrafficSelector], narrow: Iterable[TrafficSelector]) -
     wide, narrow = set(wide), set(narrow)
     if narrow <= wide: return True
     protocols = {ts.protocol for ts in wide | narrow} - {0} | {256}  # 256: all the others
-    outer = {b for ts in wide for b in boxes(ts, protocols)}
-    return area(outer) == area(outer | {b for ts in narrow for b in boxes(ts, protocols)})
+    outer, inner = set[Box](), set[Box]()
+    for ts in wide: outer.update(boxes(ts, protocols))
+    for ts in narrow: inner.update(boxes(ts, protocols))
+    return area(outer) == area(outer | inner)
 
 # %% ../../nbs/09_ts.ipynb #6daf091e
 MAX_SELECTORS = 32  # of one side of a Child SA
@@ -306,7 +309,8 @@ def minimal(selectors: Iterable[TrafficSelector]) -> tuple[TrafficSelector, ...]
 # %% ../../nbs/09_ts.ipynb #09c00002
 def selectors(text: str) -> tuple[TrafficSelector, ...]:
     "Read a list of traffic selectors. Raise `ValueError`."
-    try: found = tuple(map(TrafficSelector.from_text, text.split(',')))
+    try:
+        found = tuple(map(TrafficSelector.from_text, text.split(',')))
     except ValueError as error:
         raise ValueError(f'{text!r} is no list of traffic selectors: {error}') from None
     if len(found) > MAX_SELECTORS:

@@ -131,13 +131,14 @@ def rekey_child(ike: IKE, spi: bytes) -> Conversation:
 # %% ../../nbs/21_create_child_sa.ipynb #6d1d467b
 def not_replaced(ike: IKE, spi: bytes, error: IkeError) -> None:
     "Do what follows from a refusal to replace a Child SA."
+    again = Alarm(Task.REKEY, spi)
     if isinstance(error, ChildSaNotFound):
         ike.forget(spi)
         ike.start(create_child, now=ike.now)
-    elif isinstance(error, TemporaryFailure): postpone(ike, Alarm(Task.REKEY, spi), rekey_child, spi)
+    elif isinstance(error, TemporaryFailure): postpone(ike, again, rekey_child, spi)
     else:
         ike.tell(ChildFailed(error))
-        later(ike, Alarm(Task.REKEY, spi), ike.timing.retry, rekey_child, spi)
+        later(ike, again, ike.timing.retry, rekey_child, spi)
 
 # %% ../../nbs/21_create_child_sa.ipynb #fe594865
 CHILD_LIMIT = 100  # of one IKE SA

@@ -301,7 +301,8 @@ def about_silence(ike: IKE | None, error: IkeError) -> Iterator[str]:
     answers = [text for text in heard if not text.startswith(SYSTEM)]
     if not str(error).startswith('no answer'):
         if ike.initiator: yield 'Its log says why.'
-    elif ike.agreed.proof: yield 'It was there a while ago: it has gone, or lost what it knew of us.'
+    elif ike.agreed.proof:
+        yield 'It was there a while ago: it has gone, or lost what it knew of us.'
     elif ike.suite: yield from _second_exchange(ike, port)
     elif answers:
         yield f'So somebody answers on UDP port {port}, and not as IKE version 2 wants it.'

@@ -78,7 +78,8 @@ def failure(what: str, ike: IKE | None, error: IkeError) -> Iterator[str]:
     "Yield what failed, and below it why, and what to try."
     yield f'{what}: {str(error)[:LENGTH]}'
     # who has made the keys anew need not be who has called
-    if ike and not (ike.initiator or ike.agreed.proof): yield f'  The peer called from {ike.remote}.'
+    if ike and not (ike.initiator or ike.agreed.proof):
+        yield f'  The peer called from {ike.remote}.'
     yield from (f'  {line}'[:LENGTH] for line in why(ike, error))
 
 # %% ../../nbs/24_report.ipynb #5b5a5d30

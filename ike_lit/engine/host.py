@@ -365,7 +365,8 @@ def react(host: Host, ike: IKE, event: Event) -> bool:
             failed = error or NoAnswer('the peer has closed the IKE SA')
             attempt.remark(failed)
             attempt.now = ike.now
-            if Alarm(Task.GRACE) not in attempt.alarms and not proving(attempt): listen(attempt, failed)
+            if Alarm(Task.GRACE) not in attempt.alarms and not proving(attempt):
+                listen(attempt, failed)
             settle(host, attempt)
             return False
     return True

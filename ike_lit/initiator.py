@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['EXIT', 'ENDED', 'REASONS', 'REDIRECT', 'FIRST_PAUSE', 'LONGEST_PAUSE', 'STEADY', 'exit_status', 'Ignored', 'useless',
-           'Session', 'Retry', 'told_to_leave', 'demo', 'demo_peer', 'local_address', 'build_parser', 'named',
-           'attempt', 'establish', 'connect', 'complain', 'ask_peer', 'show_status', 'main']
+           'Session', 'Retry', 'told_to_leave', 'demo', 'demo_peer', 'local_address', 'build_parser', 'attempt',
+           'establish', 'connect', 'ask_peer', 'main']
 
 # %% ../nbs/40_initiator.ipynb #af6e2348
 import argparse
@@ -15,8 +15,7 @@ import os
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from ipaddress import ip_address
 from pathlib import Path
 from typing import TextIO
@@ -24,27 +23,23 @@ from typing import TextIO
 from .cli.credential import escape_the_unprintable, no_core
 from .cli.diagnosis import SYSTEM
 from .cli.driver import IKEInitiator, NoNetwork, endpoint, open_socket, resolve
-from .cli.options import (
-    Parser, add_options, config_from, connection_words, language_from, warnings)
+from .cli.options import Parser, add_options, config_from, connection_words, warnings
 from .cli.probe import as_json as probed_json, asks, probe, suites, table
-from .cli.program import GOODBYE, Program, Tape, installs, warn
-from .cli.report import status_lines
+from .cli.program import (
+    GOODBYE, Program, Tape, complain, concluded, named, show_status, warn)
 from .engine.create_child_sa import create_child
 from .engine.host import Host
 from .engine.model import (
     ChildClosed, ChildEstablished, ChildFailed, Closed, Config, Dropped, Established, Event,
     Installed, Message, NotInstalled, State)
 from .engine.protocol import IKE
-from .kernel.dialects import InstallError
-from .kernel.entries import claim
-from .kernel.install import NONSENSE, Installer, ask, prepare, ready
+from .kernel.install import Installer
 from .wire.const import (
     AuthenticationFailed, ExchangeType, IkeError, InvalidKePayload, NoAnswer, NoProposalChosen,
     SinglePairRequired, TsUnacceptable)
 from .wire.nat import Endpoint
 from .wire.nonce import Random, fraction
 from .wire.payload import Notify
-from .wire.proposal import Proposal
 
 # %% ../nbs/40_initiator.ipynb #ea654d29
 EXIT = {NoAnswer: 3, NoProposalChosen: 4, InvalidKePayload: 4,
@@ -273,25 +268,6 @@ def build_parser() -> argparse.ArgumentParser:
     add_options(parser)
     return parser
 
-# %% ../nbs/40_initiator.ipynb #0bb74e59
-@contextlib.contextmanager
-def named(args: argparse.Namespace, esp: Sequence[Proposal], sockets: dict[Endpoint, socket.socket],
-          ) -> Iterator[tuple[socket.socket | None, Installer | None]]:
-    "Make known that we live, and be ready to install. Raise `InstallError`."
-    try:
-        program, name = claim()
-    except InstallError:
-        if installs(args): raise
-        yield None, None  # then nobody can ask what we hold
-        return
-    with name:
-        installer = None
-        if installs(args):
-            for here, sock in sockets.items(): prepare(sock, here.natt)
-            ready(language_from(args), sys.platform == 'linux', program, esp)
-            installer = Installer(language_from(args), program, (name.fileno(),))
-        yield name, installer
-
 # %% ../nbs/40_initiator.ipynb #74d0084b
 async def attempt(args: argparse.Namespace, out: TextIO, before: Session | None,
                   nobody: int) -> tuple[Session, int]:
@@ -330,7 +306,7 @@ async def establish(args: argparse.Namespace, out: TextIO | None = None) -> int:
             session, status = await attempt(args, out, session, 0 if retry.up else 130)
         except NoNetwork as error:
             if (pause := retry.after(None)) is None: raise
-            complain(error)
+            complain('ike-lit', error)
         else:
             if session.leaving or session.interrupted: return status
             if session.up is not None: lasted = session.loop.time() - session.up
@@ -344,12 +320,6 @@ def connect(args: argparse.Namespace) -> int:
     return asyncio.run(establish(args))
 
 # %% ../nbs/40_initiator.ipynb #2bad40ff
-def complain(what: object, status: int = 2) -> int:
-    "Say what is wrong, with the options if nothing else; return the exit status for that."
-    print(f'ike-lit: {what}', file=sys.stderr)
-    return status
-
-
 def ask_peer(args: argparse.Namespace) -> int:
     "Print what a peer takes; return the exit status. Raise `ValueError`."
     address = resolve(args.peer, args.port)
@@ -366,18 +336,6 @@ def ask_peer(args: argparse.Namespace) -> int:
     return 0 if any(answers) else 4 if False in answers else 3
 
 
-def show_status(args: argparse.Namespace) -> int:
-    "Show what all programs of ours in this network hold; return the exit status."
-    told = 0
-    for answer in ask(time.monotonic):
-        with contextlib.suppress(*NONSENSE):  # somebody else has the name
-            for line in [json.dumps(answer)] if args.json else list(status_lines(answer)):
-                print(''.join(c if c.isprintable() else '?' for c in line))
-                told += 1
-    if not told and not args.json: print('no program of ours answers here')
-    return 0
-
-
 def main(argv: list[str] | None = None) -> int:
     "Run the command line."
     no_core()
@@ -389,10 +347,10 @@ def main(argv: list[str] | None = None) -> int:
     if args.config:
         try:
             words = connection_words(args.config, parser)
-        except ValueError as error: return complain(error)
+        except ValueError as error: return complain('ike-lit', error)
         if args.connection not in words:
             names = ', '.join(words)
-            return complain(f'{args.config}: no connection {args.connection!r}, but {names}')
+            return complain('ike-lit', f'{args.config}: no connection {args.connection!r}, but {names}')
         where = f'{args.config}: connection {args.connection}: '
         # options here win, the peer too
         given = [w for w in words[args.connection] if w.startswith('--') or not args.peer]
@@ -401,17 +359,7 @@ def main(argv: list[str] | None = None) -> int:
     if bool(args.peer) == args.demo: parser.error('name a peer, or --demo')
     if 0 in (args.port, args.nat_port): parser.error('--port, --nat-port: from 1 to 65535')
     work = demo if args.demo else ask_peer if args.probe else connect
-    try:
-        return work(args)
-    except InstallError as error: return complain(f'{error}; --dry-run installs nothing', 7)
-    except ValueError as error: return complain(f'{where}{error}')
-    except KeyboardInterrupt: return 130
-    except BrokenPipeError:  # nobody reads us any longer
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
-    except OSError as error:
-        print(f'ike-lit: {error.filename or "output"}: {error.strerror}', file=sys.stderr)
-        return 1
+    return concluded('ike-lit', lambda: work(args), where)
 
 # %% ../nbs/40_initiator.ipynb #084f73ab
 # a notebook is interactive, and has a prompt

@@ -21,7 +21,7 @@ import pytest
 from canonical import ALICE, BOB, configs
 from ike_lit import initiator, responder
 from ike_lit.capture.pcap import read_capture
-from ike_lit.cli import options
+from ike_lit.cli import options, program
 from ike_lit.engine.host import Host
 from ike_lit.engine.informational import delete_child
 from ike_lit.initiator import demo_peer
@@ -346,9 +346,9 @@ def test_each_line_says_when_and_whose_it_is_if_there_are_several() -> None:
 # Who asks what we hold
 
 def test_a_status_that_is_empty_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(initiator, 'ask', lambda clock: [])
+    monkeypatch.setattr(program, 'ask', lambda clock: [])
     with redirect_stdout(io.StringIO()) as said:
-        assert initiator.show_status(Namespace(json=False)) == 0
+        assert program.show_status(Namespace(json=False)) == 0
     assert said.getvalue() == 'no program of ours answers here\n'
 
 

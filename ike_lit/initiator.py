@@ -350,7 +350,8 @@ def main(argv: list[str] | None = None) -> int:
         except ValueError as error: return complain('ike-lit', error)
         if args.connection not in words:
             names = ', '.join(words)
-            return complain('ike-lit', f'{args.config}: no connection {args.connection!r}, but {names}')
+            what = f'{args.config}: no connection {args.connection!r}, but {names}'
+            return complain('ike-lit', what)
         where = f'{args.config}: connection {args.connection}: '
         # options here win, the peer too
         given = [w for w in words[args.connection] if w.startswith('--') or not args.peer]

@@ -468,3 +468,10 @@ def test_an_answer_of_the_true_peer_that_makes_no_sense_ends_the_ike_sa() -> Non
     goodbye, = asker.datagrams_to_send(1)
     assert other.incoming.open(goodbye.data).one(Delete).protocol == ProtocolID.IKE
     assert asker.doing == Doing.CLOSE
+
+
+@pytest.mark.parametrize('mine, its', [(1280, 1280), (1280, 0), (0, 1280), (0, 0)])
+def test_fragments_are_for_those_who_both_want_them(mine: int, its: int) -> None:
+    left, right = configs(timing=NEVER)
+    for end in handshake(*two_ends(RESPONDERS, replace(left, datagram=mine), replace(right, datagram=its))):
+        assert end.agreed.fragments == (mine > 0 and its > 0)

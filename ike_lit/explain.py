@@ -21,7 +21,7 @@ from .cli.credential import escape_the_unprintable, load_public_key, load_shared
 
 # %% ../nbs/31_explain.ipynb #4e790852
 def printable(name: str) -> str:
-    "Return a name that nobody has to be afraid of."
+    "Replace unprintable characters by `?`."
     return ''.join(c if c.isprintable() else '?' for c in name)
 
 

@@ -175,7 +175,7 @@ def port_number(text: str) -> int:
 
 
 def lifetime(text: str) -> Lifetime:
-    "Read a soft and perhaps a hard lifetime, which is a tenth longer if it is not named."
+    "Parse SOFT[,HARD] in seconds; HARD defaults to 1.1 times SOFT."
     soft, _, hard = text.partition(',')
     try:
         life = Lifetime(float(soft), float(hard) if hard else float(soft) * 1.1)

@@ -349,7 +349,7 @@ def show(ike: IKE | None, event: Event, args: argparse.Namespace, out: TextIO,
 
 
 def warn(what: str) -> None:
-    "Say what is not wrong, but worth knowing, if anybody listens."
+    "Print a warning to stderr; ignore a closed stream."
     with contextlib.suppress(OSError):
         print(f'ike-lit: warning: {what}', file=sys.stderr)
 

@@ -161,7 +161,10 @@ class Host:
 
     def connect(self, config: Config, local: Endpoint, remote: Endpoint, now: float,
                 natt: tuple[Endpoint, Endpoint] | None = None) -> IKE:
-        "Begin an IKE SA with a peer; return the attempt."
+        """Start IKE_SA_INIT with a peer; return the attempt.
+
+        The attempt is CLOSED on success: the IKE SA that is up comes with `Established`.
+        `natt`: our endpoint and the peer's for port 4500."""
         while (spi := new_ike_spi(self.random)) in self.sas: continue
         ike = IKE(config, local, remote, initiator=True, responders=RESPONDERS,
                   random=self.random, spi_i=spi)
@@ -281,7 +284,7 @@ def check_cookie(host: Host, packet: Packet, spi_i: bytes, addr: Endpoint, now: 
 # %% ../../nbs/22_host.ipynb #8dc1f163
 def complain(host: Host, data: bytes, addr: Endpoint, here: Endpoint, now: float,
              what: Notify) -> None:
-    "Answer a request that belongs to no SA, in the clear, unless that was done a lot lately."
+    "Send an unprotected error Notify for a request that matches no SA; at most `REPLIES` a second."
     if len(host.replies) == REPLIES and now - host.replies[0] < 1: return
     host.replies.append(now)
     answer = Packet(ExchangeType(data[18]), (what,)).encode(
@@ -291,13 +294,13 @@ def complain(host: Host, data: bytes, addr: Endpoint, here: Endpoint, now: float
 
 # %% ../../nbs/22_host.ipynb #696bdfa8
 def settle(host: Host, ike: IKE) -> None:
-    "Take what an SA and its successor have to say, and see what follows from it."
+    "Collect the datagrams and events of an SA and its successor, and act on the events."
     collect(host, ike)
     if ike.successor: collect(host, latest(ike))
 
 
 def collect(host: Host, ike: IKE) -> None:
-    "Take what one SA has to say."
+    "Collect the datagrams and events of one SA, and act on the events."
     host._outbox += ike.datagrams_to_send(ike.now)
     while event := ike.next_event():
         if react(host, ike, event): host._events.append((ike, event))
@@ -378,7 +381,7 @@ def proving(attempt: IKE) -> bool:
 
 
 def listen(attempt: IKE, failed: IkeError) -> None:
-    "Ask no more after an answer that proved nothing; wait a little whether there is a better one."
+    "Stop retransmitting after a candidate has failed; wait `timing.grace` seconds for another."
     if attempt._pending: attempt._pending.resend_at = attempt._pending.give_up_at = inf
 
     def over(attempt: IKE) -> None:
@@ -433,7 +436,7 @@ def release(host: Host, ike: IKE) -> None:
 
 # %% ../../nbs/22_host.ipynb #32b87d73
 def passes(host: Host, ike: IKE) -> None:
-    "Keep a half-open or closed SA for a while. The oldest makes room, a closed one first."
+    "Keep an SA for `PASSING_SECONDS`; when there are too many, drop the oldest, closed ones first."
     host.passing.pop(ike, None)
     if len(host.passing) >= PASSING_LIMIT:
         closed = (other for other in host.passing if other.state == State.CLOSED)

@@ -290,7 +290,9 @@ def _sk_p(ike: IKE, initiators: bool) -> tuple[Prf, bytes]:
 # %% ../../nbs/19_ike_sa.ipynb #3d029b05
 def proven(config: Config, identity: Identity, kind: Prf, octets: bytes, auth: AUTH,
            seen: list[CERT]) -> str:
-    "Return how a proof proves that the peer is who it says. Raise `AuthenticationFailed`."
+    """Verify AUTH against the configured trust; return a description of the method.
+
+    Raise `AuthenticationFailed`."""
     if isinstance(config.trust, SharedKey): return config.trust.verify(kind, octets, auth)
     if auth.method == AuthenticationType.SHARED_KEY:
         raise AuthenticationFailed('the peer proves itself by a shared key, we want a signature')

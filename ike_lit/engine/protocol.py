@@ -199,7 +199,7 @@ class IKE:
         if child: self.tell(ChildClosed(child))
 
     def alarm(self, alarm: Alarm, seconds: float, action: 'Callable[[IKE], None]') -> None:
-        "Do something later, in place of what the same alarm was set for."
+        "Call `action` in `seconds`; replaces an alarm of the same name."
         self.alarms[alarm] = self.now + seconds, action
 
     def __repr__(self) -> str:
@@ -244,7 +244,7 @@ def advance(ike: IKE, response: Packet | None) -> None:
 
 # %% ../../nbs/17_protocol.ipynb #faadd7a3
 def begin_next(ike: IKE) -> None:
-    "Begin what has waited longest; if there is a successor, all of it there."
+    "Start the next queued conversation; hand the whole queue to the successor if there is one."
     while ike._queue:
         begin, args = ike._queue.popleft()
         if ike.successor: latest(ike).start(begin, *args, now=ike.now)
@@ -453,8 +453,9 @@ def repeat(ike: IKE, answered: Answered, addr: Endpoint, local: Endpoint) -> NoR
 # %% ../../nbs/17_protocol.ipynb #98680a56
 def respond(ike: IKE, header: Header, data: bytes, addr: Endpoint,
             local: Endpoint) -> tuple[bytes, Packet, IkeError | None] | None:
-    """Return what is remembered of a request, the response,
-    and the error that ends the IKE SA, if there is one; None while fragments are missing."""
+    """Return the key for the replay cache, the response, and the fatal error or None.
+
+    None while fragments are missing."""
     first = data
     try:
         packet = opened(ike, header, data)

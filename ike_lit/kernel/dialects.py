@@ -196,7 +196,7 @@ class Language:
     marks: Marks
 
     def lines(self, child: ChildSA, reqid: int, hard: int = 0, show_keys: bool = True) -> list[str]:
-        """Return what adds a Child SA, which the system forgets after `hard` seconds, 0: never.
+        """Return the lines that add a Child SA with hard lifetime `hard` (seconds; 0: none).
 
         Raise `ValueError` for algorithms and traffic that can't be written."""
         sas = [self.sa(child, sa, reqid, hard, show_keys) for sa in (child.inbound, child.outbound)]

@@ -65,7 +65,7 @@ class Installer:
         self.later: Callable[[float, Callable[[], None]], object] = lambda seconds, action: None
 
     def add(self, event: ChildEstablished, peer: Identity, lifetime: float = 0) -> Installed:
-        "Put a Child SA of a peer's into the kernel, which forgets it after its lifetime, 0: never."
+        "Install a Child SA; `lifetime`: the kernel's hard limit in seconds, 0: none."
         child, replaces = event.child, event.replaces
         if self.names & self.named(child):
             raise InstallError('another Child SA of ours has one of these SPIs')

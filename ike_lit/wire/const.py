@@ -398,7 +398,7 @@ class IkeError(Exception):
         self.evidence = evidence  # what was compared, for chapter 23, which explains failures
 
     def bare(self) -> 'IkeError':
-        "Return the error without the places that it came through, which hold on to secrets."
+        "Drop the traceback: its frames keep key material alive."
         self.__traceback__ = self.__context__ = None
         return self
 

@@ -120,7 +120,7 @@ def _addresses(text: str) -> tuple[Address, Address]:
         return network[0], network[-1]
     start, end = ip_address(begin), ip_address(finish)
     if start.version != end.version or int(start) > int(end):
-        raise ValueError(f'from {start} to {end} there is no way up')
+        raise ValueError(f'the range starts at {start}, after its end {end}')
     return start, end
 
 # %% ../../nbs/09_ts.ipynb #481d7a33

@@ -152,7 +152,8 @@ class Montgomery:
     def shared(self, secret: Any, public: bytes) -> bytes:
         try:
             return bytes(secret.exchange(self.peer.from_public_bytes(public)))
-        except ValueError: raise ValueError('one that gives an all-zero secret (RFC 7748 §6.1)') from None
+        except ValueError:
+            raise ValueError('one that gives an all-zero secret (RFC 7748 §6.1)') from None
 
 # %% ../../nbs/04_ke.ipynb #e62d7f62
 GROUPS: dict[Group, KeyExchange] = {

@@ -47,6 +47,14 @@ def test_the_package_is_what_the_chapters_export(tmp_path: Path) -> None:
     for name in made: assert here[name] == there[name], f'run make export: {name}'
 
 
+def test_the_wheel_has_every_module(tmp_path: Path) -> None:
+    subprocess.run([sys.executable, 'setup.py', '-q', 'build_py', '-d', tmp_path], cwd=ROOT,
+                   capture_output=True, timeout=120, check=True)
+    there, here = ({path.relative_to(folder) for path in folder.rglob('*.py')}
+                   for folder in (tmp_path / 'ike_lit', ROOT / 'ike_lit'))
+    assert there == here
+
+
 def imports(name: str) -> Iterator[str]:
     "Yield what a module imports from the package, by its dotted name there."
     inside = MODULES[name].split('.')[:-1]

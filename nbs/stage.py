@@ -8,10 +8,11 @@ from collections import Counter, deque
 from dataclasses import dataclass
 from random import Random
 
-from canonical import ALICE, BOB, configs
+from canonical import configs
 from ike_lit.engine.host import Host
 from ike_lit.engine.model import Closed, Config, Datagram, Event, Lifetime, Message, Timing
 from ike_lit.engine.protocol import IKE, Begin
+from ike_lit.testing.network import ALICE, BOB
 from ike_lit.wire.const import ExchangeType, MessageType, ProtocolID
 from ike_lit.wire.header import Header, Reader
 from ike_lit.wire.nat import Endpoint

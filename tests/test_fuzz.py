@@ -16,7 +16,7 @@ from pathlib import Path
 from random import Random
 
 import pytest
-from canonical import ALICE, BOB, configs
+from canonical import configs
 from explaining import tiled
 from fuzz.corpus import LONG
 from fuzz.corpus import chain as long_chain
@@ -27,6 +27,7 @@ from ike_lit.cli.options import add_options, config_from, connection_words
 from ike_lit.engine.create_child_sa import RESPONDERS
 from ike_lit.engine.model import Datagram
 from ike_lit.engine.protocol import IKE
+from ike_lit.testing.network import ALICE, BOB
 from ike_lit.wire.const import Discard, ExchangeType, IkeError, Type
 from ike_lit.wire.fragment import Reassembly, split
 from ike_lit.wire.header import Header, Reader, dissect

@@ -12,7 +12,7 @@ from pathlib import Path
 from ike_lit.cli.credential import load_private_key, load_public_key
 from ike_lit.engine.model import Config
 from ike_lit.engine.protocol import IKE
-from ike_lit.testing import network
+from ike_lit.testing import network, stage
 from ike_lit.wire.auth import Identity
 from ike_lit.wire.certificate import Signer
 from ike_lit.wire.const import ProtocolID
@@ -71,3 +71,21 @@ def two_ends(responders: dict, alice: Config | None = None,
         alice or default[0], bob or default[1], responders,
         random=(rehearsed(0xc1, 0x10, 0xa0, bytes.fromhex('5a000001'), 0x70),
                 rehearsed(0xd1, 0x30, 0xe0, bytes.fromhex('5b000002'), 0x80)))
+
+
+def roles(mover: str, ours: dict | None = None, theirs: dict | None = None,
+          **both: object) -> tuple[Config, Config]:
+    "Return the initiator's and the responder's decisions; `ours` are changes for the mover alone."
+    mine, its = (configs(**{'timing': stage.PATIENT, **both, **(changes or {})})
+                 for changes in (ours, theirs))
+    return (mine[0], its[1]) if mover == 'initiator' else (its[0], mine[1])
+
+
+def strangers(mover: str, **changes: object) -> tuple[stage.End, stage.End]:
+    "Return the mover and the other end on a stage, before they have met."
+    return stage.strangers(*roles(mover, **changes), mover)
+
+
+def ends(mover: str, **changes: object) -> tuple[stage.End, stage.End]:
+    "Return the mover and the other end, which have had their first four messages."
+    return stage.ends(*roles(mover, **changes), mover)

@@ -15,7 +15,7 @@ BOOK = [*CHAPTERS, ROOT / 'nbs' / 'index.ipynb']
 WINGS = {  # and what each may import besides itself
     'wire': (), 'engine': ('wire',), 'kernel': ('wire', 'engine'), 'capture': ('wire',),
     'cli': ('wire', 'engine', 'kernel', 'capture'), 'testing': ('wire', 'engine')}
-ALLOWED = {'kernel': {'socket', 'subprocess'}, 'testing': {'random'}}  # besides what all may import
+ALLOWED = {'kernel': {'socket', 'subprocess'}, 'testing': {'socket', 'random'}}  # besides what all may import
 by_name = pytest.mark.parametrize('path', BOOK, ids=lambda path: path.stem)
 
 

@@ -2,7 +2,7 @@
 from configparser import ConfigParser
 from pathlib import Path
 
-from setuptools import setup
+from setuptools import find_packages, setup
 
 HERE = Path(__file__).parent
 settings = ConfigParser(delimiters=['='], interpolation=None)
@@ -15,7 +15,7 @@ setup(
     long_description=(HERE / 'README.md').read_text(encoding='utf-8'),
     long_description_content_type='text/markdown',
     license=s['license'], license_files=['LICENSE'], python_requires=f'>={s["min_python"]}',
-    packages=['ike_lit'], package_data={'ike_lit': ['py.typed']},
+    packages=find_packages(include=['ike_lit', 'ike_lit.*']), package_data={'ike_lit': ['py.typed']},
     install_requires=s['requirements'].split(), extras_require={'dev': s['dev_requirements'].split()},
     entry_points={'console_scripts': s['console_scripts'].split()},
 )

@@ -11,13 +11,14 @@ from tempfile import TemporaryDirectory
 
 DOCS = Path(__file__).resolve().parent
 sys.path.insert(0, str(DOCS.parent / 'nbs'))
-from canonical import ALICE, BOB, KEYS, configs, deliver, public_key, two_ends
+from canonical import KEYS, configs, public_key, two_ends
 from ike_lit.capture.keylog import KeyTable
 from ike_lit.capture.observer import Believed
 from ike_lit.capture.pcap import Capture, Seen
 from ike_lit.engine.create_child_sa import RESPONDERS
 from ike_lit.engine.ike_sa import ike_sa_init
 from ike_lit.explain import Story, story_html, tell
+from ike_lit.testing.network import ALICE, BOB, deliver
 
 SIZE = 1000, 1150
 CHROMIUM = ['chromium', '--headless', '--no-sandbox', '--hide-scrollbars',

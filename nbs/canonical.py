@@ -10,18 +10,16 @@ from functools import cache
 from pathlib import Path
 
 from ike_lit.cli.credential import load_private_key, load_public_key
-from ike_lit.engine.ike_sa import ike_sa_init
-from ike_lit.engine.model import Config, Event
+from ike_lit.engine.model import Config
 from ike_lit.engine.protocol import IKE
+from ike_lit.testing import network, stage
 from ike_lit.wire.auth import Identity
 from ike_lit.wire.certificate import Signer
 from ike_lit.wire.const import ProtocolID
-from ike_lit.wire.nat import Endpoint
 from ike_lit.wire.proposal import parse_proposals
 from ike_lit.wire.ts import TrafficSelector
 
 KEYS = Path(__file__).resolve().parent.parent / 'keys'
-ALICE, BOB = Endpoint('192.0.2.1', 500), Endpoint('192.0.2.2', 500)
 
 
 private_key, public_key = cache(load_private_key), cache(load_public_key)  # 45 ms each
@@ -69,43 +67,25 @@ def two_ends(responders: dict, alice: Config | None = None,
              bob: Config | None = None) -> tuple[IKE, IKE]:
     "Return Alice's and Bob's ends of an IKE SA that is about to begin."
     default = configs() if alice is None or bob is None else (alice, bob)
-    i = IKE(alice or default[0], ALICE, BOB, initiator=True, responders=responders,
-            random=rehearsed(0xc1, 0x10, 0xa0, bytes.fromhex('5a000001'), 0x70))
-    r = IKE(bob or default[1], BOB, ALICE, initiator=False, responders=responders,
-            random=rehearsed(0xd1, 0x30, 0xe0, bytes.fromhex('5b000002'), 0x80))
-    return i, r
+    return network.two_ends(
+        alice or default[0], bob or default[1], responders,
+        random=(rehearsed(0xc1, 0x10, 0xa0, bytes.fromhex('5a000001'), 0x70),
+                rehearsed(0xd1, 0x30, 0xe0, bytes.fromhex('5b000002'), 0x80)))
 
 
-def family(ike: IKE) -> list[IKE]:
-    "Return an IKE SA with all that have come out of it, oldest first."
-    return [ike, *(member for heir in ike.heirs for member in family(heir))]
+def roles(mover: str, ours: dict | None = None, theirs: dict | None = None,
+          **both: object) -> tuple[Config, Config]:
+    "Return the initiator's and the responder's decisions; `ours` are changes for the mover alone."
+    mine, its = (configs(**{'timing': stage.PATIENT, **both, **(changes or {})})
+                 for changes in (ours, theirs))
+    return (mine[0], its[1]) if mover == 'initiator' else (its[0], mine[1])
 
 
-def deliver(sender: IKE, receiver: IKE, now: float = 0) -> list[bytes]:
-    "Carry what one end, or any of its heirs, has to say to the other, and return it."
-    sent = [d for member in family(sender) for d in member.datagrams_to_send(now)]
-    for d in sent:
-        named = [m for m in family(receiver) if d.data[:16] == m.spi_i + m.spi_r]
-        (named or [receiver])[0].receive_datagram(d.data, d.source, now, local=d.destination)
-    return [d.data for d in sent]
+def strangers(mover: str, **changes: object) -> tuple[stage.End, stage.End]:
+    "Return the mover and the other end on a stage, before they have met."
+    return stage.strangers(*roles(mover, **changes), mover)
 
 
-def talk(one: IKE, other: IKE, now: float = 0) -> None:
-    "Carry messages both ways until neither end has anything to say."
-    while deliver(one, other, now) or deliver(other, one, now): continue
-
-
-def handshake(alice: IKE, bob: IKE, now: float = 0) -> tuple[IKE, IKE]:
-    """Run the initial exchanges and return both ends.
-
-    Alice's is the candidate that came of her attempt; the attempt itself if none did."""
-    alice.start(ike_sa_init, now=now)
-    talk(alice, bob, now)
-    return family(alice)[-1], bob
-
-
-def events(ike: IKE) -> list[Event]:
-    "Return the events of an end so far, and forget them."
-    found = []
-    while event := ike.next_event(): found.append(event)
-    return found
+def ends(mover: str, **changes: object) -> tuple[stage.End, stage.End]:
+    "Return the mover and the other end, which have had their first four messages."
+    return stage.ends(*roles(mover, **changes), mover)

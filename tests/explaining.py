@@ -16,7 +16,7 @@ from shutil import which
 from typing import NamedTuple
 
 import pytest
-from canonical import ALICE, BOB, KEYS, configs, private_key, public_key
+from canonical import KEYS, configs, private_key, public_key
 from ike_lit.capture.keylog import KeyTable, keylog_row, parse_keylog, secret_line
 from ike_lit.capture.observer import Believed, Told
 from ike_lit.capture.pcap import Seen, read_capture, write_capture
@@ -26,13 +26,13 @@ from ike_lit.engine.host import Host
 from ike_lit.engine.model import Datagram, Lifetime, Timing
 from ike_lit.engine.protocol import IKE, Begin
 from ike_lit.explain import main
+from ike_lit.testing.network import ALICE, BOB, Network
 from ike_lit.wire.certificate import Authorities, Signer
 from ike_lit.wire.const import ExchangeType
 from ike_lit.wire.header import Dissection
 from ike_lit.wire.nat import Endpoint
 from ike_lit.wire.payload import Packet, Payload
 from ike_lit.wire.sk import SK, directions
-from network import Network
 from peers.strongswan import PACKAGES
 
 ROOT = Path(__file__).resolve().parent.parent

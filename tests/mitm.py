@@ -34,7 +34,7 @@ if __name__ == '__main__': sys.path[:0] = [str(ROOT / 'nbs'), str(ROOT / 'tests'
 from attacker import KINDS, MOVES, ON_TIME, Attacker, Past, in_the_clear
 from bench.measure import keep
 from chapters import MODULES
-from canonical import ALICE, BOB, configs
+from canonical import configs
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from ike_lit.engine.create_child_sa import create_child, rekey_child, rekey_ike_sa
 from ike_lit.engine.host import Host
@@ -42,11 +42,11 @@ from ike_lit.engine.informational import delete_child, delete_ike_sa, liveness
 from ike_lit.engine.model import (
     ChildEstablished, ChildSA, Config, Datagram, Established, Event, Lifetime, Rekeyed, State, Timing)
 from ike_lit.engine.protocol import IKE
+from ike_lit.testing.network import ALICE, BOB, Network
 from ike_lit.wire.auth import SharedKey
 from ike_lit.wire.certificate import Signer
 from ike_lit.wire.ke import KE, DiffieHellman
 from ike_lit.wire.proposal import DEFAULT_ESP, DEFAULT_IKE, Transform
-from network import Network
 
 NATT = {end: end._replace(port=4500, natt=True) for end in (ALICE, BOB)}
 TIMING = Timing(timeout=15, liveness=25, retry=2, child=Lifetime(), ike=Lifetime())
@@ -455,7 +455,7 @@ def table(rows: dict[str, dict[str, int]]) -> Iterator[str]:
 
 
 def keep_counts(state: dict) -> None:
-    "Let chapter 46 have the counts."
+    "Let chapter 49 have the counts."
     _, _, *lines = table(state['rows'])
     rows = [line.strip('| ').split(' | ') for line in lines]
     keep('mitm', {'title': 'Mallory between two ends, by what she did and by suite',

@@ -5,18 +5,19 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
 
-from canonical import ALICE, BOB, configs
+from canonical import configs
 from ike_lit.engine.create_child_sa import create_child, rekey_child, rekey_ike_sa
 from ike_lit.engine.host import Host
 from ike_lit.engine.informational import delete_child, delete_ike_sa, liveness
 from ike_lit.engine.model import Datagram
 from ike_lit.engine.protocol import IKE, Begin
+from ike_lit.testing.network import ALICE, BOB
+from ike_lit.testing.stage import PATIENT, End, Said, talk
 from ike_lit.wire.auth import SharedKey
 from ike_lit.wire.const import ExchangeType
 from ike_lit.wire.fragment import split
 from ike_lit.wire.payload import Packet, Vendor
 from snapshot import Tree, tree
-from stage import PATIENT, End, Said, talk
 
 SUITE, ESP = 'aes128gcm16-prfsha256-x25519', 'aes128gcm16-x25519'  # quick
 SECRET = SharedKey(b'a key that both ends have')

@@ -4,8 +4,7 @@ from dataclasses import replace
 
 import pytest
 from authority import Holder, ed_key, issue, key, names, revocations, trusting
-from canonical import (
-    ALICE, BOB, KEYS, configs, deliver, events, family, handshake, private_key, talk, two_ends)
+from canonical import KEYS, configs, private_key, two_ends
 from cryptography.hazmat.primitives.asymmetric import ec
 from ike_lit.engine import ike_sa, protocol
 from ike_lit.engine.create_child_sa import RESPONDERS, rekey_child, rekey_ike_sa
@@ -14,6 +13,7 @@ from ike_lit.engine.ike_sa import ike_sa_init
 from ike_lit.engine.informational import liveness
 from ike_lit.engine.model import ChildEstablished, Closed, Config, Established, Message, State
 from ike_lit.engine.protocol import IKE
+from ike_lit.testing.network import ALICE, BOB, deliver, events, family, handshake, talk
 from ike_lit.wire.auth import AUTH, IDi, IDr, Identity, SharedKey, signed_octets
 from ike_lit.wire.certificate import CERT, CERTREQ, Signer, spki
 from ike_lit.wire.const import AuthenticationType, CertEncoding, ExchangeType, MessageType, Prf, Type

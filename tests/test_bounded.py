@@ -10,13 +10,14 @@ from random import Random
 from time import process_time
 
 import pytest
-from canonical import ALICE, BOB, configs
+from canonical import configs
 from ike_lit.engine.create_child_sa import REPLACED_LIMIT, rekey_child, rekey_ike_sa
 from ike_lit.engine.host import (
     ADDRESS_LIMIT, ADDRESS_THRESHOLD, COOKIE_THRESHOLD, PEER_LIMIT, Host, renew_child, renew_children)
 from ike_lit.engine.informational import decide, delete_ike_sa, liveness, respond_informational
 from ike_lit.engine.model import Alarm, Closed, Lifetime, Moved, State, Task, Timing
 from ike_lit.engine.protocol import IKE, beget, latest
+from ike_lit.testing.network import ALICE, BOB, Network
 from ike_lit.wire.configuration import CP, MAX_ATTRIBUTES, Attribute
 from ike_lit.wire.const import (
     CfgAttribute, CfgType, ExchangeType, Group, InvalidSyntax, MessageType, ProtocolID, Type)
@@ -29,7 +30,6 @@ from ike_lit.wire.payload import Delete, Notify, Packet, Payload, Vendor, pack_c
 from ike_lit.wire.proposal import MAX_TRANSFORMS, SA, parse_proposals
 from ike_lit.wire.sk import MAX_PAYLOADS, parse_inside
 from ike_lit.wire.ts import TSi, TSr, TrafficSelector
-from network import Network
 from test_exchanges import put, said, up
 
 NEVER = Timing(child=Lifetime(), ike=Lifetime(), liveness=0)

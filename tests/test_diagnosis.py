@@ -2,12 +2,13 @@
 from dataclasses import replace
 
 import pytest
-from canonical import configs, events, family, handshake, two_ends
+from canonical import configs, two_ends
 from ike_lit.cli.diagnosis import compare, why
 from ike_lit.engine import ike_sa
 from ike_lit.engine.create_child_sa import RESPONDERS
 from ike_lit.engine.model import ChildFailed, Closed
 from ike_lit.engine.protocol import IKE
+from ike_lit.testing.network import events, family, handshake
 from ike_lit.wire.auth import AUTH, SCHEMES, IDi, sign
 from ike_lit.wire.const import AuthenticationType, OtherTransform, Prf, ProtocolID, TransformType
 from ike_lit.wire.keys import prf

@@ -12,11 +12,12 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 import pytest
-from canonical import KEYS, configs, events, handshake, private_key, public_key, talk, two_ends
+from canonical import KEYS, configs, private_key, public_key, two_ends
 from ike_lit.cli import diagnosis
 from ike_lit.cli.diagnosis import NOBODY, SYSTEM, compare, why
 from ike_lit.engine.create_child_sa import RESPONDERS, rekey_child, rekey_ike_sa
 from ike_lit.engine.model import ChildFailed, Closed, Config
+from ike_lit.testing.network import events, handshake, talk
 from ike_lit.wire.auth import Identity, SharedKey
 from ike_lit.wire.certificate import Signer
 from ike_lit.wire.configuration import Pool

@@ -7,7 +7,7 @@ from random import Random
 from types import FrameType, FunctionType, ModuleType
 
 import pytest
-from canonical import ALICE, BOB, configs, deliver, events, family, handshake, talk, two_ends
+from canonical import configs, two_ends
 from ike_lit import initiator
 from ike_lit.engine import host, ike_sa
 from ike_lit.engine.child_sa import new_spi
@@ -19,6 +19,7 @@ from ike_lit.engine.model import (
     Alarm, ChildClosed, ChildEstablished, ChildFailed, Closed, Datagram, Dropped, Established, Lifetime,
     Message, Pending, Rekeyed, State, Task, Timing)
 from ike_lit.engine.protocol import IKE, LAST_ID
+from ike_lit.testing.network import ALICE, BOB, Network, deliver, events, family, handshake, talk
 from ike_lit.wire import fragment, payload, sk
 from ike_lit.wire.auth import AUTH
 from ike_lit.wire.configuration import CP
@@ -33,7 +34,6 @@ from ike_lit.wire.payload import (
     GENERIC, UNDERSTOOD, Delete, Notify, Opaque, Packet, Payload, Vendor, parse_chain)
 from ike_lit.wire.proposal import SA, parse_proposals
 from ike_lit.wire.ts import TSi, TSr, TrafficSelector
-from network import Network
 
 INIT, AUTHENTICATE = ExchangeType.IKE_SA_INIT, ExchangeType.IKE_AUTH
 CREATE, INFORM = ExchangeType.CREATE_CHILD_SA, ExchangeType.INFORMATIONAL

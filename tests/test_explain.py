@@ -7,7 +7,6 @@ from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
-from canonical import ALICE, BOB
 from explaining import (
     BELIEVED, LIVE, Field, Frame, Recorded, certified, every, flipped, kinds, needs_tshark, numbered,
     pcap, record, remarks, said, story, tiled, tshark, wireshark)
@@ -17,6 +16,7 @@ from ike_lit.capture.pcap import read_capture
 from ike_lit.capture.show import Story
 from ike_lit.engine.create_child_sa import create_child, rekey_child, rekey_ike_sa
 from ike_lit.engine.informational import delete_child, delete_ike_sa, liveness
+from ike_lit.testing.network import ALICE, BOB
 from ike_lit.wire.auth import SharedKey
 from ike_lit.wire.configuration import Pool
 from ike_lit.wire.header import Dissection

@@ -8,13 +8,14 @@ from functools import partial
 
 import pytest
 from authority import authority, issue, key
-from canonical import ALICE, BOB, public_key
+from canonical import public_key
 from explaining import (
     GCM_ESP, PUBLIC, Recorded, every, flipped, kinds, numbered, plain, record, remarks, seen, story)
 from ike_lit.capture.keylog import KeyTable, parse_keylog
 from ike_lit.capture.observer import Believed, Onlooked
 from ike_lit.capture.pcap import Seen
 from ike_lit.capture.show import Story
+from ike_lit.testing.network import ALICE, BOB
 from ike_lit.wire.auth import AUTH, IDi, IDr, Identity, SharedKey
 from ike_lit.wire.const import (
     AuthenticationType, Encryption, ExchangeType, Group, Integrity, MessageType, Prf, ProtocolID,

@@ -9,7 +9,6 @@ from pathlib import Path
 from random import Random
 
 import pytest
-from canonical import ALICE, BOB
 from explaining import (
     LIVE, Recorded, call, every, flipped, kinds, pcap, plain, record, remarks, seen,
     story, tiled)
@@ -19,6 +18,7 @@ from ike_lit.capture.keylog import KeyTable, parse_keylog
 from ike_lit.capture.pcap import Capture, Pieces, Seen
 from ike_lit.capture.show import Story, notebook, story_html, story_json, tell
 from ike_lit.engine.create_child_sa import rekey_child, rekey_ike_sa
+from ike_lit.testing.network import ALICE, BOB
 from ike_lit.wire.const import ExchangeType, Type
 from ike_lit.wire.header import Header
 from ike_lit.wire.payload import Vendor

@@ -14,13 +14,13 @@ from io import BytesIO
 from pathlib import Path
 
 import pytest
-from canonical import ALICE, BOB
 from explaining import BELIEVED, GCM, Recorded, pcap_of, plain, record, seen
 from ike_lit.capture.keylog import KeyTable, parse_keylog
 from ike_lit.capture.pcap import Capture, Pieces, Seen, read_capture
 from ike_lit.capture.show import notebook, story_html, story_json, tell
 from ike_lit.cli.program import Tape
 from ike_lit.engine.create_child_sa import rekey_ike_sa
+from ike_lit.testing.network import ALICE, BOB
 from ike_lit.wire.auth import AUTH
 from ike_lit.wire.const import AuthenticationType, ExchangeType, Group, MessageType, ProtocolID
 from ike_lit.wire.fragment import FRAGMENT

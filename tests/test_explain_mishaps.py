@@ -17,7 +17,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
-from canonical import ALICE, BOB
 from explaining import (
     LIVE, PLAIN, Recorded, call, command, needs_tshark, pcap, pcap_of, plain, record, run, seen, unread,
     wireshark)
@@ -26,6 +25,7 @@ from hypothesis import strategies as st
 from ike_lit.capture.keylog import KeyTable, parse_keylog
 from ike_lit.capture.pcap import Capture, Pieces, Seen, open_capture, read_capture
 from ike_lit.capture.show import tell
+from ike_lit.testing.network import ALICE, BOB
 from ike_lit.wire.const import ExchangeType, Type
 from ike_lit.wire.header import Header
 from ike_lit.wire.nonce import Nonce

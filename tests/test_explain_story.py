@@ -10,7 +10,7 @@ from itertools import permutations
 
 import pytest
 from authority import ed_key, key, rsa_key
-from canonical import ALICE, KEYS, private_key
+from canonical import KEYS, private_key
 from explaining import (
     BELIEVED, Recorded, certified, every, flipped, kinds, numbered, plain, record, remarks, seen, story)
 from ike_lit.capture.observer import Believed
@@ -19,6 +19,7 @@ from ike_lit.capture.examine import SIZES
 from ike_lit.capture.story import Onlooker
 from ike_lit.engine.create_child_sa import rekey_child, rekey_ike_sa
 from ike_lit.engine.informational import liveness
+from ike_lit.testing.network import ALICE
 from ike_lit.wire.auth import AUTH, IDi, Identity, SharedKey, sign, signed_octets
 from ike_lit.wire.certificate import CERT, Signer, spki
 from ike_lit.wire.const import (

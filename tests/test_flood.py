@@ -23,9 +23,10 @@ from pathlib import Path
 from random import Random
 
 import pytest
-from canonical import ALICE, BOB, configs
+from canonical import configs
 from ike_lit.engine.host import COOKIE_THRESHOLD, PASSING_LIMIT, Host
 from ike_lit.engine.model import Config, Lifetime, Timing
+from ike_lit.testing.network import ALICE, BOB
 from ike_lit.wire.const import ExchangeType, Group, MessageType, Type
 from ike_lit.wire.header import Header, Reader
 from ike_lit.wire.ke import KE, DiffieHellman

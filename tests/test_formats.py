@@ -10,8 +10,7 @@ from ipaddress import ip_address
 from itertools import count
 
 import pytest
-from canonical import (
-    ALICE, BOB, KEYS, configs, deliver, events, family, handshake, public_key, talk, two_ends)
+from canonical import KEYS, configs, public_key, two_ends
 from ike_lit.cli.options import add_options
 from ike_lit.engine import create_child_sa, ike_sa
 from ike_lit.engine.create_child_sa import RESPONDERS, create_child, rekey_child, rekey_ike_sa
@@ -21,6 +20,7 @@ from ike_lit.engine.informational import delete_child, delete_ike_sa, liveness
 from ike_lit.engine.model import (
     AddressAssigned, ChildFailed, Closed, Dropped, Established, Lifetime, State, Timing)
 from ike_lit.engine.protocol import IKE
+from ike_lit.testing.network import ALICE, BOB, deliver, events, family, handshake, talk
 from ike_lit.wire import sk
 from ike_lit.wire.auth import AUTH, IDi, Identity, verify
 from ike_lit.wire.configuration import CP, Attribute, Pool

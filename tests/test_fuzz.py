@@ -16,7 +16,7 @@ from pathlib import Path
 from random import Random
 
 import pytest
-from canonical import ALICE, BOB, configs
+from canonical import configs
 from explaining import tiled
 from fuzz.corpus import LONG
 from fuzz.corpus import chain as long_chain
@@ -27,6 +27,8 @@ from ike_lit.cli.options import add_options, config_from, connection_words
 from ike_lit.engine.create_child_sa import RESPONDERS
 from ike_lit.engine.model import Alarm, Datagram, Task
 from ike_lit.engine.protocol import IKE
+from ike_lit.testing.network import ALICE, BOB
+from ike_lit.testing.stage import Said, talk
 from ike_lit.wire.const import Discard, ExchangeType, IkeError, Type
 from ike_lit.wire.fragment import Reassembly, split
 from ike_lit.wire.header import Header, Reader, dissect
@@ -36,7 +38,6 @@ from ike_lit.wire.sk import SK
 from scenes import NAMES, Scene, scene
 from snapshot import changes
 from spoil import Edit, spoiled
-from stage import Said, talk
 from strategies import MESSAGES, PAYLOADS, edits, locks, mutations, near_the_start, payloads, to_be_sealed
 
 ROOT = Path(__file__).resolve().parent.parent

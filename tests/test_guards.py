@@ -2,7 +2,7 @@
 from dataclasses import replace
 
 import pytest
-from canonical import ALICE, BOB, configs, deliver, events, handshake, talk, two_ends
+from canonical import configs, two_ends
 from ike_lit.engine.child_sa import respond_ke
 from ike_lit.engine.create_child_sa import CHILD_LIMIT, RESPONDERS, create_child, rekey_child, rekey_ike_sa
 from ike_lit.engine.host import Cookies, Host
@@ -11,6 +11,7 @@ from ike_lit.engine.informational import delete_ike_sa, inherit, liveness
 from ike_lit.engine.model import (
     Alarm, ChildClosed, ChildFailed, Closed, Doing, Dropped, Lifetime, Negotiated, State, Task, Timing)
 from ike_lit.engine.protocol import IKE, beget, fail
+from ike_lit.testing.network import ALICE, BOB, Network, deliver, events, handshake, talk
 from ike_lit.wire.auth import Identity
 from ike_lit.wire.const import (
     ExchangeType, Group, IkeError, InvalidKePayload, InvalidSyntax, MessageType, NoAnswer,
@@ -21,7 +22,6 @@ from ike_lit.wire.nonce import Nonce
 from ike_lit.wire.payload import Delete, Notify, Opaque, Packet
 from ike_lit.wire.proposal import SA
 from ike_lit.wire.ts import TSi, TSr, TrafficSelector
-from network import Network
 from test_exchanges import put, sealed, up
 
 NEVER = Timing(child=Lifetime(), ike=Lifetime(), liveness=0)

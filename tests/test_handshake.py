@@ -5,7 +5,7 @@ from dataclasses import replace
 from math import inf
 
 import pytest
-from canonical import ALICE, BOB, configs, deliver, events, family, handshake, talk, two_ends
+from canonical import configs, two_ends
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, SECP521R1
 from cryptography.hazmat.primitives.asymmetric.ec import (
     generate_private_key as generate_ec_key)
@@ -18,6 +18,7 @@ from ike_lit.engine.ike_sa import ike_sa_init
 from ike_lit.engine.informational import delete_ike_sa, liveness
 from ike_lit.engine.model import ChildEstablished, ChildFailed, Closed, Established, State
 from ike_lit.engine.protocol import IKE
+from ike_lit.testing.network import ALICE, BOB, deliver, events, family, handshake, talk
 from ike_lit.wire.auth import ED25519, RSA, SCHEMES, IDr, Identity
 from ike_lit.wire.certificate import Signer
 from ike_lit.wire.const import (

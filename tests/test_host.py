@@ -4,7 +4,7 @@ from dataclasses import replace
 from random import Random
 
 import pytest
-from canonical import ALICE, BOB, configs, handshake, two_ends
+from canonical import configs, two_ends
 from ike_lit.engine.create_child_sa import (
     REPLACED_LIMIT, RESPONDERS, create_child, rekey_child, rekey_ike_sa, respond_create_child_sa)
 from ike_lit.engine.host import Host
@@ -12,12 +12,12 @@ from ike_lit.engine.informational import delete_child, delete_ike_sa, inherit, l
 from ike_lit.engine.model import (
     Alarm, ChildEstablished, ChildFailed, Closed, Datagram, Lifetime, Rekeyed, State, Task, Timing)
 from ike_lit.engine.protocol import IKE, later
+from ike_lit.testing.network import ALICE, BOB, Network, handshake
 from ike_lit.wire.auth import Identity
 from ike_lit.wire.const import ExchangeType, NoAdditionalSas
 from ike_lit.wire.fragment import REPEATS
 from ike_lit.wire.payload import Packet
 from ike_lit.wire.proposal import SA
-from network import Network
 
 NEVER = Timing(child=Lifetime(), ike=Lifetime(), liveness=0)
 

@@ -24,8 +24,7 @@ from pathlib import Path
 
 import pytest
 from authority import ed_key, issue, key, names, rsa_key
-from canonical import (
-    ALICE, BOB, KEYS, configs, deliver, events, family, handshake, private_key, talk, two_ends)
+from canonical import KEYS, configs, private_key, two_ends
 from cryptography.exceptions import InternalError, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, padding
@@ -49,6 +48,7 @@ from ike_lit.kernel import entries, install
 from ike_lit.kernel.dialects import SETKEY, XFRM, XFRM_MARKS, InstallError, flaw, setkey_script, xfrm_script
 from ike_lit.kernel.entries import cleanup
 from ike_lit.kernel.install import Installer
+from ike_lit.testing.network import ALICE, BOB, deliver, events, family, handshake, talk
 from ike_lit.wire import ke, payload, selftest, sk
 from ike_lit.wire.auth import (
     AUTH, ENCODINGS, METHODS, RSA_SHA1, SCHEMES, IDi, IDr, Identity, SharedKey, hash_algorithms, sign, verify)

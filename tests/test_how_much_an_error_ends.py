@@ -6,13 +6,14 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
-from canonical import ALICE, BOB, configs, deliver, two_ends
+from canonical import configs, two_ends
 from ike_lit.engine.create_child_sa import (
     RESPONDERS, create_child, rekey_child, rekey_ike_sa, respond_create_child_sa)
 from ike_lit.engine.host import Host
 from ike_lit.engine.ike_sa import ike_sa_init, respond_ike_auth
 from ike_lit.engine.model import ChildEstablished, ChildFailed, Closed, Lifetime, Message, State, Timing
 from ike_lit.engine.protocol import IKE
+from ike_lit.testing.network import ALICE, BOB, Network, deliver
 from ike_lit.wire.auth import AUTH
 from ike_lit.wire.const import ExchangeType, Group, IkeError, MessageType, TemporaryFailure, TransformType
 from ike_lit.wire.ke import KE
@@ -20,7 +21,6 @@ from ike_lit.wire.nonce import Nonce
 from ike_lit.wire.payload import Notify, Packet, Payload
 from ike_lit.wire.proposal import SA, Transform
 from ike_lit.wire.ts import TSi, TSr, TrafficSelector
-from network import Network
 from test_exchanges import both_roles, put, said, sealed, up
 
 NEVER = Timing(child=Lifetime(), ike=Lifetime(), liveness=0)

@@ -6,13 +6,14 @@ from argparse import Namespace
 from types import SimpleNamespace
 
 import pytest
-from canonical import ALICE, BOB, configs
+from canonical import configs
 from ike_lit.engine.create_child_sa import rekey_child, rekey_ike_sa
 from ike_lit.engine.host import Host
 from ike_lit.engine.model import ChildEstablished, ChildSA, Datagram, Installed, Lifetime, Timing
 from ike_lit.initiator import Session
 from ike_lit.kernel.dialects import InstallError
 from ike_lit.responder import Server
+from ike_lit.testing.network import ALICE, BOB
 from ike_lit.wire.nat import Endpoint
 
 ARGS = Namespace(json=True, verbose=False, keylog=None, pcap=None, explain=None, install='xfrm',

@@ -6,12 +6,13 @@ An end that is behind a NAT itself follows nobody.
 from dataclasses import replace
 
 import pytest
-from canonical import ALICE, BOB, configs, events, handshake, two_ends
+from canonical import configs, two_ends
 from ike_lit.engine.create_child_sa import RESPONDERS, rekey_child
 from ike_lit.engine.host import Host
 from ike_lit.engine.informational import liveness
 from ike_lit.engine.model import ChildEstablished, Datagram, Dropped, Lifetime, Moved, State, Timing
 from ike_lit.engine.protocol import IKE, follow
+from ike_lit.testing.network import ALICE, BOB, events, handshake
 from ike_lit.wire.const import ExchangeType
 from ike_lit.wire.nat import Endpoint, Nat
 from test_exchanges import said

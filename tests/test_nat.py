@@ -1,6 +1,6 @@
 "NAT detection, octet by octet: which notifications count, and what is said of an end."
 import pytest
-from canonical import ALICE, BOB
+from ike_lit.testing.network import ALICE, BOB
 from ike_lit.wire.const import ExchangeType, MessageType
 from ike_lit.wire.nat import (
     KEEPALIVE, NON_ESP_MARKER, Endpoint, Nat, detect, fingerprint, nat_detection, unwrap, wrap)

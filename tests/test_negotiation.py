@@ -2,13 +2,14 @@
 from dataclasses import replace
 
 import pytest
-from canonical import ALICE, BOB, configs, deliver, events, family, talk, two_ends
+from canonical import configs, two_ends
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from ike_lit.engine.create_child_sa import RESPONDERS
 from ike_lit.engine.ike_sa import ike_sa_init
 from ike_lit.engine.model import Dropped, State
 from ike_lit.engine.protocol import IKE as Sa
+from ike_lit.testing.network import ALICE, BOB, deliver, events, family, talk
 from ike_lit.wire.const import (
     Encryption, Esn, ExchangeType, Group, Integrity, InvalidSyntax, MessageType, NoProposalChosen,
     OtherTransform, Prf, ProtocolID, TransformType)

@@ -6,13 +6,13 @@ Time is a number and chance is a seed, so a failing run can be run again.
 from random import Random
 
 import pytest
-from canonical import ALICE, BOB, configs
+from canonical import configs
 from ike_lit.engine.create_child_sa import rekey_child, rekey_ike_sa
 from ike_lit.engine.host import Host
 from ike_lit.engine.informational import delete_ike_sa
 from ike_lit.engine.model import ChildClosed, ChildEstablished, Closed, Lifetime, Task, Timing
 from ike_lit.engine.protocol import IKE
-from network import Network
+from ike_lit.testing.network import ALICE, BOB, Network
 
 RUNS, PARTS = 1000, 10
 NEVER = Lifetime()

@@ -18,7 +18,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from canonical import ALICE, BOB, configs
+from canonical import configs
 from ike_lit import initiator, responder
 from ike_lit.capture.pcap import read_capture
 from ike_lit.cli import options, program
@@ -27,6 +27,7 @@ from ike_lit.engine.informational import delete_child
 from ike_lit.initiator import demo_peer
 from ike_lit.kernel.entries import claim
 from ike_lit.kernel.install import ask
+from ike_lit.testing.network import ALICE, BOB
 from ike_lit.wire.auth import Identity
 from ike_lit.wire.const import Encryption, ExchangeType, Group, ProtocolID, TransformType
 from ike_lit.wire.ke import KE

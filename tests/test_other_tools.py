@@ -7,7 +7,7 @@ from random import Random
 from shutil import which
 
 import pytest
-from canonical import ALICE, BOB, configs, handshake, two_ends
+from canonical import configs, two_ends
 from ike_lit.capture.keylog import keylog_row
 from ike_lit.cli.report import script_lines
 from ike_lit.engine.create_child_sa import RESPONDERS, create_child, rekey_child, rekey_ike_sa
@@ -16,11 +16,11 @@ from ike_lit.engine.informational import delete_ike_sa, liveness
 from ike_lit.engine.model import ChildSA, Datagram, EspSA, Lifetime, Message, Timing
 from ike_lit.engine.protocol import IKE
 from ike_lit.kernel.dialects import SETKEY, XFRM, setkey_script, xfrm_script
+from ike_lit.testing.network import ALICE, BOB, Network, handshake
 from ike_lit.wire.const import ExchangeType, ProtocolID, TransformType, Type
 from ike_lit.wire.keys import Keys
 from ike_lit.wire.proposal import ALGORITHMS, Proposal, parse_proposals
 from ike_lit.wire.ts import TrafficSelector
-from network import Network
 from peers.strongswan import PACKAGES, execute
 from scapy.layers.inet import IP, UDP
 from scapy.utils import wrpcap

@@ -3,10 +3,11 @@ import os
 from collections import deque
 
 import pytest
-from canonical import ALICE, BOB, configs
+from canonical import configs
 from ike_lit.cli.diagnosis import no_way
 from ike_lit.cli import probe
 from ike_lit.engine.host import Host
+from ike_lit.testing.network import ALICE, BOB
 from ike_lit.wire.const import ExchangeType, Group, MessageType, TransformType
 from ike_lit.wire.header import Header, Reader
 from ike_lit.wire.ke import KE

@@ -7,7 +7,7 @@ from itertools import permutations
 
 import pytest
 from authentic import AUTHENTICATE, CREATE, DRAW, INFORM, Line, Peer, child, connection, said
-from canonical import BOB, configs, deliver, events, family, talk, two_ends
+from canonical import configs, two_ends
 from ike_lit.engine.create_child_sa import RESPONDERS, rekey_child, rekey_ike_sa
 from ike_lit.engine.host import Host
 from ike_lit.engine.ike_sa import ike_sa_init
@@ -15,6 +15,7 @@ from ike_lit.engine.informational import delete_child, delete_ike_sa
 from ike_lit.engine.model import (
     ChildClosed, ChildEstablished, Closed, Dropped, Established, Lifetime, Rekeyed, State, Timing)
 from ike_lit.engine.protocol import IKE
+from ike_lit.testing.network import BOB, deliver, events, family, talk
 from ike_lit.wire.const import ExchangeType, MessageType, ProtocolID
 from ike_lit.wire.nonce import Nonce
 from ike_lit.wire.payload import Delete, Notify, Packet, Payload

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from ipaddress import IPv4Address
 
 import pytest
-from canonical import configs, events, handshake, two_ends
+from canonical import configs, two_ends
 from explaining import tiled
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -14,6 +14,7 @@ from ike_lit.cli.probe import response_to
 from ike_lit.engine.create_child_sa import RESPONDERS
 from ike_lit.engine.ike_sa import announced_hashes, ike_sa_init
 from ike_lit.engine.model import AddressAssigned, ChildEstablished, Established, State
+from ike_lit.testing.network import events, handshake
 from ike_lit.wire.auth import AUTH, IDi
 from ike_lit.wire.certificate import CERT, CERTREQ
 from ike_lit.wire.configuration import CP, Attribute, Misfit, Pool, assigned, cfg_request, inner

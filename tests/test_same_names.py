@@ -1,7 +1,7 @@
 """Names that are the same although their octets differ, wherever names are compared: RFC 5280 §7."""
 import pytest
 from authority import authority, dn_of, issue, key, names, trusting
-from canonical import configs, handshake, two_ends
+from canonical import configs, two_ends
 from cryptography import x509
 from cryptography.x509.name import _ASN1Type
 from dataclasses import replace
@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from ike_lit.engine.create_child_sa import RESPONDERS
 from ike_lit.engine.ike_sa import find_config
 from ike_lit.engine.model import State
+from ike_lit.testing.network import handshake
 from ike_lit.wire.auth import IDi, IDr, Identity, comparable, folded, rdns
 from ike_lit.wire.configuration import CP, Attribute, Pool
 from ike_lit.wire.const import AuthenticationFailed, CfgAttribute, CfgType, IDType

@@ -1,6 +1,6 @@
 """Exchange scenarios, as a mature daemon tests them: each message of both ends is carried by hand,
 and may be held back, lost, or come late (RFC 7296 §1.3, §1.4.1, §2.8, §2.25; RFC 6023).
-The stage, and how a ladder is written down, is nbs/stage.py.
+The stage, and how a ladder is written down, is chapter 45.
 """
 from collections.abc import Callable
 from dataclasses import replace
@@ -16,7 +16,8 @@ from ike_lit.wire.const import IkeError, NoAnswer, ProtocolID
 from ike_lit.wire.header import Header, Reader
 from ike_lit.wire.payload import Delete, Packet
 from ike_lit.wire.proposal import parse_proposals
-from stage import NEVER, PATIENT, End, ends, lose, pair, play, run, sas, spi, talk, wait
+from canonical import ends
+from ike_lit.testing.stage import NEVER, PATIENT, End, lose, pair, play, run, sas, spi, talk, wait
 
 HOUR = 3600
 

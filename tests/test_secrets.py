@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pytest
 from authority import ed_key, rsa_key
-from canonical import events, handshake, two_ends
+from canonical import two_ends
 from chapters import MODULES
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import (
@@ -37,6 +37,7 @@ from ike_lit.engine.model import ChildEstablished, Closed, Established
 from ike_lit.kernel import install
 from ike_lit.kernel.dialects import XFRM
 from ike_lit.kernel.install import Installer
+from ike_lit.testing.network import events, handshake
 from ike_lit.wire.auth import SharedKey
 from ike_lit.wire.certificate import Signer
 from ike_lit.wire.const import Prf, ProtocolID, TransformType

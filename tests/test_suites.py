@@ -7,7 +7,7 @@ from pathlib import Path
 from random import Random
 
 import pytest
-from canonical import ALICE, BOB, configs, deliver, events, family, handshake, talk, two_ends
+from canonical import configs, two_ends
 from ike_lit.cli.report import as_json, report
 from ike_lit.engine import create_child_sa
 from ike_lit.engine.create_child_sa import RESPONDERS, rekey_child, rekey_ike_sa
@@ -16,13 +16,13 @@ from ike_lit.engine.ike_sa import ike_sa_init
 from ike_lit.engine.informational import liveness
 from ike_lit.engine.model import Dropped, Established, Message, State
 from ike_lit.engine.protocol import IKE
+from ike_lit.testing.network import ALICE, BOB, Network, deliver, events, family, handshake, talk
 from ike_lit.wire import selftest
 from ike_lit.wire.const import ExchangeType, InvalidSyntax, Prf, ProtocolID, TransformType, Type
 from ike_lit.wire.header import Header, Reader
 from ike_lit.wire.keys import skeyseed
 from ike_lit.wire.payload import Packet
 from ike_lit.wire.proposal import ALGORITHMS, DEFAULT_ESP, DEFAULT_IKE, key_size, parse_proposals
-from network import Network
 
 AEAD, CLASSIC = 'aes256gcm16-prfsha384-x25519', 'aes256ctr-sha512-ecp256'
 
@@ -129,8 +129,9 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 Cipher(algorithms.AES(bytes(16)), modes.CBC(bytes(16))).encryptor()  # looks for the old ones too
 sys.modules['cryptography.hazmat.decrepit.ciphers.algorithms'] = None
 from dataclasses import replace
-from canonical import configs, handshake, two_ends
+from canonical import configs, two_ends
 from ike_lit.engine.create_child_sa import RESPONDERS
+from ike_lit.testing.network import handshake
 from ike_lit.wire.selftest import tested
 try: ends = [replace(c, ike=tested(c.ike)[0], esp=tested(c.esp)[0]) for c in configs(*sys.argv[1:])]
 except ValueError as error: print(error)

@@ -34,6 +34,7 @@ P = TypeVar('P', bound='Payload')
 class Payload:
     "The body of one payload; subclasses say how it is read and written."
     kind: Type  # under which the payload is announced
+    critical = False  # the flag C: zero for all types that the RFC defines
 
     @classmethod
     def parse(cls: type[P], r: Reader) -> P:
@@ -196,7 +197,7 @@ def pack_chain(
     for payload in reversed(list(payloads)):
         body = bytes(payload)
         following = payload.first if isinstance(payload, Encrypted) else following
-        out = GENERIC.pack(following, 0, GENERIC.size + len(body)) + body + out
+        out = GENERIC.pack(following, payload.critical, GENERIC.size + len(body)) + body + out
         following = payload.kind
     return following, out
 

@@ -21,7 +21,7 @@ sys.path.insert(0, str(ROOT / 'nbs'))
 warnings.simplefilter('ignore')
 
 from measure import Table, Work, keep, timed
-from canonical import ALICE, BOB, configs, deliver, two_ends
+from canonical import configs, two_ends
 from cryptography.hazmat.primitives.asymmetric import dh, ec, padding
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.hashes import SHA256
@@ -30,6 +30,7 @@ from cryptography.hazmat.primitives.serialization import (
 from ike_lit.engine.ike_sa import INITIAL_EXCHANGES, ike_sa_init
 from ike_lit.engine.model import Config, State
 from ike_lit.engine.protocol import IKE
+from ike_lit.testing.network import ALICE, BOB, deliver
 from ike_lit.wire.auth import AUTH, IDi, Identity
 from ike_lit.wire.certificate import Signer
 from ike_lit.wire.const import (

@@ -21,10 +21,11 @@ sys.path.insert(0, str(ROOT / 'nbs'))
 warnings.simplefilter('ignore')
 
 from measure import keep
-from canonical import ALICE, BOB, configs
+from canonical import configs
 from ike_lit.engine import host
 from ike_lit.engine.host import Host
 from ike_lit.engine.informational import liveness
+from ike_lit.testing.network import ALICE, BOB
 from ike_lit.wire.nat import Endpoint
 
 SIZES = 10, 1_000, 10_000

@@ -10,11 +10,12 @@ from fuzz.targets import (
     BARE, LINKS, LIVE, LOCKS, NAMES, READERS, STEP, identity, key_table, keylog, life, proposal, secret,
     selector, toml, words)
 
-from canonical import handshake, two_ends
+from canonical import two_ends
 from explaining import pcap
 from ike_lit.capture.pcap import Seen, packet_of, read_capture
 from ike_lit.capture.show import tell
 from ike_lit.engine.create_child_sa import RESPONDERS
+from ike_lit.testing.network import handshake
 from ike_lit.wire.const import ExchangeType
 from ike_lit.wire.payload import Packet, pack_chain
 from ike_lit.wire.proposal import DEFAULT_ESP, DEFAULT_IKE

@@ -24,7 +24,7 @@ from typing import NamedTuple, TypeVar, cast
 ROOT = Path(__file__).resolve().parents[2]
 for folder in ROOT / 'nbs', ROOT / 'tests': sys.path.insert(0, str(folder))
 
-from canonical import ALICE, BOB, KEYS, configs
+from canonical import KEYS, configs
 from explaining import BELIEVED, LIVE, Recorded, record, tiled
 from ike_lit.capture.keylog import KeyTable, parse_keylog
 from ike_lit.capture.pcap import RAW, Capture, Seen, read_capture
@@ -39,6 +39,7 @@ from ike_lit.engine.informational import EARLY_LIMIT
 from ike_lit.engine.model import Closed, Config, State
 from ike_lit.engine.protocol import IKE
 from ike_lit.initiator import build_parser
+from ike_lit.testing.network import ALICE, BOB
 from ike_lit.wire.auth import IDi, Identity
 from ike_lit.wire.const import Discard, ExchangeType, IkeError, ProtocolID, TransformType, Type
 from ike_lit.wire.fragment import FRAGMENT, MAX_FRAGMENTS, MAX_MESSAGE, Reassembly

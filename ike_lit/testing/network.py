@@ -36,12 +36,15 @@ def two_ends(alice: Config, bob: Config,
 # %% ../../nbs/44_network.ipynb #14947a3b
 def family(ike: IKE) -> list[IKE]:
     "Return an IKE SA with all that have come out of it, oldest first."
-    return [ike, *(member for heir in ike.heirs for member in family(heir))]
+    found = [ike]
+    for heir in ike.heirs: found += family(heir)
+    return found
 
 
 def deliver(sender: IKE, receiver: IKE, now: float = 0) -> list[bytes]:
     "Carry what one end, or any of its heirs, has to say to the other, and return it."
-    sent = [d for member in family(sender) for d in member.datagrams_to_send(now)]
+    sent: list[Datagram] = []
+    for member in family(sender): sent += member.datagrams_to_send(now)
     for d in sent:
         named = [m for m in family(receiver) if d.data[:16] == m.spi_i + m.spi_r]
         (named or [receiver])[0].receive_datagram(d.data, d.source, now, local=d.destination)
@@ -50,7 +53,8 @@ def deliver(sender: IKE, receiver: IKE, now: float = 0) -> list[bytes]:
 
 def talk(one: IKE, other: IKE, now: float = 0) -> None:
     "Carry messages both ways until neither end has anything to say."
-    while deliver(one, other, now) or deliver(other, one, now): continue
+    busy = True
+    while busy: busy = bool(deliver(one, other, now) or deliver(other, one, now))
 
 
 def handshake(alice: IKE, bob: IKE, now: float = 0) -> tuple[IKE, IKE]:

@@ -62,7 +62,8 @@ def summary(packet: Packet, response: bool, ike: IKE) -> str:
     match packet.exchange_type:
         case ExchangeType.INFORMATIONAL:
             if not packet.payloads: return 'nothing' if response else 'alive?'
-            spis = [called(s) for d in packet.all(Delete) for s in d.spis]
+            spis: list[str] = []
+            for delete in packet.all(Delete): spis += map(called, delete.spis)
             return ' '.join(['deleted' if response else 'delete', *(spis or [this])])
         case ExchangeType.CREATE_CHILD_SA:
             if response: return f'grant {called(sas[0].proposals[0].spi)}'
@@ -214,7 +215,8 @@ def ring(a: End, until: float) -> bool:
 def wait(a: End, seconds: float) -> None:
     "Let time pass. What is sent meanwhile is under way."
     until = a.now + seconds
-    while ring(a, until): continue
+    going = True
+    while going: going = ring(a, until)
 
 
 def lose(*those: End) -> None:

@@ -815,7 +815,7 @@ def test_a_public_value_that_makes_the_secret_known(monkeypatch: pytest.MonkeyPa
         kind = GROUPS[group]
         for public in bytes(kind.size), b'\1' + bytes(kind.size - 1), b'\xff' * kind.size:
             if public[:1] == b'\xff' and kind.size in (32, 56): continue  # x is taken modulo the prime
-            with pytest.raises(ValueError, match='not a point|secret is zero'):
+            with pytest.raises(ValueError, match='not a point|all-zero secret'):
                 kind.shared(kind.secret(os.urandom), public)
 
 

@@ -433,10 +433,12 @@ def test_all_modules_load_without_a_warning() -> None:
 KNOWN = {  # file, rule: why it stays
     ('auth.py', 'S303'): 'SHA-1, which --allow-sha1 asks for, for peers that know nothing else',
     ('entries.py', 'S603'): 'a program is run: its name is ours, its arguments are a list, there is no shell',
-    ('initiator.py', 'S603'): 'the other end of --demo: Python itself, with words that were parsed before'}
+    ('initiator.py', 'S603'): 'the other end of --demo: Python itself, with words that were parsed before',
+    ('network.py', 'S311'): 'the bad network of the tests, which is the same in every run',
+    ('stage.py', 'S311'): 'the same'}
 
 
-def test_ruffs_security_rules_have_three_exceptions() -> None:
+def test_ruffs_security_rules_have_five_exceptions() -> None:
     "All of them, whatever the files or pyproject.toml say should be ignored."
     done = subprocess.run([
         sys.executable, '-m', 'ruff', 'check', '--isolated', '--select', 'S', '--ignore-noqa',

@@ -25,7 +25,7 @@ from .pcap import Capture, Seen
 from .story import Onlooker
 from ..wire.header import Dissection, dump
 from ..wire.nat import Endpoint
-from ..wire.payload import LENGTH, Encrypted, listed
+from ..wire.payload import LENGTH, Encrypted, payload_names
 
 # %% ../../nbs/30_show.ipynb #2a9f5c6f
 MARKS = {'fact': '       ', 'odd': '  odd: ', 'wrong': 'WRONG: '}
@@ -35,7 +35,7 @@ def contents(told: Told) -> str:
     "Name the payloads of a message, the sealed ones in braces."
     if told.packet is None: return f'{len(told.seen.data)} octets'
     payloads = told.packet.payloads
-    words = listed(payloads) or 'nothing'
+    words = payload_names(payloads) or 'nothing'
     opened = told.sealed and not any(isinstance(p, Encrypted) for p in payloads)
     return f'{{{words}}}' if opened else words
 

@@ -17,12 +17,12 @@ from ..engine.model import (
 from ..engine.protocol import IKE
 from ..kernel.dialects import SETKEY, Language, flaw
 from ..wire.const import IkeError
-from ..wire.payload import LENGTH, SHOWN, listed, short
+from ..wire.payload import LENGTH, SHOWN, payload_names, short
 
 # %% ../../nbs/24_report.ipynb #b4591386
 def message_line(m: Message) -> str:
     "Return the line for a message."
-    payloads = listed(m.packet.payloads) or '(empty)'
+    payloads = payload_names(m.packet.payloads) or '(empty)'
     arrow, kind = '->' if m.sent else '<-', 'response' if m.response else 'request'
     what = f'{arrow} {m.packet.exchange_type} {kind} {m.message_id}'
     taken = f', {m.seconds * 1000:.1f} ms' if m.seconds is not None else ''

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['GENERIC', 'P', 'CLASSES', 'PAYLOADS', 'UNDERSTOOD', 'SHOWN', 'LENGTH', 'Payload', 'get_by_type', 'Opaque',
            'Unreadable', 'Notify', 'Delete', 'spi_size', 'refusal_notify', 'Vendor', 'Encrypted', 'pack_chain',
-           'parse_chain', 'take_remainder', 'parse_body', 'Packet', 'parse', 'short', 'listed']
+           'parse_chain', 'take_remainder', 'parse_body', 'Packet', 'parse', 'short', 'payload_names']
 
 # %% ../../nbs/02_payload.ipynb #4034564b
 from collections.abc import Iterable, Sequence
@@ -328,7 +328,7 @@ def short(payload: Payload) -> str:
     return f'N({payload.message_type})' if isinstance(payload, Notify) else str(payload.kind)
 
 
-def listed(payloads: Sequence[Payload]) -> str:
+def payload_names(payloads: Sequence[Payload]) -> str:
     "Name payloads in a line, the first `SHOWN` of them."
     names = [short(payload) for payload in payloads[:SHOWN]]
     if len(payloads) > SHOWN: names.append(f'and {len(payloads) - SHOWN} more')

@@ -11,7 +11,7 @@ from random import Random
 from ike_lit.engine.child_sa import dh_group
 from ike_lit.engine.create_child_sa import RESPONDERS, fresh_ike_sa
 from ike_lit.engine.host import Host
-from ike_lit.engine.ike_sa import Agreement, ike_sa_init, prove
+from ike_lit.engine.ike_sa import InitResult, ike_sa_init, make_auth
 from ike_lit.engine.model import Config, Event
 from ike_lit.engine.protocol import IKE
 from ike_lit.wire.auth import IDi, IDr, Identity, SharedKey
@@ -114,7 +114,7 @@ class Line:
         response = self.ask(CREATE, SA((offer,)), ni, KE(dh.group, dh.public))
         if response is None or not response.all(SA): return None
         suite, secret = response.one(SA).proposals[0], dh.derive(response.one(KE).public)
-        return self.heir(Agreement(spi, suite.spi, replace(suite, spi=b''), secret, ni.data,
+        return self.heir(InitResult(spi, suite.spi, replace(suite, spi=b''), secret, ni.data,
                                    response.one(Nonce).data), initiator=True)
 
     def grant_rekey(self, request: Packet, nr: bytes = b'') -> 'Line':
@@ -123,12 +123,12 @@ class Line:
         dh, spi_r = DiffieHellman(ke.group, DRAW.randbytes), DRAW.randbytes(8)
         nr = nr or DRAW.randbytes(32)
         suite = replace(suite, transforms=tuple({t.type: t for t in reversed(suite.transforms)}.values()))
-        line = self.heir(Agreement(suite.spi, spi_r, replace(suite, spi=b''), dh.derive(ke.public), ni, nr),
+        line = self.heir(InitResult(suite.spi, spi_r, replace(suite, spi=b''), dh.derive(ke.public), ni, nr),
                          initiator=False)
         self.answer(request, SA((replace(suite, spi=spi_r),)), Nonce(nr), KE(dh.group, dh.public))
         return line
 
-    def heir(self, agreed: Agreement, initiator: bool) -> 'Line':
+    def heir(self, agreed: InitResult, initiator: bool) -> 'Line':
         line = Line(self.peer, fresh_ike_sa(self.ike, agreed, initiator=initiator), told=self.told)
         line.children = dict(self.children)
         self.peer.lines.append(line)
@@ -193,22 +193,22 @@ class Peer:
                    random=DRAW.randbytes)
         root.start(ike_sa_init, now=self.now())
         for _ in range(3):  # with a cookie, or another group
-            for d in root.datagrams_to_send(self.now()):
+            for d in root.datagrams_to_send():
                 self.host.receive_datagram(d.data, self.at, self.now(), GATEWAY)
             for d in self.host.datagrams_to_send():
                 if d.data[:8] == root.spi_i: root.receive_datagram(d.data, d.source, self.now())
                 else:
                     for line in self.everybody(): line.peer.read(line, d.data)
-            if root.heirs: break
+            if root.lineage.new_sas: break
         else: raise RuntimeError('the gateway does not answer')
-        line = Line(self, root.heirs[-1], next_id=1)
+        line = Line(self, root.lineage.new_sas[-1], next_id=1)
         self.lines.append(line)
         return line
 
     def proof(self, line: Line, *more: Payload) -> tuple[Payload, ...]:
         "Return the payloads of IKE_AUTH."
         idi = IDi.of(self.config.local_id)
-        return idi, IDr.of(self.config.remote_id), prove(line.ike, self.config, idi), *more
+        return idi, IDr.of(self.config.remote_id), make_auth(line.ike, self.config, idi), *more
 
     def call(self, *more: Payload) -> Line:
         "Shake hands, and say `more` beside the proof."

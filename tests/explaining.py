@@ -1,4 +1,4 @@
-"""What the tests of chapters 25 to 30 share: conversations of ours, as somebody on the wire has
+"""What the tests of chapters 26 to 31 share: conversations of ours, as somebody on the wire has
 recorded them; messages by hand; what tshark says of them; and the program.
 """
 import os
@@ -24,7 +24,8 @@ from ike_lit.capture.show import Story, tell
 from ike_lit.cli.credential import load_authorities, load_chain
 from ike_lit.engine.host import Host
 from ike_lit.engine.model import Datagram, Lifetime, Timing
-from ike_lit.engine.protocol import IKE, Begin
+from ike_lit.engine.protocol import IKE
+from ike_lit.engine.state import Begin
 from ike_lit.explain import main
 from ike_lit.testing.network import ALICE, BOB, Network
 from ike_lit.wire.certificate import Authorities, Signer

@@ -40,8 +40,9 @@ from ike_lit.engine.create_child_sa import create_child, rekey_child, rekey_ike_
 from ike_lit.engine.host import Host
 from ike_lit.engine.informational import delete_child, delete_ike_sa, liveness
 from ike_lit.engine.model import (
-    ChildEstablished, ChildSA, Config, Datagram, Established, Event, Lifetime, Rekeyed, State, Timing)
+    ChildEstablished, ChildSA, Config, Datagram, Established, Event, Lifetime, Rekeyed, Timing)
 from ike_lit.engine.protocol import IKE
+from ike_lit.engine.state import State
 from ike_lit.testing.network import ALICE, BOB, Network
 from ike_lit.wire.auth import SharedKey
 from ike_lit.wire.certificate import Signer
@@ -266,7 +267,7 @@ def opened(ike: IKE, messages: list[bytes]) -> tuple:
     for data in messages:
         if data[18] != 35: continue
         if data[16] == 46: return ike.incoming.open(data).payloads
-        whole = ike._pieces[bool(data[19] & 0x20)].add(ike.incoming, data, 0)
+        whole = ike.window.pieces[bool(data[19] & 0x20)].add(ike.incoming, data, 0)
         if whole: return whole.payloads
     raise RuntimeError('no IKE_AUTH')
 
@@ -360,10 +361,10 @@ class Guard(NamedTuple):
 
 
 GUARDS = {
-    'proof': [Guard('ike_sa', 'check_proof',
-                    'return proven(config, identity.identity, kind, octets, auth, seen)', "return ''")],
-    'name': [Guard('ike_sa', 'check_proof', 'not identity.identity.matches(config.remote_id)', 'False')],
-    'names': [Guard('ike_sa', 'check_proof', 'not identity.identity.matches(config.remote_id)', 'False'),
+    'proof': [Guard('ike_sa', 'check_auth',
+                    'return verify_auth(config, identity.identity, kind, octets, auth, seen)', "return ''")],
+    'name': [Guard('ike_sa', 'check_auth', 'not identity.identity.matches(config.remote_id)', 'False')],
+    'names': [Guard('ike_sa', 'check_auth', 'not identity.identity.matches(config.remote_id)', 'False'),
               Guard('ike_sa', 'find_config', 'if not wanted or', 'if True or')],
     'first message signed': [Guard('auth', 'signed_octets', 'message + nonce', 'nonce')],
     'nonce signed': [Guard('auth', 'signed_octets', 'message + nonce', 'message')],
@@ -373,24 +374,25 @@ GUARDS = {
     'icv': [Guard('sk', 'CipherAndChecksum.unlock', 'if not hmac.compare_digest(icv, expected)', 'if False')],
     'tag': [Guard('sk', 'OnePiece.unlock', 'return self.aead.decrypt(self.salt + iv, ciphertext + icv, seen)',
                   'return unlocked(self, iv, ciphertext)')],
-    'protection': [Guard('protocol', 'opened', 'if ike.incoming is None:',
+    'protection': [Guard('protocol', 'decrypt', 'if ike.incoming is None:',
                          'if header.next_payload not in (Type.SK, Type.SKF):')],
     'role': [Guard('protocol', 'receive', 'if header.initiator == ike.initiator', 'if False')],
     'spi': [Guard('protocol', 'receive', 'if header.spi_i != ike.spi_i', 'if False'),
             Guard('protocol', 'receive', 'header.spi_r != ike.spi_r', 'False'),
-            Guard('host', 'find', '(ike.spi_i, ike.spi_r) == (header.spi_i, header.spi_r)',
+            Guard('host', 'find_sa', '(ike.spi_i, ike.spi_r) == (header.spi_i, header.spi_r)',
                   'ike.spi_r == header.spi_r')],
-    'request id': [Guard('protocol', 'receive_request', 'header.message_id != ike._expected_id', 'False')],
+    'request id': [Guard('protocol', 'receive_request', 'header.message_id != ike.window.expected_id',
+                          'False')],
     'response id': [Guard('protocol', 'receive_response',
                           '(header.message_id, header.exchange_type) != asked',
                           'header.exchange_type != asked[1]')],
-    'turn': [Guard('protocol', 'receive_request', 'if not in_turn', 'if False')],
+    'turn': [Guard('protocol', 'receive_request', 'if not in_turn(ike, kind)', 'if False')],
     'offer': [Guard('proposal', 'check_choice', 'offered, chosen = tuple(offered), answer.proposals[0]',
                     'return answer.proposals[0]')],
     'group': [Guard('ike_sa', 'wanted_group', 'or not offered', '')],
-    'own nonce': [Guard('ike_sa', 'accepted', 'if nr == ni', 'if False')],
-    'rivals': [Guard('ike_sa', 'accepted', 'if len(before) >= ANSWERS', 'if before')],
-    'refusal': [Guard('ike_sa', 'ike_sa_init', 'except IkeError as error: ike.remark(error)',
+    'own nonce': [Guard('ike_sa', 'accept_init', 'if nr == ni', 'if False')],
+    'rivals': [Guard('ike_sa', 'accept_init', 'if len(before) >= ANSWERS', 'if before')],
+    'refusal': [Guard('ike_sa', 'ike_sa_init', 'except IkeError as error: ike.note_unauthenticated(error)',
                       'except IkeError as error: raise')],
 }
 
@@ -455,7 +457,7 @@ def table(rows: dict[str, dict[str, int]]) -> Iterator[str]:
 
 
 def keep_counts(state: dict) -> None:
-    "Let chapter 49 have the counts."
+    "Let chapter 50 have the counts."
     _, _, *lines = table(state['rows'])
     rows = [line.strip('| ').split(' | ') for line in lines]
     keep('mitm', {'title': 'Mallory between two ends, by what she did and by suite',

@@ -12,11 +12,10 @@ from inspect import isfunction, isgenerator, ismethod
 from itertools import count
 
 from ike_lit.engine.model import Config
-from ike_lit.engine.protocol import Rival
 from ike_lit.wire.sk import SK
 
 ATOMS = (int, float, str, bytes, type(None), Enum, type, range)
-CHANGING = (Config, Rival, SK)  # frozen, but what they hold is not: a pool, an IKE SA, a counter
+CHANGING = (Config, SK)  # frozen, but what they hold is not: a pool, a counter
 Tree = dict[str, object]
 
 

@@ -11,8 +11,9 @@ from ike_lit.engine.create_child_sa import RESPONDERS, rekey_child, rekey_ike_sa
 from ike_lit.engine.host import Host
 from ike_lit.engine.ike_sa import ike_sa_init
 from ike_lit.engine.informational import liveness
-from ike_lit.engine.model import ChildEstablished, Closed, Config, Established, Message, State
+from ike_lit.engine.model import ChildEstablished, Closed, Config, Established, Message
 from ike_lit.engine.protocol import IKE
+from ike_lit.engine.state import State
 from ike_lit.testing.network import ALICE, BOB, deliver, events, family, handshake, talk
 from ike_lit.wire.auth import AUTH, IDi, IDr, Identity, SharedKey, signed_octets
 from ike_lit.wire.certificate import CERT, CERTREQ, Signer, spki
@@ -102,7 +103,7 @@ def refused_by_alice(alice: IKE, bob: IKE, words: str = '') -> None:
 def over(ike: IKE) -> None:
     "Nothing is left of it, and nothing will come of it."
     assert ike.state == State.CLOSED and not ike.children and ike.keys is None
-    assert ike.next_timer() is None and not ike.datagrams_to_send(1)
+    assert ike.next_timer() is None and not ike.datagrams_to_send()
 
 
 # Those who are let in
@@ -120,7 +121,7 @@ def test_every_proof_with_every_other_and_what_follows(alices: str, bobs: str) -
             one.start(conversation, *args, now=1)
             talk(*pair_, now=1)
     alice, bob = (family(end)[-1] for end in pair_)
-    assert pair_[0].successor and alice.state == bob.state == State.ESTABLISHED
+    assert pair_[0].lineage.successor and alice.state == bob.state == State.ESTABLISHED
     assert alice.keys == bob.keys and len(alice.children) == len(bob.children) == 1
     assert PROVEN[bobs] in alice.agreed.proof and PROVEN[alices] in bob.agreed.proof
 
@@ -239,7 +240,7 @@ def test_a_revoked_certificate_lets_nobody_in(who: str) -> None:
 
 def changed(monkeypatch: pytest.MonkeyPatch, who: str, change: Callable, kind: str) -> tuple[IKE, IKE]:
     "A handshake in which one end's IKE_AUTH message is changed before it is sealed."
-    encode = protocol.encode
+    encode = protocol.datagrams_for
 
     def lying(ike: IKE, packet: Packet, *, response: bool, message_id: int) -> tuple[bytes, ...]:
         if packet.exchange_type == EXCHANGE and ike.initiator == (who == 'alice'):
@@ -247,7 +248,7 @@ def changed(monkeypatch: pytest.MonkeyPatch, who: str, change: Callable, kind: s
             change(ike, payloads)
             packet = replace(packet, payloads=tuple(payloads))
         return encode(ike, packet, response=response, message_id=message_id)
-    monkeypatch.setattr(protocol, 'encode', lying)
+    monkeypatch.setattr(protocol, 'datagrams_for', lying)
     return met(*pair(kind))
 
 
@@ -293,7 +294,8 @@ def proof_of_the_other_end(ike: IKE, payloads: list[Payload]) -> None:
     n = at(payloads, AUTH)
     held = ike.config.credential
     payloads[n] = (held.prove(Prf.PRF_HMAC_SHA2_256, octets) if isinstance(held, SharedKey)
-                   else ike_sa.sign(held.key, octets, ike_sa.way_to_sign(ike.config, ike.agreed.peer_hashes)))
+                   else ike_sa.sign(held.key, octets,
+                                    ike_sa.choose_method(ike.config, ike.agreed.peer_hashes)))
 
 
 SYNTAX = {'two proofs', 'a good proof, then a bad one', 'two names'}
@@ -386,7 +388,7 @@ def test_each_of_several_peers_is_only_itself(really: str, claimed: str) -> None
             for d in one.datagrams_to_send(): other.receive_datagram(d.data, d.source, 0, d.destination)
     up = really == claimed
     assert len(bob.established) == len(alice.established) == up
-    assert attempt.heirs[0].state == (State.ESTABLISHED if up else State.CLOSED)
+    assert attempt.lineage.new_sas[0].state == (State.ESTABLISHED if up else State.CLOSED)
 
 
 def test_a_name_that_breaks_the_library_harms_nobody(monkeypatch: pytest.MonkeyPatch) -> None:

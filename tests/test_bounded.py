@@ -15,8 +15,9 @@ from ike_lit.engine.create_child_sa import REPLACED_LIMIT, rekey_child, rekey_ik
 from ike_lit.engine.host import (
     ADDRESS_LIMIT, ADDRESS_THRESHOLD, COOKIE_THRESHOLD, PEER_LIMIT, Host, renew_child, renew_children)
 from ike_lit.engine.informational import decide, delete_ike_sa, liveness, respond_informational
-from ike_lit.engine.model import Alarm, Closed, Lifetime, Moved, State, Task, Timing
-from ike_lit.engine.protocol import IKE, beget, latest
+from ike_lit.engine.model import Closed, Lifetime, Moved, Timing
+from ike_lit.engine.protocol import IKE, new_ike_sa, latest
+from ike_lit.engine.state import Alarm, State, Task
 from ike_lit.testing.network import ALICE, BOB, Network
 from ike_lit.wire.configuration import CP, MAX_ATTRIBUTES, Attribute
 from ike_lit.wire.const import (
@@ -71,7 +72,7 @@ def test_an_address_is_asked_for_a_cookie_before_all_are() -> None:
     bob = Host((right,))
     for n in range(COOKIE_THRESHOLD - 1):
         bob.receive_datagram(first_message(left), ALICE, 0, BOB)
-        half_open = sum(ike.state == State.CONNECTING for ike in bob.passing)
+        half_open = sum(ike.state == State.CONNECTING for ike in bob.transient)
         assert half_open == min(n + 1, ADDRESS_THRESHOLD)
     bob.datagrams_to_send()
     bob.receive_datagram(first_message(left), MALLORY, 0, BOB)  # another address is not
@@ -90,7 +91,7 @@ def test_who_has_shown_a_cookie_has_so_many_half_open_and_no_more() -> None:
             for d in one.datagrams_to_send():
                 if d.data[18] == ExchangeType.IKE_SA_INIT: bob.receive_datagram(d.data, port, 0, BOB)
             for d in bob.datagrams_to_send(): one.receive_datagram(d.data, BOB, 0, port)
-    assert [ike.reachable for ike in bob.passing] == [True] * ADDRESS_LIMIT
+    assert [ike.reachable for ike in bob.transient] == [True] * ADDRESS_LIMIT
 
 
 # Repetitions
@@ -114,17 +115,17 @@ def test_an_answer_is_repeated_so_often_and_no_more(where: Endpoint, nat: Nat, m
     sent = 0
     for _ in range(1000):
         bob.receive_datagram(data, where, 2)
-        sent += len(bob.datagrams_to_send(2))
+        sent += len(bob.datagrams_to_send())
     assert sent == most
     bob.receive_datagram(data, ALICE, 2)  # what others have had does not count against Alice
-    assert len(bob.datagrams_to_send(2)) == (where != ALICE)
+    assert len(bob.datagrams_to_send()) == (where != ALICE)
 
 
 @pytest.mark.parametrize('now, count', [(REPEAT_SECONDS, 1), (REPEAT_SECONDS + 2, 0)])
 def test_an_answer_is_not_repeated_for_ever(now: float, count: int) -> None:
     bob, _, data = answered()
     bob.receive_datagram(data, ALICE, now)
-    assert len(bob.datagrams_to_send(now)) == count
+    assert len(bob.datagrams_to_send()) == count
 
 
 def test_whoever_copies_a_first_message_gets_the_answer_a_few_times() -> None:
@@ -142,7 +143,7 @@ def test_whoever_copies_a_first_message_gets_the_answer_a_few_times() -> None:
 
 def cut(asker: IKE, packet: Packet, room: int) -> tuple[bytes, ...]:
     return split(asker.outgoing, packet, asker.spi_i, asker.spi_r, response=False, initiator=asker.initiator,
-                 message_id=asker._next_id, random=Random(room).randbytes, room=room)  # noqa: S311
+                 message_id=asker.window.next_id, random=Random(room).randbytes, room=room)  # noqa: S311
 
 
 def big(size: int = 1500) -> Packet:
@@ -154,15 +155,15 @@ def big(size: int = 1500) -> Packet:
 def test_a_request_that_was_cut_anew_is_answered_once_more(first: int, before: int, again: int) -> None:
     asker, other = up(first)
     for data in cut(asker, big(), before): other.receive_datagram(data, asker.local, 1)
-    answer = [d.data for d in other.datagrams_to_send(1)]
+    answer = [d.data for d in other.datagrams_to_send()]
     assert answer
-    expected = other._expected_id
+    expected = other.window.expected_id
     pieces = cut(asker, big(), again)
     assert len(pieces) > 2
     for data in pieces[1:]: other.receive_datagram(data, asker.local, 2)
-    assert not other.datagrams_to_send(2)  # "otherwise, it MUST be ignored"
+    assert not other.datagrams_to_send()  # "otherwise, it MUST be ignored"
     other.receive_datagram(pieces[0], asker.local, 2)
-    assert [d.data for d in other.datagrams_to_send(2)] == answer and other._expected_id == expected
+    assert [d.data for d in other.datagrams_to_send()] == answer and other.window.expected_id == expected
 
 
 @pytest.mark.parametrize('spoil', ['flip', 'old', 'other exchange'])
@@ -174,21 +175,21 @@ def test_a_forged_or_old_fragment_brings_no_answer(spoil: str) -> None:
     if spoil == 'flip': first[-1] ^= 1
     if spoil == 'other exchange': first[18] = ExchangeType.CREATE_CHILD_SA
     if spoil == 'old':
-        asker._next_id += 1
+        asker.window.next_id += 1
         other.receive_datagram(*cut(asker, Packet(ExchangeType.INFORMATIONAL, ()), 1200), asker.local, 1)
         first = bytearray(old)
-    other.datagrams_to_send(1)
+    other.datagrams_to_send()
     other.receive_datagram(bytes(first), asker.local, 2)
-    assert not other.datagrams_to_send(2)
+    assert not other.datagrams_to_send()
 
 
 def test_fragments_of_an_answered_request_are_nothing_where_none_were_agreed_on() -> None:
     asker, other = up(0, datagram=0)
     assert not other.agreed.fragments
     other.receive_datagram(cut(asker, big(), 65000)[0], asker.local, 1)
-    other.datagrams_to_send(1)
+    other.datagrams_to_send()
     other.receive_datagram(cut(asker, big(), 400)[0], asker.local, 2)
-    assert not other.datagrams_to_send(2)
+    assert not other.datagrams_to_send()
 
 
 # IKE SAs
@@ -228,25 +229,25 @@ def test_what_a_peer_leaves_behind_is_nothing() -> None:
             alice.start(alice.established[0], begin, now=network.now)
             network.run(until=network.now + 0.1)
         network.events(alice), network.events(bob)
-        gone += [weakref.ref(ike) for ike in bob.passing]
+        gone += [weakref.ref(ike) for ike in bob.transient]
         now += 2
     for n in range(40):
         bob.handle_timer(now + n)
         bob.datagrams_to_send(), list(iter(bob.next_event, None))
     gc.collect()
-    assert len(bob.sas) == len(bob.peers) == len(bob._due) == 1
+    assert len(bob.sas) == len(bob.peers) == len(bob.timers.due) == 1
     # a few alarms that count no longer may still name theirs, and what that one had replaced
-    assert len(bob._timers) <= 2 * 1 + 16
+    assert len(bob.timers.heap) <= 2 * 1 + 16
     assert len({ref() for ref in gone} - {None}) <= 2 * (2 * 1 + 16) < len({id(ref) for ref in gone}) / 3
-    assert len(bob.first) == 1 and not bob.passing and not bob.attempts
+    assert len(bob.first) == 1 and not bob.transient and not bob.attempts
 
 
 def test_a_chain_of_successors_is_walked_once() -> None:
     config, _ = configs()
     chain = [IKE(config, ALICE, BOB, initiator=True, responders={}) for _ in range(5000)]
-    for old, new in pairwise(chain): old.successor = new
+    for old, new in pairwise(chain): old.lineage.successor = new
     assert latest(chain[0]) is chain[-1]
-    assert all(ike.successor is chain[-1] for ike in chain[:-1])
+    assert all(ike.lineage.successor is chain[-1] for ike in chain[:-1])
 
 
 def test_a_peer_that_replaces_and_does_not_delete_is_told_to_wait() -> None:
@@ -257,8 +258,8 @@ def test_a_peer_that_replaces_and_does_not_delete_is_told_to_wait() -> None:
         conversation = rekey_ike_sa(asker)
         request = next(conversation)
         data = asker.outgoing.seal(request, asker.spi_i, asker.spi_r, response=False,
-                                   initiator=asker.initiator, message_id=asker._next_id, random=bytes)
-        asker._next_id += 1
+                                   initiator=asker.initiator, message_id=asker.window.next_id, random=bytes)
+        asker.window.next_id += 1
         other.receive_datagram(data, asker.local, n)
         response = asker.incoming.open(said(other)[0])
         if error := response.error():
@@ -266,7 +267,7 @@ def test_a_peer_that_replaces_and_does_not_delete_is_told_to_wait() -> None:
             continue
         granted += 1
         with pytest.raises(StopIteration): conversation.send(response), conversation.send(response)
-        asker.successor = asker.heirs[-1] if asker.heirs else asker.successor
+        if asker.lineage.new_sas: asker.lineage.successor = asker.lineage.new_sas[-1]
     assert granted == REPLACED_LIMIT
 
 
@@ -279,11 +280,11 @@ def test_a_peer_that_moves_with_each_message_has_its_child_sas_replaced_once() -
     for port in range(1000, 2000):
         data = mine.outgoing.seal(
             Packet(ExchangeType.INFORMATIONAL, ()), mine.spi_i, mine.spi_r, response=False,
-            initiator=True, message_id=its._expected_id, random=bytes)
+            initiator=True, message_id=its.window.expected_id, random=bytes)
         bob.receive_datagram(data, ALICE._replace(port=port), 2, BOB)
         assert [e for _, e in iter(bob.next_event, None) if isinstance(e, Moved)]
         renew_children(bob, its, 2)  # as the program does
-    assert len(its.alarms) == 1 and not its._queue
+    assert len(its.alarms) == 1 and not its.window.queue
     bob.datagrams_to_send()
     bob.handle_timer(2)
     request, = bob.datagrams_to_send()
@@ -314,20 +315,20 @@ def test_while_we_rekey_the_ike_sa_the_peer_has_one_other_and_no_more() -> None:
                           exchange=ExchangeType.CREATE_CHILD_SA)
         made.append(response.error())
     assert made[0] is None and {e.message_type for e in made[1:]} == {MessageType.TEMPORARY_FAILURE}
-    assert len(other.heirs) == 1
+    assert len(other.lineage.new_sas) == 1
 
 
 def test_an_ike_sa_is_inherited_once() -> None:
     asker, other = up(0)
     for _ in range(2):
-        heir = beget(other, initiator=False, spi_i=b'12345678')
-        heir.suite, heir.undecided = other.suite, other
+        heir = new_ike_sa(other, initiator=False, spi_i=b'12345678')
+        heir.suite, heir.lineage.may_replace = other.suite, other
         heir.become(State.ESTABLISHED)
-    first, second = other.heirs
+    first, second = other.lineage.new_sas
     decide(first)
-    assert other.successor is first and first.children
+    assert other.lineage.successor is first and first.children
     decide(second)
-    assert other.successor is first and first.children and not second.children
+    assert other.lineage.successor is first and first.children and not second.children
 
 
 def test_strangers_of_one_ipv6_network_are_counted_together() -> None:
@@ -341,7 +342,7 @@ def test_strangers_of_one_ipv6_network_are_counted_together() -> None:
             for d in one.datagrams_to_send():
                 if d.data[18] == ExchangeType.IKE_SA_INIT: bob.receive_datagram(d.data, at, 0, here)
             for d in bob.datagrams_to_send(): one.receive_datagram(d.data, here, 0, at)
-    assert len(bob.passing) == ADDRESS_LIMIT
+    assert len(bob.transient) == ADDRESS_LIMIT
 
 
 def test_a_responder_that_has_never_asked_says_goodbye_when_its_time_is_up() -> None:

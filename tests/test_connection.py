@@ -13,11 +13,13 @@ import ike_lit
 import pytest
 from canonical import configs
 from ike_lit.cli.connection import KEPT, Connection, Peers, connect, serve
-from ike_lit.engine.model import ChildEstablished, Config, Established, Lifetime, Rekeyed, State, Timing
+from ike_lit.engine.model import ChildEstablished, Config, Established, Lifetime, Rekeyed, Timing
+from ike_lit.engine.state import State
 from ike_lit.wire.const import AuthenticationFailed, ChildSaNotFound, NoAnswer, NoProposalChosen
 
 SUITE = 'aes256gcm16-prfsha256-x25519'
-QUICK = Timing(first=0.05, timeout=0.3, goodbye=0.2, grace=0.1, child=Lifetime(), ike=Lifetime(), liveness=0)
+QUICK = Timing(first=0.05, timeout=0.3, delete_timeout=0.2, grace=0.1, liveness=0,
+               child=Lifetime(), ike=Lifetime())
 
 
 GOODBYE = signal.SIGINT, signal.SIGTERM, signal.SIGHUP

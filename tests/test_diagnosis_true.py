@@ -1,4 +1,4 @@
-"""Nothing that is said about a failure is false: for each sentence of chapter 23 there is a failure in which
+"""Nothing that is said about a failure is false: for each sentence of chapter 24 there is a failure in which
 it would be, and must not appear.
 
 The table has a row for each sentence. A sentence without a row is found by reading the chapter's code.
@@ -47,7 +47,7 @@ def fail(alice: Config = ALICE, bob: Config = BOB, who: str = 'alice',
     if configs: other.configs = configs
     handshake(attempt, other)
     while (at := attempt.next_timer()) is not None: attempt.handle_timer(at)
-    ends = [*attempt.heirs, attempt] if who == 'alice' else [other]
+    ends = [*attempt.lineage.new_sas, attempt] if who == 'alice' else [other]
     failed = [(end, e.error) for end in ends for e in events(end)
               if isinstance(e, Closed | ChildFailed) and e.error]
     end, error = failed[0]
@@ -74,10 +74,10 @@ def silence(*remarks: str, established: bool = False, big: bool = False, answere
     ike, bob = two_ends(RESPONDERS)
     if established or answered: ike, _ = handshake(ike, bob)
     if answered: ike.agreed = replace(ike.agreed, proof='')
-    ike.sent = bytes(3000 if big else 300)
+    ike.window.sent = bytes(3000 if big else 300)
     ike.agreed = replace(ike.agreed, fragments=False)
     ike.local = replace_natt(ike.local, nat)
-    for text in remarks: ike.remark(IkeError(text))
+    for text in remarks: ike.note_unauthenticated(IkeError(text))
     seen = f'; unauthenticated answers: {", ".join(remarks)}' if remarks else '; nothing came back'
     error = error or f'no answer that can be believed to IKE_SA_INIT{seen}'
     return '\n'.join([error, *why(ike, NoAnswer(error))])
@@ -90,10 +90,10 @@ def replace_natt(end: Endpoint, natt: bool) -> Endpoint:
 def by(proof: Callable) -> str:
     "What Alice is told when Bob proves himself like that."
     from ike_lit.engine import ike_sa
-    honest = ike_sa.prove
-    ike_sa.prove = lambda ike, config, identity: (honest if ike.initiator else proof)(ike, config, identity)
+    honest = ike_sa.make_auth
+    ike_sa.make_auth = lambda ike, *how: (honest if ike.initiator else proof)(ike, *how)
     try: return fail()
-    finally: ike_sa.prove = honest
+    finally: ike_sa.make_auth = honest
 
 
 def named(name: Identity, config: Config = ALICE) -> Config: return replace(config, remote_id=name)

@@ -16,9 +16,10 @@ from ike_lit.engine.host import Host
 from ike_lit.engine.ike_sa import ike_sa_init
 from ike_lit.engine.informational import delete_child, delete_ike_sa, liveness
 from ike_lit.engine.model import (
-    Alarm, ChildClosed, ChildEstablished, ChildFailed, Closed, Datagram, Dropped, Established, Lifetime,
-    Message, Pending, Rekeyed, State, Task, Timing)
+    ChildClosed, ChildEstablished, ChildFailed, Closed, Datagram, Dropped, Established, Lifetime,
+    Message, Rekeyed, Timing)
 from ike_lit.engine.protocol import IKE, LAST_ID
+from ike_lit.engine.state import Alarm, Pending, State, Task
 from ike_lit.testing.network import ALICE, BOB, Network, deliver, events, family, handshake, talk
 from ike_lit.wire import fragment, payload, sk
 from ike_lit.wire.auth import AUTH
@@ -53,7 +54,7 @@ def up(first: int = 0, **changes: object) -> tuple[IKE, IKE]:
     return ends[first], ends[1 - first]
 
 
-def said(ike: IKE) -> list[bytes]: return [d.data for d in ike.datagrams_to_send(1)]
+def said(ike: IKE) -> list[bytes]: return [d.data for d in ike.datagrams_to_send()]
 
 
 def request(ike: IKE, conversation: Callable, *args: object, now: float = 1) -> bytes:
@@ -72,8 +73,8 @@ def sealed(ike: IKE, packet: Packet, message_id: int, response: bool = False) ->
 def put(asker: IKE, other: IKE, *payloads: Payload,
         exchange: ExchangeType = INFORM) -> Packet | None:
     "Send a request that no conversation of ours makes; return the response if there is one."
-    data = sealed(asker, Packet(exchange, payloads), asker._next_id)
-    asker._next_id += 1
+    data = sealed(asker, Packet(exchange, payloads), asker.window.next_id)
+    asker.window.next_id += 1
     other.receive_datagram(data, asker.local, 1)
     sent = said(other)
     return asker.incoming.open(sent[0]) if sent else None
@@ -200,7 +201,7 @@ def test_a_half_open_sa_serves_nothing_but_ike_auth(exchange: ExchangeType) -> N
     alice.start(ike_sa_init, now=0)
     deliver(alice, bob)
     deliver(bob, alice)
-    candidate = alice.heirs[0]
+    candidate = alice.lineage.new_sas[0]
     data = sealed(candidate, Packet(exchange, ()), 1)
     bob.receive_datagram(data, ALICE, 0)
     assert not said(bob) and isinstance(events(bob)[-1], Dropped)
@@ -228,7 +229,7 @@ def flipped(octets: bytes) -> bytes: return octets[:-1] + bytes([octets[-1] ^ 1]
 @pytest.mark.parametrize('what', ['signature', 'SK_p', 'messages', 'nonces', 'identity'])
 def test_a_proof_covers_all_of_it(monkeypatch: pytest.MonkeyPatch, first: int, what: str) -> None:
     "§1.2: both parties 'MUST verify that all signatures and' MACs 'are computed correctly'."
-    real, signed = ike_sa.prove, []
+    real, signed = ike_sa.make_auth, []
 
     def prove(ike: IKE, config: object, identity: ike_sa.IDi) -> AUTH:
         if ike.initiator == bool(first): return real(ike, config, identity)
@@ -242,7 +243,7 @@ def test_a_proof_covers_all_of_it(monkeypatch: pytest.MonkeyPatch, first: int, w
         ike.keys, ike.first_messages, ike.nonces = before
         signed.append(auth)
         return replace(auth, data=flipped(auth.data)) if what == 'signature' else auth
-    monkeypatch.setattr(ike_sa, 'prove', prove)
+    monkeypatch.setattr(ike_sa, 'make_auth', prove)
     ends = handshake(*two_ends(RESPONDERS))
     deceived = ends[1 - first]
     seen = events(deceived)
@@ -313,7 +314,7 @@ def test_ike_auth_has_no_group_no_public_value_and_no_nonce() -> None:
     alice, bob = two_ends(RESPONDERS, *configs(esp='aes256-sha256-modp2048,aes128-sha256-modp3072'))
     alice.start(ike_sa_init, now=0)
     for one, other in (alice, bob), (bob, alice): deliver(one, other)
-    keys = bob.incoming, alice.heirs[0].incoming
+    keys = bob.incoming, alice.lineage.new_sas[0].incoming
     messages = [sk.open(deliver(one, other)[0])
                 for sk, (one, other) in zip(keys, ((alice, bob), (bob, alice)), strict=True)]
     for packet in messages:
@@ -410,7 +411,7 @@ def test_rekeying_an_ike_sa_takes_a_public_value_and_a_new_spi(first: int) -> No
     theirs = granted.one(SA).proposals[0].spi
     assert granted.one(KE).group == Group.MODP_2048
     assert len(theirs) == 8 and any(theirs) and theirs not in {*old, spi}
-    heir = other.successor
+    heir = other.lineage.successor
     assert (heir.spi_i, heir.spi_r, heir.initiator) == (spi, theirs, False)
 
 
@@ -421,9 +422,9 @@ def test_rekeying_an_ike_sa_without_a_public_value_is_refused(first: int, lost: 
     one, other = up(first)
     asked = other.incoming.open(request(one, rekey_ike_sa))
     left = [p for p in asked.payloads if not isinstance(p, lost)]
-    one._next_id = asked.header.message_id
+    one.window.next_id = asked.header.message_id
     answer = put(one, other, *left, exchange=CREATE)
-    assert answer.notify(MessageType.INVALID_SYNTAX) and not other.heirs
+    assert answer.notify(MessageType.INVALID_SYNTAX) and not other.lineage.new_sas
 
 
 @both_roles
@@ -442,7 +443,7 @@ def test_rekeying_a_child_sa_names_the_spi_under_which_we_receive(first: int) ->
 def test_only_the_spi_of_the_asker_names_its_child_sa(first: int) -> None:
     one, other = up(first)
     asked = other.incoming.open(request(one, rekey_child, *one.children))
-    one._next_id = asked.header.message_id
+    one.window.next_id = asked.header.message_id
     for wrong in (Notify(MessageType.REKEY_SA, protocol=ProtocolID.ESP, spi=one.child.outbound.spi),
                   Notify(MessageType.REKEY_SA, protocol=ProtocolID.AH, spi=one.child.inbound.spi)):
         answer = put(one, other, wrong, *asked.payloads[1:], exchange=CREATE)
@@ -464,13 +465,13 @@ STATUS = (Notify(MessageType.ADDITIONAL_TS_POSSIBLE), Notify(MessageType(40000),
 def test_every_informational_request_is_answered(first: int, payloads: tuple) -> None:
     "§1.4: 'MUST send some response', with the ID and the roles of the request."
     one, other = up(first)
-    data = sealed(one, Packet(INFORM, payloads), one._next_id)
+    data = sealed(one, Packet(INFORM, payloads), one.window.next_id)
     other.receive_datagram(data, one.local, 1)
     answer, = said(other)
     packet = one.incoming.open(answer)
     assert packet.payloads == () and packet.exchange_type == INFORM
     header = packet.header
-    assert header.message_id == one._next_id
+    assert header.message_id == one.window.next_id
     assert header.response and header.initiator == bool(first)
     assert (header.spi_i, header.spi_r) == (one.spi_i, one.spi_r)
     assert other.state == State.ESTABLISHED and len(other.children) == 1
@@ -627,9 +628,9 @@ def waiting(kind: str) -> tuple[IKE, IKE]:
     if kind == INIT: return alice, bob
     deliver(alice, bob)
     deliver(bob, alice)
-    if kind == AUTHENTICATE: return alice.heirs[0], bob
+    if kind == AUTHENTICATE: return alice.lineage.new_sas[0], bob
     talk(alice, bob)
-    one, other = (alice.heirs[0], bob) if 'alice' in kind else (bob, alice.heirs[0])
+    one, other = (alice.lineage.new_sas[0], bob) if 'alice' in kind else (bob, alice.lineage.new_sas[0])
     one.start(liveness, now=0)
     return one, other
 
@@ -640,25 +641,25 @@ def test_a_request_is_repeated_bit_by_bit_and_ever_more_rarely(kind: str) -> Non
 
     IKE_AUTH goes in fragments here."""
     one, other = waiting(kind)
-    original, times = one.datagrams_to_send(0), [0.0]
+    original, times = one.datagrams_to_send(), [0.0]
     assert (len(original) > 1) == (kind == AUTHENTICATE)
     for _ in range(4):
         times.append(one.next_timer())
         one.handle_timer(times[-1] - 0.001)
-        assert not one.datagrams_to_send(times[-1])
+        assert not one.datagrams_to_send()
         one.handle_timer(times[-1])
-        assert one.datagrams_to_send(times[-1]) == original
+        assert one.datagrams_to_send() == original
     waits = [b - a for a, b in zip(times, times[1:], strict=False)]
     assert all(b >= 2 * a > 0 for a, b in zip(waits, waits[1:], strict=False))
     for d in original: other.receive_datagram(d.data, d.source, 20, d.destination)
     if kind != INIT:
         deliver(other, one, 20)
-        assert one._pending is None and one.state == State.ESTABLISHED
+        assert one.window.pending is None and one.state == State.ESTABLISHED
         one.handle_timer(29.9)
-        assert not one.datagrams_to_send(29.9)
+        assert not one.datagrams_to_send()
     else:
         deliver(other, one, 20)
-        assert one.heirs[0].state == State.CONNECTING
+        assert one.lineage.new_sas[0].state == State.CONNECTING
 
 
 @both_roles
@@ -674,7 +675,7 @@ def test_a_response_is_repeated_only_for_its_request_and_that_is_not_done_again(
         assert other.next_timer() is None  # nothing that would send it without being asked
     assert len(answers) == 3 and len(set(answers)) == 1
     assert one.incoming.open(answers[0]).one(Delete)
-    assert len(found(other, ChildClosed)) == 1 and other._expected_id == one._next_id
+    assert len(found(other, ChildClosed)) == 1 and other.window.expected_id == one.window.next_id
 
 
 @both_roles
@@ -682,11 +683,11 @@ def test_requests_are_remembered_until_answered_and_responses_until_the_next_req
         first: int) -> None:
     one, other = up(first)
     before = request(one, liveness)
-    assert isinstance(one._pending, Pending) and one._pending.datagrams == (before,)
+    assert isinstance(one.window.pending, Pending) and one.window.pending.datagrams == (before,)
     other.receive_datagram(before, one.local, 1)
     answer, = said(other)
     one.receive_datagram(answer, other.local, 1)
-    assert one._pending is None
+    assert one.window.pending is None
     other.receive_datagram(before, one.local, 100)
     assert said(other) == [answer]
     one.start(liveness, now=101)
@@ -781,16 +782,16 @@ def test_a_response_with_another_id_is_dropped_unread(first: int, off: int) -> N
     for now in 1, 2:
         one.start(liveness, now=now)
         talk(one, other, now=now)
-    good, n = request(one, liveness), one._next_id - 1
+    good, n = request(one, liveness), one.window.next_id - 1
     events(one)
     for packet in Packet(INFORM, ()), Packet(INFORM, (Opaque(Type.Delete, b'\xff'),)):
         one.receive_datagram(sealed(other, packet, n + off, response=True), other.local, 3)
         dropped, = events(one)
         assert isinstance(dropped, Dropped) and 'answers nothing that we asked' in dropped.reason
-    assert one._pending.datagrams == (good,) and not said(one) and one.state == State.ESTABLISHED
+    assert one.window.pending.datagrams == (good,) and not said(one) and one.state == State.ESTABLISHED
     other.receive_datagram(good, one.local, 3)
     one.receive_datagram(said(other)[0], other.local, 3)
-    assert one._pending is None
+    assert one.window.pending is None
 
 
 @both_roles
@@ -799,23 +800,23 @@ def test_the_ids_of_both_directions_are_independent(first: int) -> None:
     for now in range(1, 9):
         one.start(liveness, now=now)
         talk(one, other, now=now)
-    n = other._next_id
+    n = other.window.next_id
     data = request(other, liveness, now=9)
-    assert Header.parse(Reader(data)).message_id == n < one._next_id - 5
+    assert Header.parse(Reader(data)).message_id == n < one.window.next_id - 5
     one.receive_datagram(data, other.local, 9)
     other.receive_datagram(said(one)[0], one.local, 9)
     assert not other.busy
     # our own request, reflected, is none of the peer's
     mine = request(one, liveness, now=10)
     one.receive_datagram(mine, other.local, 10)
-    assert not said(one) and one._pending
+    assert not said(one) and one.window.pending
 
 
 @both_roles
 def test_an_ike_sa_ends_with_its_message_ids(first: int) -> None:
     "§2.2: 'MUST be closed or rekeyed'."
     one, other = up(first)
-    one._next_id = other._expected_id = LAST_ID
+    one.window.next_id = other.window.expected_id = LAST_ID
     one.start(liveness, now=1)
     assert [data[20:24] for data in deliver(one, other, 1)] == [b'\xff' * 4]
     deliver(other, one, 1)
@@ -872,7 +873,7 @@ def test_a_request_is_answered_while_our_own_waits(first: int) -> None:
     asked = request(one, liveness)
     assert put(other, one).payloads == ()
     answer = put(other, one, Delete(ProtocolID.ESP, (other.child.inbound.spi,)))
-    assert answer.one(Delete) and one._pending.datagrams == (asked,)
+    assert answer.one(Delete) and one.window.pending.datagrams == (asked,)
     other.receive_datagram(asked, one.local, 1)
     one.receive_datagram(said(other)[0], other.local, 1)
     assert not one.busy
@@ -885,7 +886,7 @@ def test_a_request_out_of_turn_is_not_acknowledged(first: int, off: int) -> None
     one, other = up(first)
     for _ in range(3): put(one, other)
     for _ in range(100):
-        data = sealed(one, Packet(INFORM, (Delete(ProtocolID.IKE),)), one._next_id + off)
+        data = sealed(one, Packet(INFORM, (Delete(ProtocolID.IKE),)), one.window.next_id + off)
         other.receive_datagram(data, one.local, 1)
     assert not said(other) and other.state == State.ESTABLISHED and not other.busy
     assert put(one, other, Notify(MessageType.INVALID_MESSAGE_ID, bytes(4))).payloads == ()
@@ -949,13 +950,13 @@ def test_a_fresh_message_is_a_sign_of_life_and_a_repeated_or_forged_one_is_not()
     one.heard = 1
     put(other, one)
     assert one.heard == 1 == one.now
-    data = sealed(other, Packet(INFORM, ()), other._next_id)
+    data = sealed(other, Packet(INFORM, ()), other.window.next_id)
     one.receive_datagram(data, BOB, 50)
     assert one.heard == 50
     one.receive_datagram(data, BOB, 60)
     one.receive_datagram(flipped(data), BOB, 60)
     clear = Packet(INFORM, ()).encode(one.spi_i, one.spi_r, response=False, initiator=False,
-                                      message_id=other._next_id + 1)
+                                      message_id=other.window.next_id + 1)
     one.receive_datagram(clear, BOB, 60)
     assert one.heard == 50
 
@@ -969,8 +970,8 @@ def test_what_the_system_says_about_a_socket_ends_nothing() -> None:
     session = initiator.Session(Host(), Args(), None)
     session.attempt = session.host.connect(configs()[0], ALICE, BOB, now=0)
     for _ in range(1000): session.failed(ConnectionRefusedError(111, 'Connection refused'))
-    assert session.attempt.state == State.INITIAL and session.attempt._pending
-    assert len(session.attempt.remarks) <= 16
+    assert session.attempt.state == State.INITIAL and session.attempt.window.pending
+    assert len(session.attempt.unauthenticated) <= 16
 
 
 def test_a_false_answer_does_not_end_an_attempt_that_the_true_one_may_still_answer() -> None:
@@ -1061,7 +1062,7 @@ def test_a_higher_major_version_is_dropped_and_told_about(first: int, version: i
     _, *hosts, _ = two_hosts()
     end, peer = hosts[first], hosts[1 - first]
     here, there = (BOB, ALICE) if first else (ALICE, BOB)
-    data = sealed(only(peer), Packet(INFORM, (Delete(ProtocolID.IKE),)), only(peer)._next_id)
+    data = sealed(only(peer), Packet(INFORM, (Delete(ProtocolID.IKE),)), only(peer).window.next_id)
     changed = data[:17] + bytes([version]) + data[18:]
     end.receive_datagram(changed, there, 2, here)
     d, = end.datagrams_to_send()
@@ -1132,7 +1133,7 @@ def test_an_unknown_critical_payload_in_a_request_is_told_about_and_nothing_is_d
     one, other = up(first)
     strange = Opaque(Type(kind), b'future')
     monkeypatch.setattr(sk, 'pack_chain', lambda payloads: critical(*payloads))
-    data = sealed(one, Packet(exchange, (Delete(ProtocolID.IKE), strange)), one._next_id)
+    data = sealed(one, Packet(exchange, (Delete(ProtocolID.IKE), strange)), one.window.next_id)
     monkeypatch.undo()
     other.receive_datagram(data, one.local, 1)
     answer, = (one.incoming.open(d) for d in said(other))
@@ -1177,9 +1178,9 @@ def test_an_answer_to_a_first_message_with_an_unknown_critical_payload_is_not_be
     kind, chain = critical(*good.payloads, Opaque(Type(200), b''))
     header = replace(good.header, next_payload=kind, length=HEADER.size + len(chain))
     alice.receive_datagram(bytes(header) + chain, BOB, 0)
-    assert not alice.heirs and isinstance(events(alice)[-1], Dropped)
+    assert not alice.lineage.new_sas and isinstance(events(alice)[-1], Dropped)
     alice.receive_datagram(data, BOB, 0)
-    assert alice.heirs[0].state == State.CONNECTING
+    assert alice.lineage.new_sas[0].state == State.CONNECTING
 
 
 def test_the_critical_bit_is_never_set(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -1348,7 +1349,7 @@ def test_a_replaced_ike_sa_takes_no_new_child_sas(first: int) -> None:
     other.receive_datagram(sealed(one, asked, asked.header.message_id), one.local, 1)
     said(other)
     assert put(one, other, exchange=CREATE).notify(MessageType.TEMPORARY_FAILURE)
-    assert other.successor.children and not other.children
+    assert other.lineage.successor.children and not other.children
 
 
 # §2.9: traffic selectors
@@ -1377,7 +1378,7 @@ def test_the_packet_that_wants_to_go_comes_first() -> None:
     alice.start(ike_sa_init, now=0)
     deliver(alice, bob)
     deliver(bob, alice)
-    asked = bob.incoming.open(said(alice.heirs[0])[0])
+    asked = bob.incoming.open(said(alice.lineage.new_sas[0])[0])
     assert asked.one(TSi).selectors == (packet[0], *alice.config.local_ts)
     assert asked.one(TSr).selectors == (packet[1], *alice.config.remote_ts)
     assert bytes(asked.one(TSi))[4:20].hex() == '070600109c409c400a0100050a010005'
@@ -1403,7 +1404,7 @@ def test_nonces_are_long_enough_and_never_used_twice(monkeypatch: pytest.MonkeyP
 def test_nonces_of_another_size_are_refused(first: int, size: int) -> None:
     one, other = up(first)
     asked = other.incoming.open(request(one, rekey_child, *one.children))
-    one._next_id = asked.header.message_id
+    one.window.next_id = asked.header.message_id
     answer = put(one, other, *(Opaque(Type.Nonce, bytes(size)) if isinstance(p, Nonce) else p
                                for p in asked.payloads), exchange=CREATE)
     assert answer.notify(MessageType.INVALID_SYNTAX) and not found(other, ChildEstablished)
@@ -1491,7 +1492,7 @@ def test_nothing_is_left_from_which_the_keys_could_be_had(
     if end == 'silence':
         network.loss = 1
         for host_ in alice, bob: host_.start(only(host_), liveness, now=3)
-    else: (alice if end == 'alice leaves' else bob).leave(now=3)
+    else: (alice if end == 'alice leaves' else bob).close_all(now=3)
     network.run(until=100)
     for host_ in alice, bob:
         network.events(host_)

@@ -13,9 +13,9 @@ from authority import ed_key, key, rsa_key
 from canonical import KEYS, private_key
 from explaining import (
     BELIEVED, Recorded, certified, every, flipped, kinds, numbered, plain, record, remarks, seen, story)
+from ike_lit.capture.examine import SIZES
 from ike_lit.capture.observer import Believed
 from ike_lit.capture.show import Story
-from ike_lit.capture.examine import SIZES
 from ike_lit.capture.story import Onlooker
 from ike_lit.engine.create_child_sa import rekey_child, rekey_ike_sa
 from ike_lit.engine.informational import liveness

@@ -24,7 +24,7 @@ from random import Random
 
 import pytest
 from canonical import configs
-from ike_lit.engine.host import COOKIE_THRESHOLD, PASSING_LIMIT, Host
+from ike_lit.engine.host import COOKIE_THRESHOLD, TRANSIENT_LIMIT, Host
 from ike_lit.engine.model import Config, Lifetime, Timing
 from ike_lit.testing.network import ALICE, BOB
 from ike_lit.wire.const import ExchangeType, Group, MessageType, Type
@@ -116,13 +116,13 @@ def test_strangers_with_real_addresses_are_at_most_a_hundred() -> None:
         assert Packet.parse(Reader(answer)).all(KE)
     with measured() as held:
         before = held()
-        for _ in range(PASSING_LIMIT): calls(now=0)
+        for _ in range(TRANSIENT_LIMIT): calls(now=0)
         full = held() - before
         for n in range(200):
             calls(now=n / 100)
-            assert len(bob.sas) == len(bob.first) == len(bob.passing) == PASSING_LIMIT
-        assert full < PASSING_LIMIT * 24 * 1024 and held() - before < full + 128 * 1024
-    assert len(bob._timers) <= PASSING_LIMIT
+            assert len(bob.sas) == len(bob.first) == len(bob.transient) == TRANSIENT_LIMIT
+        assert full < TRANSIENT_LIMIT * 24 * 1024 and held() - before < full + 128 * 1024
+    assert len(bob.timers.heap) <= TRANSIENT_LIMIT
 
 
 def test_a_real_initiator_gets_in_between() -> None:
@@ -304,7 +304,7 @@ def test_an_initiator_finishes_among_forged_answers(count: int) -> None:
         drained(alice), drained(bob)
         assert held() - before < 4 * 1024 * 1024
     assert len(alice.established) == 1 and len(bob.established) == 1
-    assert len(alice.sas[alice.established[0].spi_i]) < 2 * PASSING_LIMIT
+    assert len(alice.sas[alice.established[0].spi_i]) < 2 * TRANSIENT_LIMIT
 
 
 class Between(threading.Thread):

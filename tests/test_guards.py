@@ -8,9 +8,9 @@ from ike_lit.engine.create_child_sa import CHILD_LIMIT, RESPONDERS, create_child
 from ike_lit.engine.host import Cookies, Host
 from ike_lit.engine.ike_sa import ike_sa_init
 from ike_lit.engine.informational import delete_ike_sa, inherit, liveness
-from ike_lit.engine.model import (
-    Alarm, ChildClosed, ChildFailed, Closed, Doing, Dropped, Lifetime, Negotiated, State, Task, Timing)
-from ike_lit.engine.protocol import IKE, beget, fail
+from ike_lit.engine.model import ChildClosed, ChildFailed, Closed, Doing, Dropped, Lifetime, Timing
+from ike_lit.engine.protocol import IKE, new_ike_sa, fail
+from ike_lit.engine.state import Alarm, Negotiated, State, Task
 from ike_lit.testing.network import ALICE, BOB, Network, deliver, events, handshake, talk
 from ike_lit.wire.auth import Identity
 from ike_lit.wire.const import (
@@ -45,9 +45,9 @@ def test_a_cookie_from_one_port_does_not_let_another_in() -> None:
     alice.receive_datagram(bob.datagrams_to_send()[0].data, BOB, 0, ALICE)
     again, = alice.datagrams_to_send()
     bob.receive_datagram(again.data, ALICE._replace(port=501), 0, BOB)
-    assert not bob.passing
+    assert not bob.transient
     bob.receive_datagram(again.data, ALICE, 0, BOB)
-    assert len(bob.passing) == 1
+    assert len(bob.transient) == 1
 
 
 def test_a_peer_of_a_strict_connection_does_not_get_in_with_the_suite_of_another() -> None:
@@ -79,7 +79,7 @@ def test_an_heir_has_what_its_peer_is_known_by(first: int) -> None:
     asker.start(rekey_ike_sa, now=1)
     talk(asker, other, now=1)
     for end in ends:
-        heir = end.successor
+        heir = end.lineage.successor
         assert heir.state == State.ESTABLISHED and heir.keys != end.keys
         for name in 'agreed', 'natt', 'heard', 'config', 'local', 'remote':
             assert getattr(heir, name) == getattr(end, name), name
@@ -117,9 +117,9 @@ def test_a_delete_of_what_is_there_is_not_remembered_for_what_may_come() -> None
     asker, other = up(0)
     mine, = asker.children
     other.start(create_child, now=1)
-    other.doing = Doing.CREATE_CHILD
+    other.exchange.doing = Doing.CREATE_CHILD
     put(asker, other, Delete(ProtocolID.ESP, (mine, b'none')))
-    assert other.early == {b'none'}
+    assert other.exchange.early_deletes == {b'none'}
 
 
 def test_only_what_was_replaced_by_the_one_that_goes_is_taken_back() -> None:
@@ -137,7 +137,7 @@ def test_only_what_was_replaced_by_the_one_that_goes_is_taken_back() -> None:
 
 def test_an_heir_inherits_the_alarms_of_child_sas_and_keeps_its_own() -> None:
     _, other = up(0)
-    heir = beget(other, initiator=False, spi_i=b'12345678')
+    heir = new_ike_sa(other, initiator=False, spi_i=b'12345678')
     heir.suite = other.suite
     heir.become(State.ESTABLISHED)
     for end, seconds in (other, 10), (heir, 500):
@@ -160,7 +160,7 @@ def test_what_an_ike_sa_has_replaced_is_forgotten_when_it_is_closed() -> None:
         network.run(until=2 + n)
         for host in alice, bob:
             ike, = host.established
-            assert len(ike.replaces) == 1
+            assert len(ike.lineage.awaiting_delete) == 1
 
 
 @pytest.mark.parametrize('child', [True, False], ids=['with IKE_AUTH', 'later'])
@@ -250,10 +250,10 @@ def test_a_replacement_that_is_deleted_before_it_is_known_is_told() -> None:
     asker, other = up(0)
     old, = asker.children
     asker.start(rekey_child, old, now=1)
-    request, = asker.datagrams_to_send(1)
+    request, = asker.datagrams_to_send()
     other.receive_datagram(request.data, asker.local, 1)
-    grant, = other.datagrams_to_send(1)
-    asker.early.add(list(other.children)[-1])  # its Delete was quicker
+    grant, = other.datagrams_to_send()
+    asker.exchange.early_deletes.add(list(other.children)[-1])  # its Delete was quicker
     asker.receive_datagram(grant.data, other.local, 1)
     told = [str(e.error) for e in events(asker) if isinstance(e, ChildFailed)]
     assert told == ['the peer has deleted the new Child SA already'] and list(asker.children) == [old]
@@ -274,7 +274,7 @@ def test_a_hundred_child_sas_are_enough() -> None:
 def test_a_child_sa_that_we_may_be_waiting_for_is_not_said_to_be_missing(
         doing: Doing | None, answer: MessageType) -> None:
     asker, other = up(0)
-    other.doing = doing
+    other.exchange.doing = doing
     which = Notify(MessageType.REKEY_SA, protocol=ProtocolID.ESP, spi=b'new!')
     assert asked(asker, other, b'zzzz', which).error().message_type == answer
 
@@ -286,7 +286,7 @@ def test_an_ike_sa_with_the_spi_zero_is_not_granted(spi: bytes, good: bool) -> N
     dh = DiffieHellman(Group.MODP_2048, lambda size: b'7' * size)
     response = put(asker, other, SA((replace(asker.config.ike[0], spi=spi),)), Nonce(bytes(32)),
                    KE(dh.group, dh.public), exchange=ExchangeType.CREATE_CHILD_SA)
-    assert bool(response.all(SA)) == good and len(other.heirs) == good
+    assert bool(response.all(SA)) == good and len(other.lineage.new_sas) == good
 
 
 @pytest.mark.parametrize('with_group', [True, False])
@@ -385,7 +385,7 @@ def test_an_attempt_waits_for_a_candidate_that_is_being_put_to_the_proof() -> No
         alice, bob = two_ends(RESPONDERS)
         alice.start(ike_sa_init, now=0)
         if candidate: talk(alice, bob)
-        for heir in alice.heirs: heir.state = candidate
+        for heir in alice.lineage.new_sas: heir.state = candidate
         while alice.next_timer() is not None: alice.handle_timer(alice.next_timer())
         assert (alice.state == State.CLOSED) == (candidate != State.CONNECTING)
 
@@ -398,7 +398,7 @@ def test_what_nobody_vouches_for_explains_a_silence_and_a_refusal_names_it() -> 
              '; unauthenticated answers: nonsense, a bare no')):
         alice, _ = two_ends(RESPONDERS)
         alice.start(ike_sa_init, now=0)
-        for error in heard: alice.remark(error)
+        for error in heard: alice.note_unauthenticated(error)
         while alice.next_timer() is not None: alice.handle_timer(alice.next_timer())
         error, = [e.error for e in events(alice) if isinstance(e, Closed)]
         assert type(error) is kind and str(error).endswith(text)
@@ -408,12 +408,12 @@ def test_a_failure_ends_what_can_not_be_said_goodbye_to_at_once() -> None:
     "Without keys there is nothing to say; and while we say goodbye it has been said."
     alice, _ = two_ends(RESPONDERS)
     fail(alice, InvalidSyntax('x'))
-    assert alice.state == State.CLOSED and not alice.datagrams_to_send(0)
+    assert alice.state == State.CLOSED and not alice.datagrams_to_send()
     asker, _ = up(0)
     fail(asker, InvalidSyntax('x'))
-    assert asker.state == State.ESTABLISHED and len(asker.datagrams_to_send(0)) == 1
+    assert asker.state == State.ESTABLISHED and len(asker.datagrams_to_send()) == 1
     fail(asker, InvalidSyntax('y'))
-    assert asker.state == State.CLOSED and not asker.datagrams_to_send(0)
+    assert asker.state == State.CLOSED and not asker.datagrams_to_send()
 
 
 @pytest.mark.parametrize('error, news', [
@@ -424,11 +424,11 @@ def test_a_responder_is_told_why_its_ike_auth_was_not_believed(error: IkeError, 
     alice, bob = two_ends(RESPONDERS)
     alice.start(ike_sa_init, now=0)
     for sender, receiver in (alice, bob), (bob, alice): deliver(sender, receiver)
-    candidate, = alice.heirs
-    candidate._conversation = candidate._pending = None
-    candidate.datagrams_to_send(0)
+    candidate, = alice.lineage.new_sas
+    candidate.window.conversation = candidate.window.pending = None
+    candidate.datagrams_to_send()
     fail(candidate, error)
-    data, = [d.data for d in candidate.datagrams_to_send(0)]
+    data, = [d.data for d in candidate.datagrams_to_send()]
     assert bob.incoming.open(data).one(Notify).message_type == news
 
 
@@ -437,17 +437,17 @@ def test_a_message_for_another_ike_sa_is_not_ours(wrong: str) -> None:
     "Whatever the host says: also an answer in the clear, and a first message with an SPI of ours."
     alice, bob = two_ends(RESPONDERS)
     alice.start(ike_sa_init, now=0)
-    first, = alice.datagrams_to_send(0)
+    first, = alice.datagrams_to_send()
     if wrong == 'spi_r':
         bob.receive_datagram(first.data[:8] + b'\1' * 8 + first.data[16:], ALICE, 0, BOB)
-        assert bob.state == State.INITIAL and not bob.datagrams_to_send(0)
+        assert bob.state == State.INITIAL and not bob.datagrams_to_send()
         reasons = [e.reason for e in events(bob) if isinstance(e, Dropped)]
         assert reasons == ['a first message to an SPI that does not exist']
     bob.receive_datagram(first.data, ALICE, 0, BOB)
-    answer, = bob.datagrams_to_send(0)
+    answer, = bob.datagrams_to_send()
     if wrong == 'spi_i':
         alice.receive_datagram(b'\1' * 8 + answer.data[8:], BOB, 0)
-        assert not alice.heirs
+        assert not alice.lineage.new_sas
         reasons = [e.reason for e in events(alice) if isinstance(e, Dropped)]
         assert reasons == ["the initiator's SPI is not ours"]
     asker, other = up(0)
@@ -462,12 +462,12 @@ def test_an_answer_of_the_true_peer_that_makes_no_sense_ends_the_ike_sa() -> Non
     "RFC 7296 §2.21.3: and the peer is told so, in an exchange of its own."
     asker, other = up(0)
     asker.start(liveness, now=1)
-    asker.datagrams_to_send(1)
+    asker.datagrams_to_send()
     asker.receive_datagram(sealed(other, Packet(ExchangeType.INFORMATIONAL, (
-        Opaque(Type.Notify, b'\0\4\0\1'),)), asker._next_id - 1, response=True), other.local, 1)
-    goodbye, = asker.datagrams_to_send(1)
+        Opaque(Type.Notify, b'\0\4\0\1'),)), asker.window.next_id - 1, response=True), other.local, 1)
+    goodbye, = asker.datagrams_to_send()
     assert other.incoming.open(goodbye.data).one(Delete).protocol == ProtocolID.IKE
-    assert asker.doing == Doing.CLOSE
+    assert asker.exchange.doing == Doing.CLOSE
 
 
 @pytest.mark.parametrize('mine, its', [(1280, 1280), (1280, 0), (0, 1280), (0, 0)])

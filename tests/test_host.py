@@ -9,9 +9,9 @@ from ike_lit.engine.create_child_sa import (
     REPLACED_LIMIT, RESPONDERS, create_child, rekey_child, rekey_ike_sa, respond_create_child_sa)
 from ike_lit.engine.host import Host
 from ike_lit.engine.informational import delete_child, delete_ike_sa, inherit, liveness
-from ike_lit.engine.model import (
-    Alarm, ChildEstablished, ChildFailed, Closed, Datagram, Lifetime, Rekeyed, State, Task, Timing)
+from ike_lit.engine.model import ChildEstablished, ChildFailed, Closed, Datagram, Lifetime, Rekeyed, Timing
 from ike_lit.engine.protocol import IKE, later
+from ike_lit.engine.state import Alarm, State, Task
 from ike_lit.testing.network import ALICE, BOB, Network, handshake
 from ike_lit.wire.auth import Identity
 from ike_lit.wire.const import ExchangeType, NoAdditionalSas
@@ -46,7 +46,7 @@ def test_leaving_during_a_rekey_of_the_ike_sa(rekeys_itself: bool) -> None:
     who = alice if rekeys_itself else bob
     who.start(only(who), rekey_ike_sa, now=1)
     if not rekeys_itself: alice.start(only(alice), liveness, now=1)  # keeps the goodbye waiting
-    alice.leave(now=1)
+    alice.close_all(now=1)
     network.run(until=60)
     assert not alice.established and not bob.established
     assert not [e for _, e in network.events(alice) if isinstance(e, Closed) and e.error]
@@ -59,7 +59,7 @@ def test_what_waits_for_a_rekey_is_done_by_the_heir() -> None:
     alice.start(ike, delete_child, *ike.children, now=1)
     alice.start(ike, create_child, now=1)
     network.run(until=60)
-    assert only(alice) is not ike and only(alice) is ike.successor
+    assert only(alice) is not ike and only(alice) is ike.lineage.successor
     made = [e.child for _, e in network.events(alice) if isinstance(e, ChildEstablished)]
     assert len(made) == 2 and only(alice).children == {made[1].inbound.spi: made[1]}
     assert only(bob).child.inbound == made[1].outbound
@@ -197,8 +197,8 @@ def test_a_long_life_leaves_nothing_behind() -> None:
     for minute in range(1, 61):
         network.run(until=60 * minute)
         network.events(alice), network.events(bob)
-        sizes.append([(len(h.sas), len(h.first), len(h.passing), len(h.attempts), len(h._timers),
-                       len(h._due), len(only(h).alarms), len(only(h).children))
+        sizes.append([(len(h.sas), len(h.first), len(h.transient), len(h.attempts), len(h.timers.heap),
+                       len(h.timers.due), len(only(h).alarms), len(only(h).children))
                       for h in (alice, bob)])
     for host in 0, 1:
         for n in range(8): assert max(s[host][n] for s in sizes[30:]) <= max(10, sizes[2][host][n])
@@ -210,9 +210,9 @@ def test_datagrams_leave_no_timers_behind() -> None:
     network.tap = seen.append
     alice.start(only(alice), liveness, now=1)
     network.run(until=2)
-    before = len(bob._timers)
+    before = len(bob.timers.heap)
     for _ in range(500): bob.receive_datagram(seen[0].data, ALICE, 3, BOB)
-    assert len(bob._timers) == before and len(bob.datagrams_to_send()) == REPEATS
+    assert len(bob.timers.heap) == before and len(bob.datagrams_to_send()) == REPEATS
 
 
 def test_what_is_half_open_is_forgotten_in_time() -> None:
@@ -229,15 +229,15 @@ def test_what_is_half_open_is_forgotten_in_time() -> None:
     assert half_open.keys
     bob.handle_timer(at)
     assert half_open.state == State.CLOSED and half_open.keys is None
-    assert not bob.sas and not bob.first and not bob.passing and bob.next_timer() is None
+    assert not bob.sas and not bob.first and not bob.transient and bob.next_timer() is None
     network, alice, bob = two_hosts()
     network.run(until=100)
-    alice.leave(now=100)
+    alice.close_all(now=100)
     network.run(until=120)
     assert all(ike.state == State.CLOSED for host in (alice, bob) for (ike,) in host.sas.values())
     assert bob.sas
     network.run(until=200)
-    assert not alice.sas and not bob.sas and not alice._timers and not bob._timers
+    assert not alice.sas and not bob.sas and not alice.timers.heap and not bob.timers.heap
 
 
 def replaced_for_ever(times: int, monkeypatch: pytest.MonkeyPatch) -> tuple[Network, Host]:
@@ -276,12 +276,12 @@ def test_a_candidate_that_was_forgotten_stays_so() -> None:
     bob.receive_datagram(alice.datagrams_to_send()[0].data, ALICE, 0, BOB)
     answer = bob.datagrams_to_send()[0].data
     alice.receive_datagram(answer, BOB, 0, ALICE)
-    while len(alice.passing) < 2: alice.handle_timer(alice.next_timer())
-    candidate, _ = alice.passing
-    alice.handle_timer(alice.passing[candidate])
+    while len(alice.transient) < 2: alice.handle_timer(alice.next_timer())
+    candidate, _ = alice.transient
+    alice.handle_timer(alice.transient[candidate])
     alice.receive_datagram(answer, BOB, 61, ALICE)
     while (at := alice.next_timer()) is not None: alice.handle_timer(at)
-    assert not alice.sas and not alice.attempts and not alice.passing
+    assert not alice.sas and not alice.attempts and not alice.transient
 
 
 def test_initial_contact_is_about_two_names() -> None:
@@ -306,7 +306,7 @@ def test_no_address_has_all_the_room(goes_on: bool) -> None:
     alice.connect(left, ALICE, BOB, now=0)
     bob.receive_datagram(alice.datagrams_to_send()[0].data, ALICE, 0, BOB)
     answer, = bob.datagrams_to_send()
-    waiting, = bob.passing
+    waiting, = bob.transient
     strange = replace(left, local_id=Identity.from_text('m.example.org'))
     for n in range(150):
         port = ALICE._replace(host='192.0.2.66', port=1000 + n)
@@ -316,10 +316,10 @@ def test_no_address_has_all_the_room(goes_on: bool) -> None:
                        if goes_on or d.data[18] == ExchangeType.IKE_SA_INIT]:
             for d in sent: bob.receive_datagram(d.data, port, 1, BOB)
             for d in bob.datagrams_to_send(): one.receive_datagram(d.data, BOB, 1, port)
-    half_open = [ike for ike in bob.passing if ike.state == State.CONNECTING]
+    half_open = [ike for ike in bob.transient if ike.state == State.CONNECTING]
     # without a cookie one of them is below the threshold; with one there are five
     assert half_open == [waiting] if goes_on else len(half_open) == 1 + 1 + 5
-    assert len(bob.passing) == (100 if goes_on else 7)
+    assert len(bob.transient) == (100 if goes_on else 7)
     alice.receive_datagram(answer.data, BOB, 1, ALICE)
     bob.receive_datagram(alice.datagrams_to_send()[0].data, ALICE, 1, BOB)
     assert bob.established == [waiting]
@@ -334,4 +334,4 @@ def test_a_rival_that_was_silent_for_long_can_still_repeat_its_goodbye() -> None
     again.connect(configs(timing=NEVER, initial_contact=True)[0], ALICE, BOB, now=3600)
     network.now = 3600
     network.run(until=3610)
-    assert old.state == State.CLOSED and old in bob.passing
+    assert old.state == State.CLOSED and old in bob.transient

@@ -11,8 +11,9 @@ from ike_lit.engine.create_child_sa import (
     RESPONDERS, create_child, rekey_child, rekey_ike_sa, respond_create_child_sa)
 from ike_lit.engine.host import Host
 from ike_lit.engine.ike_sa import ike_sa_init, respond_ike_auth
-from ike_lit.engine.model import ChildEstablished, ChildFailed, Closed, Lifetime, Message, State, Timing
+from ike_lit.engine.model import ChildEstablished, ChildFailed, Closed, Lifetime, Message, Timing
 from ike_lit.engine.protocol import IKE
+from ike_lit.engine.state import State
 from ike_lit.testing.network import ALICE, BOB, Network, deliver
 from ike_lit.wire.auth import AUTH
 from ike_lit.wire.const import ExchangeType, Group, IkeError, MessageType, TemporaryFailure, TransformType
@@ -207,8 +208,8 @@ def test_nor_does_it_in_an_ike_sa_that_was_rekeyed(first: int) -> None:
     asker, other = up(first)
     asker.start(rekey_ike_sa, now=1)
     for one, its in ((asker, other), (other, asker)) * 3:
-        for d in one.datagrams_to_send(1): its.receive_datagram(d.data, one.local, 1)
-    new, old = asker.successor, other.successor
+        for d in one.datagrams_to_send(): its.receive_datagram(d.data, one.local, 1)
+    new, old = asker.lineage.successor, other.lineage.successor
     for _ in range(3): put(new, old, Notify(MessageType.AUTHENTICATION_FAILED))
     assert old.state == State.ESTABLISHED
 
@@ -220,7 +221,7 @@ def test_invalid_syntax_in_an_answer_ends_the_ike_sa(first: int) -> None:
     asker.start(rekey_child, spi, now=1)
     said(asker)
     data = sealed(other, Packet(CREATE, (Notify(MessageType.INVALID_SYNTAX),)),
-                  asker._pending.message_id, response=True)
+                  asker.window.pending.message_id, response=True)
     asker.receive_datagram(data, other.local, 1)
     assert asker.state == State.CLOSED
 
@@ -235,7 +236,7 @@ def test_before_it_is_up_the_peer_is_told_what_was_wrong(payloads: Callable, tol
     alice, bob = two_ends({**RESPONDERS, ExchangeType.IKE_AUTH: answer})
     alice.start(ike_sa_init, now=0)
     for one, other in (alice, bob), (bob, alice), (alice, bob), (bob, alice): deliver(one, other)
-    said_, = (bob.incoming.open(d.data) for d in alice.heirs[0].datagrams_to_send(0))
+    said_, = (bob.incoming.open(d.data) for d in alice.lineage.new_sas[0].datagrams_to_send())
     assert said_.exchange_type == INFORM and said_.payloads == (Notify(told),)
 
 

@@ -13,9 +13,9 @@ from types import SimpleNamespace
 
 import pytest
 from ike_lit.engine.model import ChildEstablished, ChildSA
+from ike_lit.kernel import dialects, entries, install
 from ike_lit.kernel.dialects import SETKEY, XFRM, InstallError, Language
 from ike_lit.kernel.entries import RIGHT, Entry
-from ike_lit.kernel import dialects, entries, install
 from ike_lit.kernel.install import (
     GRACE_SECONDS, SWITCH_SECONDS, Installer, Tunnel, ask, carried, changes, may_ask, prepare, ready, user_of)
 from ike_lit.wire.auth import Identity

@@ -10,8 +10,9 @@ from canonical import configs, two_ends
 from ike_lit.engine.create_child_sa import RESPONDERS, rekey_child
 from ike_lit.engine.host import Host
 from ike_lit.engine.informational import liveness
-from ike_lit.engine.model import ChildEstablished, Datagram, Dropped, Lifetime, Moved, State, Timing
+from ike_lit.engine.model import ChildEstablished, Datagram, Dropped, Lifetime, Moved, Timing
 from ike_lit.engine.protocol import IKE, follow
+from ike_lit.engine.state import State
 from ike_lit.testing.network import ALICE, BOB, events, handshake
 from ike_lit.wire.const import ExchangeType
 from ike_lit.wire.nat import Endpoint, Nat
@@ -53,7 +54,7 @@ def test_a_request_moves_nobody_who_is_behind_no_nat_or_whom_we_must_not_follow(
     data, = said(other)
     here = one.local._replace(port=4500, natt=True) if elsewhere.natt else one.local
     one.receive_datagram(data, elsewhere, 1, here)
-    answer, = one.datagrams_to_send(1)
+    answer, = one.datagrams_to_send()
     assert answer.destination == elsewhere  # §2.11: that is where it was asked
     assert where(one)[:2] == before and set(where(one)[2]) == {hosts}
     assert not [e for e in events(one) if isinstance(e, Moved)]
@@ -67,7 +68,7 @@ def test_a_response_moves_nobody_either(first: int, nat: Nat) -> None:
     one.start(liveness, now=1)
     other.receive_datagram(said(one)[0], one.local, 1)
     one.receive_datagram(said(other)[0], MALLORY, 1)
-    assert where(one) == before and one._pending is None
+    assert where(one) == before and one.window.pending is None
     assert not [e for e in events(one) if isinstance(e, Moved)]
 
 

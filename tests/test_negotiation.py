@@ -7,8 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from ike_lit.engine.create_child_sa import RESPONDERS
 from ike_lit.engine.ike_sa import ike_sa_init
-from ike_lit.engine.model import Dropped, State
+from ike_lit.engine.model import Dropped
 from ike_lit.engine.protocol import IKE as Sa
+from ike_lit.engine.state import State
 from ike_lit.testing.network import ALICE, BOB, deliver, events, family, talk
 from ike_lit.wire.const import (
     Encryption, Esn, ExchangeType, Group, Integrity, InvalidSyntax, MessageType, NoProposalChosen,
@@ -352,17 +353,17 @@ def end_with(line: str) -> tuple[Sa, Sa]:
 def test_a_forged_answer_is_refused_before_there_are_keys(lie: tuple) -> None:
     alice, bob = end_with('aes256gcm16-chacha20poly1305-prfsha256-x25519,aes256-sha256-x25519')
     deliver(alice, bob)
-    true, = bob.datagrams_to_send(0)
+    true, = bob.datagrams_to_send()
     _, *rest = Packet.parse(Reader(true.data)).payloads
     forged: tuple[Payload, ...] = (SA((offer(*lie),)), *rest)
     data = Packet(ExchangeType.IKE_SA_INIT, forged).encode(
         alice.spi_i, b'forgery!', response=True, initiator=False, message_id=0)
     events(alice)
     alice.receive_datagram(data, BOB, 0)
-    assert not alice.heirs and alice.keys is None and not alice.datagrams_to_send(0)
-    assert alice.remarks or isinstance(events(alice)[0], Dropped)
+    assert not alice.lineage.new_sas and alice.keys is None and not alice.datagrams_to_send()
+    assert alice.unauthenticated or isinstance(events(alice)[0], Dropped)
     alice.receive_datagram(true.data, BOB, 0)
-    assert alice.heirs[0].suite.words == 'aes256gcm16-prfsha256-x25519'
+    assert alice.lineage.new_sas[0].suite.words == 'aes256gcm16-prfsha256-x25519'
 
 
 @pytest.mark.parametrize('transforms', [
@@ -372,12 +373,12 @@ def test_a_forged_answer_is_refused_before_there_are_keys(lie: tuple) -> None:
     (GCM, *REST, ALSO), (GCM, SHA, T['modpnone'])], ids=repr)
 def test_an_offer_that_will_not_do_gets_no_keys(transforms: tuple) -> None:
     alice, bob = end_with('aes256gcm16-chacha20poly1305-prfsha256-x25519,aes256-sha256-x25519')
-    first, = alice.datagrams_to_send(0)
+    first, = alice.datagrams_to_send()
     _, *rest = Packet.parse(Reader(first.data)).payloads
     data = Packet(ExchangeType.IKE_SA_INIT, (SA((offer(*transforms),)), *rest)).encode(
         alice.spi_i, bytes(8), response=False, initiator=True, message_id=0)
     bob.receive_datagram(data, ALICE, 0)
-    answer, = bob.datagrams_to_send(0)
+    answer, = bob.datagrams_to_send()
     refusal, = Packet.parse(Reader(answer.data)).payloads
     assert refusal.message_type == MessageType.NO_PROPOSAL_CHOSEN
     assert bob.keys is None and bob.incoming is None and bob.state != State.ESTABLISHED

@@ -10,8 +10,9 @@ from canonical import configs
 from ike_lit.engine.create_child_sa import rekey_child, rekey_ike_sa
 from ike_lit.engine.host import Host
 from ike_lit.engine.informational import delete_ike_sa
-from ike_lit.engine.model import ChildClosed, ChildEstablished, Closed, Lifetime, Task, Timing
+from ike_lit.engine.model import ChildClosed, ChildEstablished, Closed, Lifetime, Timing
 from ike_lit.engine.protocol import IKE
+from ike_lit.engine.state import Task
 from ike_lit.testing.network import ALICE, BOB, Network
 
 RUNS, PARTS = 1000, 10

@@ -317,7 +317,7 @@ def test_who_has_proven_itself_is_heard_among_strangers() -> None:
     left, right = configs()
     bob, out = server(right)
     for n in range(500): bob.received(nonsense(bytes(n % 50)), Endpoint('203.0.113.1', 500), BOB)
-    bob.host.passing.clear()
+    bob.host.transient.clear()
     call(bob, left)
     assert 'peer      FQDN alice.example.org' in out.getvalue() and 'Child SA  ESP' in out.getvalue()
 

@@ -4,8 +4,8 @@ from collections import deque
 
 import pytest
 from canonical import configs
-from ike_lit.cli.diagnosis import no_way
 from ike_lit.cli import probe
+from ike_lit.cli.diagnosis import no_way
 from ike_lit.engine.host import Host
 from ike_lit.testing.network import ALICE, BOB
 from ike_lit.wire.const import ExchangeType, Group, MessageType, TransformType
@@ -53,7 +53,7 @@ def test_a_cookie_is_sent_back(keyword: str, takes: bool) -> None:
     bob = host(cookie_threshold=0)
     wire = Wire(bob)
     assert probe.ask_once(wire, question(keyword), os.urandom).takes is takes
-    assert not bob.established and not bob.passing
+    assert not bob.established and not bob.transient
     first, second = (Packet.parse(Reader(data)) for data in wire.sent)
     assert not first.notify(MessageType.COOKIE) and second.payloads[0] == second.notify(MessageType.COOKIE)
 

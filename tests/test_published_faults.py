@@ -13,8 +13,9 @@ from ike_lit.engine.host import Host
 from ike_lit.engine.ike_sa import ike_sa_init
 from ike_lit.engine.informational import delete_child, delete_ike_sa
 from ike_lit.engine.model import (
-    ChildClosed, ChildEstablished, Closed, Dropped, Established, Lifetime, Rekeyed, State, Timing)
+    ChildClosed, ChildEstablished, Closed, Dropped, Established, Lifetime, Rekeyed, Timing)
 from ike_lit.engine.protocol import IKE
+from ike_lit.engine.state import State
 from ike_lit.testing.network import BOB, deliver, events, family, talk
 from ike_lit.wire.const import ExchangeType, MessageType, ProtocolID
 from ike_lit.wire.nonce import Nonce
@@ -43,7 +44,7 @@ def first_child(spi: bytes = b'AAAA') -> tuple[Payload, ...]:
 
 def nothing_came_of_it(host: Host, peer: Peer) -> bool:
     known = [ike for named in host.sas.values() for ike in named]
-    return not any(ike.children or ike.heirs for ike in known) and not any(
+    return not any(ike.children or ike.lineage.new_sas for ike in known) and not any(
         isinstance(event, ChildEstablished | Rekeyed | Established) for _, event in peer.events)
 
 
@@ -85,14 +86,14 @@ def test_nor_does_the_initiator_grant_one_before_the_responder_is_authenticated(
     alice.start(ike_sa_init, now=0)
     deliver(alice, bob)
     deliver(bob, alice)
-    candidate, = alice.heirs
+    candidate, = alice.lineage.new_sas
     for message_id in range(3):
         for payloads in child(), child(rekeys=b'AAAA'), (Delete(ProtocolID.IKE),):
             exchange = INFORM if isinstance(payloads[0], Delete) else CREATE
             data = bob.outgoing.seal(Packet(exchange, payloads), bob.spi_i, bob.spi_r, response=False,
                                      initiator=False, message_id=message_id, random=bytes)
             candidate.receive_datagram(data, BOB, 0)
-    assert candidate.state == State.CONNECTING and not candidate.children and not candidate.heirs
+    assert candidate.state == State.CONNECTING and not candidate.children and not candidate.lineage.new_sas
     talk(alice, bob)
     assert candidate.state == bob.state == State.ESTABLISHED and len(candidate.children) == 1
 
@@ -129,7 +130,7 @@ class Watch:
             assert ike.keys is ike.outgoing is ike.incoming is None and ike.next_timer() is None
             assert not any(ike in others for others in self.host.peers.values())
         known = [ike for named in self.host.sas.values() for ike in named]
-        assert not any(ike.children for ike in known if ike.successor)  # which has them
+        assert not any(ike.children for ike in known if ike.lineage.successor)  # which has them
         held = [spi for named in self.host.sas.values() for ike in named for spi in ike.children]
         assert not self.gone & set(held) and len(set(held)) == len(held)
 
@@ -234,7 +235,7 @@ def test_who_has_closed_the_other_heir_has_no_say_in_who_inherits() -> None:
     assert theirs and said(theirs.delete()) is None
     ours = line.grant_rekey(line.asked[0], nr=bytes(32))
     assert host.established == [ours.other] and len(ours.other.children) == 1
-    assert ours.other is gateway.successor and not gateway.children
+    assert ours.other is gateway.lineage.successor and not gateway.children
 
 
 @pytest.mark.parametrize('how', ['CHILD_SA_NOT_FOUND', 'TEMPORARY_FAILURE', 'NO_PROPOSAL_CHOSEN'])
@@ -283,9 +284,9 @@ def wants_another_group() -> tuple[IKE, IKE, bytes]:
     one.start(ike_sa_init, now=0)
     deliver(one, other)
     deliver(other, one)  # INVALID_KE_PAYLOAD
-    assert not one.heirs
+    assert not one.lineage.new_sas
     deliver(one, again)  # a responder that says no keeps nothing, so the next one is a new one
-    answer, = (d.data for d in again.datagrams_to_send(0))
+    answer, = (d.data for d in again.datagrams_to_send())
     return one, again, answer
 
 
@@ -294,22 +295,22 @@ def test_an_answer_with_the_spi_zero_to_the_repeated_first_message_is_nothing() 
     zero = answer[:8] + bytes(8) + answer[16:]
     alice.receive_datagram(zero, BOB, 0)
     alice.receive_datagram(zero, BOB, 0)
-    assert alice.state == State.INITIAL and not alice.heirs and not alice.datagrams_to_send(0)
+    assert alice.state == State.INITIAL and not alice.lineage.new_sas and not alice.datagrams_to_send()
     alice.receive_datagram(answer, BOB, 0)  # the true one still counts
     talk(alice, bob)
-    assert [ike.state for ike in alice.heirs] == [State.ESTABLISHED] == [bob.state]
+    assert [ike.state for ike in alice.lineage.new_sas] == [State.ESTABLISHED] == [bob.state]
 
 
 def test_a_second_answer_to_the_repeated_first_message_takes_nothing_away() -> None:
     alice, bob, answer = wants_another_group()
     other = answer[:8] + b'somebody' + answer[16:]
     for data in other, answer, answer, other: alice.receive_datagram(data, BOB, 0)
-    assert len(alice.heirs) == 2  # each is put to the proof once
+    assert len(alice.lineage.new_sas) == 2  # each is put to the proof once
     talk(alice, bob)
-    assert [ike.state for ike in alice.heirs] == [State.CONNECTING, State.ESTABLISHED]
+    assert [ike.state for ike in alice.lineage.new_sas] == [State.CONNECTING, State.ESTABLISHED]
     # a refusal that comes after it all changes nothing
     late = Packet(ExchangeType.IKE_SA_INIT, (Notify(MessageType.INVALID_KE_PAYLOAD, b'\0\x13'),)).encode(
         alice.spi_i, bytes(8), response=True, initiator=False, message_id=0)
     for data in late, answer, other: family(alice)[-1].receive_datagram(data, BOB, 0)
-    assert alice.heirs[-1].state == State.ESTABLISHED and len(alice.heirs) == 2
-    assert not [e for e in events(alice.heirs[-1]) if isinstance(e, Closed)]
+    assert alice.lineage.new_sas[-1].state == State.ESTABLISHED and len(alice.lineage.new_sas) == 2
+    assert not [e for e in events(alice.lineage.new_sas[-1]) if isinstance(e, Closed)]

@@ -13,7 +13,8 @@ from ike_lit.capture.examine import about_octets
 from ike_lit.cli.probe import response_to
 from ike_lit.engine.create_child_sa import RESPONDERS
 from ike_lit.engine.ike_sa import announced_hashes, ike_sa_init
-from ike_lit.engine.model import AddressAssigned, ChildEstablished, Established, State
+from ike_lit.engine.model import AddressAssigned, ChildEstablished, Established
+from ike_lit.engine.state import State
 from ike_lit.testing.network import events, handshake
 from ike_lit.wire.auth import AUTH, IDi
 from ike_lit.wire.certificate import CERT, CERTREQ
@@ -51,7 +52,7 @@ class Row:
     "A body, and what is made of it: a payload that is odd or not, or one that can't be read."
     kind: type
     body: str
-    odd: str = ''  # what the dissection and chapter 30 say of it
+    odd: str = ''  # what the dissection and chapter 31 say of it
     readable: bool = True
 
 
@@ -241,13 +242,13 @@ def test_a_pool_refuses_lengths_that_do_not_add_up_before_anybody_is_believed() 
     alice, bob = two_ends(RESPONDERS, left, replace(right, pool=Pool(['10.3.0.0/24'])))
     alice.start(ike_sa_init, now=0)
     for one, other in (alice, bob), (bob, alice):
-        for d in one.datagrams_to_send(0): other.receive_datagram(d.data, d.source, 0, d.destination)
-    heir = alice.heirs[0]
-    request = bob.incoming.open(heir.datagrams_to_send(0)[0].data)
+        for d in one.datagrams_to_send(): other.receive_datagram(d.data, d.source, 0, d.destination)
+    heir = alice.lineage.new_sas[0]
+    request = bob.incoming.open(heir.datagrams_to_send()[0].data)
     spoilt = Packet(request.exchange_type, (*request.payloads, Opaque(Type.CP, h('01000000 0001 0004 0a'))))
     data = heir.outgoing.seal(spoilt, heir.spi_i, heir.spi_r, response=False, initiator=True, message_id=1,
                               random=bytes)
     bob.receive_datagram(data, heir.local, 0)
-    answer = heir.incoming.open(bob.datagrams_to_send(0)[0].data)
+    answer = heir.incoming.open(bob.datagrams_to_send()[0].data)
     assert answer.payloads == (Notify(MessageType.INVALID_SYNTAX),) and bob.state == State.CLOSED
     assert not [e for e in events(bob) if isinstance(e, Established)]

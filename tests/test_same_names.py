@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from ike_lit.engine.create_child_sa import RESPONDERS
 from ike_lit.engine.ike_sa import find_config
-from ike_lit.engine.model import State
+from ike_lit.engine.state import State
 from ike_lit.testing.network import handshake
 from ike_lit.wire.auth import IDi, IDr, Identity, comparable, folded, rdns
 from ike_lit.wire.configuration import CP, Attribute, Pool

@@ -1,6 +1,6 @@
 """Exchange scenarios, as a mature daemon tests them: each message of both ends is carried by hand,
 and may be held back, lost, or come late (RFC 7296 §1.3, §1.4.1, §2.8, §2.25; RFC 6023).
-The stage, and how a ladder is written down, is chapter 45.
+The stage, and how a ladder is written down, is chapter 46.
 """
 from collections.abc import Callable
 from dataclasses import replace
@@ -10,8 +10,9 @@ import pytest
 from ike_lit.engine.create_child_sa import create_child, rekey_child, rekey_ike_sa
 from ike_lit.engine.informational import delete_child, delete_ike_sa, liveness
 from ike_lit.engine.model import (
-    ChildClosed, ChildEstablished, ChildFailed, Closed, Established, Lifetime, Postponed, State, Timing)
-from ike_lit.engine.protocol import IKE, Begin, Conversation
+    ChildClosed, ChildEstablished, ChildFailed, Closed, Established, Lifetime, Postponed, Timing)
+from ike_lit.engine.protocol import IKE
+from ike_lit.engine.state import Begin, Conversation, Exchange, State
 from ike_lit.wire.const import IkeError, NoAnswer, ProtocolID
 from ike_lit.wire.header import Header, Reader
 from ike_lit.wire.payload import Delete, Packet
@@ -39,8 +40,8 @@ def reported(end: End, kind: type) -> list[str]:
 def settled(ike: IKE) -> bool:
     "True if nothing is under way and nothing is expected."
     return ike.state == State.CLOSED or not (
-        ike.successor or ike.undecided or ike.busy or ike.doing or ike.rival or ike.early
-        or ike.replaced)
+        ike.lineage.successor or ike.lineage.may_replace or ike.lineage.granted
+        or ike.busy or ike.exchange != Exchange() or ike.replaced)
 
 
 def at_rest(a: End, expected: str, failed: bool = False) -> None:
@@ -1119,7 +1120,7 @@ def test_rekey_ike_against_its_delete_which_wins(mover: str, last: str) -> None:
 
 @either_side
 def test_rekey_ike_against_its_delete_which_is_late_and_a_new_try(mover: str) -> None:
-    a, b = ends(mover, timing=Timing(child=NEVER, ike=NEVER, liveness=0, goodbye=25))
+    a, b = ends(mover, timing=Timing(child=NEVER, ike=NEVER, liveness=0, delete_timeout=25))
     a.begins(rekey_ike_sa)
     b.begins(delete_ike_sa)
     play(a, '''

@@ -29,9 +29,9 @@ from ike_lit.capture.keylog import keylog_row, parse_keylog, secret_line
 from ike_lit.capture.pcap import read_capture
 from ike_lit.cli.program import Tape
 from ike_lit.cli.report import as_json, held_json, report
-from ike_lit.engine.child_sa import Fresh
+from ike_lit.engine.child_sa import KeymatInput
 from ike_lit.engine.create_child_sa import RESPONDERS
-from ike_lit.engine.ike_sa import Agreement
+from ike_lit.engine.ike_sa import InitResult
 from ike_lit.engine.informational import liveness
 from ike_lit.engine.model import ChildEstablished, Closed, Established
 from ike_lit.kernel import install
@@ -236,7 +236,7 @@ def test_no_secret_is_written_anywhere(files: Path, tmp_path: Path, what: str, f
 
 FAULTS = {  # where something goes wrong that nobody has foreseen, with secrets on the stack
     'the secret is shared': 'ike_sa.DiffieHellman.derive', 'the keys are made': 'ike_sa.directions',
-    'the proof is checked': 'ike_sa.proven', 'a Child SA is made': 'child_sa.EspSA',
+    'the proof is checked': 'ike_sa.verify_auth', 'a Child SA is made': 'child_sa.EspSA',
     'it is logged': 'program.keylog_row', 'it is explained': 'show.explained'}
 FAULT = '''
 import sys
@@ -360,7 +360,7 @@ def test_no_repr_shows_a_secret(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
     table = parse_keylog(''.join(secret_line(*pair) for pair in logged)
                          + keylog_row(one.spi_i, one.spi_r, one.keys, one.suite))
     assert len(secrets) > 20
-    passing = (Agreement(b'', b'', one.suite, SECRET, b'', b''), Fresh(True, b'', b'', SECRET),
+    passing = (InitResult(b'', b'', one.suite, SECRET, b'', b''), KeymatInput(True, b'', b'', SECRET),
                ChildKeys(SECRET, SECRET, SECRET, SECRET), Signer(HELD['alice']))
     found = chain(waiting, shown_by(
         alice, bob, one, other, told, installer, tape, table, wrong, shared, passing))
@@ -373,7 +373,7 @@ def test_no_repr_shows_a_secret(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
         assert leaks(text.encode(), secrets) == [], f'{kind}: {text[:300]}'
     assert {'IKE', 'Host', 'Session', 'Server', 'Config', 'SharedKey', 'Keys', 'SK', 'CipherAndChecksum',
             'ChildSA', 'EspSA', 'DiffieHellman', 'Pending', 'Installer', 'Tunnel', 'Tape', 'KeyTable',
-            'KeyRow', 'Evidence', 'Agreement', 'Fresh', 'ChildKeys', 'Signer', 'AuthenticationFailed',
+            'KeyRow', 'Evidence', 'InitResult', 'KeymatInput', 'ChildKeys', 'Signer', 'AuthenticationFailed',
             'Cookies', 'ChildEstablished'} <= kinds
 
 
@@ -385,7 +385,7 @@ def shown_by(*roots: object) -> Iterator[tuple[str, str]]:
 
 
 def refusal(left: object, right: object) -> object:
-    "An error with the evidence that chapter 23 reads."
+    "An error with the evidence that chapter 24 reads."
     other = replace(right, trust=SharedKey(SECRET[::-1]))
     _, bob = handshake(*two_ends(RESPONDERS, left, other))
     told = events(bob)

@@ -14,8 +14,9 @@ from ike_lit.engine.create_child_sa import RESPONDERS, rekey_child, rekey_ike_sa
 from ike_lit.engine.host import Host
 from ike_lit.engine.ike_sa import ike_sa_init
 from ike_lit.engine.informational import liveness
-from ike_lit.engine.model import Dropped, Established, Message, State
+from ike_lit.engine.model import Dropped, Established, Message
 from ike_lit.engine.protocol import IKE
+from ike_lit.engine.state import State
 from ike_lit.testing.network import ALICE, BOB, Network, deliver, events, family, handshake, talk
 from ike_lit.wire import selftest
 from ike_lit.wire.const import ExchangeType, InvalidSyntax, Prf, ProtocolID, TransformType, Type
@@ -86,7 +87,7 @@ def test_a_whole_life(ike: str, esp: str) -> None:
     bob.start(rekey_ike_sa, now=2)
     talk(bob, alice, now=2)
     assert alice.state == bob.state == State.CLOSED
-    new_alice, new_bob = alice.successor, bob.successor
+    new_alice, new_bob = alice.lineage.successor, bob.lineage.successor
     mirrored(new_alice, new_bob)
     assert (new_alice.initiator, new_bob.initiator) == (False, True)
     keys += [key for key in vars(new_alice.keys).values() if key]
@@ -116,11 +117,11 @@ def test_an_ike_sa_is_replaced_by_one_of_another_suite(
     old = alice.suite.the(TransformType.PRF).id
     alice.start(rekey_ike_sa, now=1)
     talk(alice, bob, now=1)
-    assert kinds == [old, old] and old != alice.successor.suite.the(TransformType.PRF).id
-    mirrored(alice.successor, bob.successor)
-    alice.successor.start(liveness, now=2)
-    talk(alice.successor, bob.successor, now=2)
-    assert bob.successor.heard == alice.successor.heard == 2
+    assert kinds == [old, old] and old != alice.lineage.successor.suite.the(TransformType.PRF).id
+    mirrored(alice.lineage.successor, bob.lineage.successor)
+    alice.lineage.successor.start(liveness, now=2)
+    talk(alice.lineage.successor, bob.lineage.successor, now=2)
+    assert bob.lineage.successor.heard == alice.lineage.successor.heard == 2
 
 
 WITHOUT = """
@@ -209,8 +210,8 @@ def test_fragments_arrive_and_their_numbers_are_covered(ike: str) -> None:
     alice.start(ike_sa_init, now=0)
     deliver(alice, bob)
     deliver(bob, alice)
-    alice, = alice.heirs
-    pieces = alice.datagrams_to_send(0)
+    alice, = alice.lineage.new_sas
+    pieces = alice.datagrams_to_send()
     assert len(pieces) > 1 and all(len(d.data) <= 548 for d in pieces)
     events(bob)
     for d in pieces:
@@ -220,7 +221,7 @@ def test_fragments_arrive_and_their_numbers_are_covered(ike: str) -> None:
                 wrong = d.data[:at] + bytes([d.data[at] ^ mask]) + d.data[at + 1:]
                 bob.receive_datagram(wrong, ALICE, 0, BOB)
                 assert isinstance(events(bob)[0], Dropped)
-        held = dict(bob._pieces[False].pieces)
+        held = dict(bob.window.pieces[False].pieces)
         assert len(held) == pieces.index(d)
         bob.receive_datagram(d.data, ALICE, 0, BOB)
     assert bob.state == State.ESTABLISHED
@@ -257,9 +258,9 @@ def begun(ike: str) -> tuple[IKE, IKE]:
 
 def length_of(ike: str, nth: int) -> int:
     alice, bob = begun(ike)
-    if nth == 1: return len(alice.datagrams_to_send(0)[0].data)
+    if nth == 1: return len(alice.datagrams_to_send()[0].data)
     deliver(alice, bob)
-    return len(bob.datagrams_to_send(0)[0].data)
+    return len(bob.datagrams_to_send()[0].data)
 
 
 PARTS = 8
@@ -273,7 +274,7 @@ def test_a_changed_first_message_establishes_nothing(ike: str, part: int) -> Non
     "The responder has what was sent signed, and it is not what it received (RFC 7296 §2.15)."
     for at in range(part, length_of(ike, 1), PARTS):
         alice, bob = begun(ike)
-        first, = alice.datagrams_to_send(0)
+        first, = alice.datagrams_to_send()
         bob.receive_datagram(changed(first.data, at), ALICE, 0, BOB)
         talk(bob, alice)
         for end in (*family(alice), bob):
@@ -288,13 +289,13 @@ def test_a_changed_second_message_does_not_establish_its_receiver(ike: str, part
     for at in range(part, length_of(ike, 2), PARTS):
         alice, bob = begun(ike)
         deliver(alice, bob)
-        second, = bob.datagrams_to_send(0)
+        second, = bob.datagrams_to_send()
         alice.receive_datagram(changed(second.data, at), BOB, 0, ALICE)
         talk(alice, bob)
         for end in family(alice):
             assert end.state != State.ESTABLISHED and not end.children, at
             assert not [e for e in events(end) if isinstance(e, Established)]
-        assert bob.state != State.ESTABLISHED and not bob.children or alice.heirs == []
+        assert bob.state != State.ESTABLISHED and not bob.children or alice.lineage.new_sas == []
 
 
 @both_kinds
@@ -302,16 +303,16 @@ def test_changed_octets_of_ike_auth_are_dropped_and_the_true_message_counts(ike:
     alice, bob = begun(ike)
     deliver(alice, bob)
     deliver(bob, alice)
-    alice, = alice.heirs
+    alice, = alice.lineage.new_sas
     for sender, receiver in (alice, bob), (bob, alice):
-        true, = sender.datagrams_to_send(0)
+        true, = sender.datagrams_to_send()
         events(receiver)
         for at in range(len(true.data)):
             for wrong in changed(true.data, at), true.data[:at]:
                 receiver.receive_datagram(wrong, sender.local, 0, receiver.local)
                 dropped, = events(receiver)
                 assert isinstance(dropped, Dropped) and receiver.state == State.CONNECTING
-                assert not receiver.datagrams_to_send(0) and not receiver.children
+                assert not receiver.datagrams_to_send() and not receiver.children
         receiver.receive_datagram(true.data, sender.local, 0, receiver.local)
         assert receiver.state == State.ESTABLISHED
     mirrored(alice, bob)
@@ -334,12 +335,12 @@ def test_a_detour_to_another_group_leads_to_the_same_proposal() -> None:
 def test_a_public_value_that_is_none_is_answered_with_nothing_but_an_error() -> None:
     "A point of small order as KE: no keys, at either end (RFC 8031 §3.2)."
     alice, bob = begun(AEAD)
-    first, = alice.datagrams_to_send(0)
+    first, = alice.datagrams_to_send()
     packet = Packet.parse(Reader(first.data))
     bad = tuple(replace(p, public=bytes(32)) if p.kind == Type.KE else p for p in packet.payloads)
     data = Packet(ExchangeType.IKE_SA_INIT, bad).encode(
         alice.spi_i, bytes(8), response=False, initiator=True, message_id=0)
     bob.receive_datagram(data, ALICE, 0, BOB)
     assert bob.keys is None and bob.state != State.ESTABLISHED
-    for d in bob.datagrams_to_send(0):
+    for d in bob.datagrams_to_send():
         assert Packet.parse(Reader(d.data)).error().message_type == InvalidSyntax('').type

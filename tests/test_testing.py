@@ -14,9 +14,10 @@ import pytest
 from canonical import configs
 from ike_lit.engine.create_child_sa import rekey_child, rekey_ike_sa
 from ike_lit.engine.host import Host
-from ike_lit.engine.ike_sa import DETOURS
+from ike_lit.engine.ike_sa import MAX_INIT_RETRIES
 from ike_lit.engine.informational import delete_ike_sa, liveness
-from ike_lit.engine.model import Closed, Config, Datagram, Dropped, Event, State
+from ike_lit.engine.model import Closed, Config, Datagram, Dropped, Event
+from ike_lit.engine.state import State
 from ike_lit.testing.network import ALICE, BOB, Network, handshake, two_ends
 from ike_lit.testing.scripted import Change, Raw, ScriptedPeer, When, over_udp
 from ike_lit.testing.stage import PATIENT, Drawing, drawn, ends, play, sas, strangers, talk
@@ -197,7 +198,7 @@ def test_a_change_may_keep_the_cookie_back_but_not_for_ever() -> None:
     host = Host((shared()[1],), cookie_threshold=0)
     peer, _, _, network = met({INIT: lambda packet: replace(packet, payloads=tuple(
         p for p in packet.payloads if getattr(p, 'message_type', None) != MessageType.COOKIE))}, host=host)
-    assert len(peer.answers) == 1 + DETOURS and peer.ike.state == State.CLOSED
+    assert len(peer.answers) == 1 + MAX_INIT_RETRIES and peer.ike.state == State.CLOSED
 
 
 # what Bob says to what is not allowed

@@ -14,8 +14,9 @@ from authentic import DRAW, INFORM, Line, Peer, address, child, connection, said
 from ike_lit.engine.create_child_sa import create_child, rekey_child, rekey_ike_sa
 from ike_lit.engine.host import Host
 from ike_lit.engine.informational import delete_child, delete_ike_sa, liveness
-from ike_lit.engine.model import ChildEstablished, Config, Lifetime, State, Timing
+from ike_lit.engine.model import ChildEstablished, Config, Lifetime, Timing
 from ike_lit.engine.protocol import IKE
+from ike_lit.engine.state import State
 from ike_lit.responder import build_parser, configs_from
 from ike_lit.wire.auth import Identity
 from ike_lit.wire.configuration import Pool
@@ -72,7 +73,7 @@ def test_after_failed_cp_required_there_is_no_child_sa_either() -> None:
 def test_who_came_without_a_child_sa_has_no_lease_and_gets_none() -> None:
     host = leasing()
     line = caller(host).call()
-    assert line.ike.state != State.CLOSED and only(host).agreed.leased == ()
+    assert line.ike.state != State.CLOSED and only(host).agreed.peer_addresses == ()
     assert said(line.create(*child(ANY))) == FAILED_CP and traffic(host) == []
 
 
@@ -212,7 +213,7 @@ def test_a_lease_goes_with_the_last_ike_sa_and_not_before() -> None:
     assert len(pool.leases) == 1
     heir = second.rekey()
     second.delete()
-    assert heir and len(pool.leases) == 1 and only(host).agreed.leased == first.told
+    assert heir and len(pool.leases) == 1 and only(host).agreed.peer_addresses == first.told
     heir.delete()
     assert pool.leases == {}
 
@@ -223,7 +224,7 @@ def test_a_new_start_of_the_peer_keeps_its_address() -> None:
     first = peer.call(address(ANY_ADDRESS), *child(ANY))
     second = peer.call(address(ANY_ADDRESS), *child(ANY), Notify(MessageType.INITIAL_CONTACT))
     assert first.told == second.told and len(pool.leases) == 1
-    assert only(host).agreed.leased == second.told
+    assert only(host).agreed.peer_addresses == second.told
     peer.call(Notify(MessageType.INITIAL_CONTACT))  # this one asks for none
     assert pool.leases == {}
 
@@ -310,13 +311,14 @@ class World:
             peer.events.clear()
         lent: set[tuple[object, int]] = set()
         for ike in [ike for named in self.host.sas.values() for ike in named]:
-            if ike.state != State.ESTABLISHED or ike.successor: continue  # which has given up all it had
+            # a replaced one has given up all that it had
+            if ike.state != State.ESTABLISHED or ike.lineage.successor: continue
             for one in ike.children.values(): self.fits(ike, one)
             holders[str(ike.config.remote_id)] |= {s for c in ike.children.values() for s in c.remote_ts}
-            for s in ike.agreed.leased:
+            for s in ike.agreed.peer_addresses:
                 lease = ike.config.pool.leases.get((ike.config.remote_id, s.start.version))
                 assert lease and lease[1] == int(s.start), (ike, s)  # not gone before the last of them
-            lent |= {(ike.config.remote_id, s.start.version) for s in ike.agreed.leased}
+            lent |= {(ike.config.remote_id, s.start.version) for s in ike.agreed.peer_addresses}
         for one, other in combinations(holders, 2):
             if frozenset((one, other)) not in OVERLAP:
                 assert not overlap(tuple(holders[one]), tuple(holders[other])), (one, other, holders)
@@ -329,7 +331,7 @@ class World:
     def fits(self, ike: IKE, child: object) -> None:
         name = str(ike.config.remote_id)
         assert inside(child.local_ts, ts(LOCAL)), (ike, child.local_ts)
-        lease = ike.agreed.leased
+        lease = ike.agreed.peer_addresses
         assert inside(child.remote_ts, lease or self.may(name, ())), (name, child.remote_ts, lease)
 
     # what may happen

@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['ADDRESS_SIZES', 'EMAIL_OID', 'ID_LAYOUT', 'PrivateKey', 'PublicKey', 'RSA', 'EC', 'ED25519', 'SHA256', 'SHA384',
-           'SHA512', 'NULL', 'SCHEMES', 'ENCODINGS', 'HASHES', 'RSA_SHA1', 'METHODS', 'Way', 'CURVES', 'KEY_PAD',
-           'Identity', 'parse_dn', 'comparable', 'rdns', 'folded', 'IDi', 'IDr', 'signed_octets', 'AUTH', 'Scheme',
-           'hash_algorithms', 'choose_scheme', 'sign', 'verify', 'accepted_scheme', 'key_name', 'weakness', 'SharedKey']
+           'SHA512', 'NULL', 'SCHEMES', 'ENCODINGS', 'HASHES', 'RSA_SHA1', 'METHODS', 'SignatureMethod', 'CURVES',
+           'KEY_PAD', 'Identity', 'parse_dn', 'comparable', 'rdns', 'folded', 'IDi', 'IDr', 'signed_octets', 'AUTH',
+           'Scheme', 'hash_algorithms', 'choose_scheme', 'sign', 'verify', 'accepted_scheme', 'key_name', 'weakness',
+           'SharedKey']
 
 # %% ../../nbs/08_auth.ipynb #5bb46b92
 import hmac
@@ -331,7 +332,7 @@ def hash_algorithms() -> Notify:
     return Notify(MessageType.SIGNATURE_HASH_ALGORITHMS, data)
 
 # %% ../../nbs/08_auth.ipynb #dbeaf7a1
-Way = tuple[AuthenticationType, bytes]  # a method; with 14, the AlgorithmIdentifier
+SignatureMethod = tuple[AuthenticationType, bytes]  # a method; with 14, the AlgorithmIdentifier
 
 
 def choose_scheme(
@@ -339,7 +340,7 @@ def choose_scheme(
     accepted: Container[int],  # the hashes that the peer has announced; empty: it has not
     allow_sha1: bool = False,
     pss: bool = False,  # prefer it
-) -> Way:
+) -> SignatureMethod:
     """Return the way to sign (RFC 7427 §4).
 
     Raise `AuthenticationFailed` if there is none."""
@@ -360,7 +361,7 @@ def choose_scheme(
 def sign(
     key: PrivateKey,
     octets: bytes,  # from `signed_octets`
-    way: Way,  # from `choose_scheme`
+    way: SignatureMethod,  # from `choose_scheme`
 ) -> AUTH:
     "Prove who we are by a signature (RFC 7296 §2.15, RFC 7427 §3, RFC 4754 §2)."
     method, identifier = way

@@ -395,7 +395,7 @@ class IkeError(Exception):
     def __init__(self, reason: str, data: bytes = b'', evidence: object = None):
         super().__init__(reason)
         self.data = data  # Notification Data
-        self.evidence = evidence  # what was compared, for chapter 23, which explains failures
+        self.evidence = evidence  # what was compared, for chapter 24, which explains failures
 
     def bare(self) -> 'IkeError':
         "Drop the traceback: its frames keep key material alive."

@@ -33,7 +33,7 @@ try:  # cryptography keeps these among the old ciphers, and may drop them
         warnings.simplefilter('ignore')
         from cryptography.hazmat.decrepit.ciphers.algorithms import Camellia, TripleDES
     CBC |= {Encryption.CAMELLIA_CBC: Camellia, Encryption.TRIPLE_DES: TripleDES}
-except ImportError: pass  # chapter 32 finds out that they are missing
+except ImportError: pass  # chapter 33 finds out that they are missing
 
 # %% ../../nbs/07_sk.ipynb #18863a14
 BLOCK_SIZE = 16  # octets, of AES and of Camellia

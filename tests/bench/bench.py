@@ -28,8 +28,9 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import (
     Encoding, PublicFormat, load_pem_private_key)
 from ike_lit.engine.ike_sa import INITIAL_EXCHANGES, ike_sa_init
-from ike_lit.engine.model import Config, State
+from ike_lit.engine.model import Config
 from ike_lit.engine.protocol import IKE
+from ike_lit.engine.state import State
 from ike_lit.testing.network import ALICE, BOB, deliver
 from ike_lit.wire.auth import AUTH, IDi, Identity
 from ike_lit.wire.certificate import Signer

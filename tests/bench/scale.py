@@ -73,7 +73,7 @@ def measure(count: int, traced: bool) -> tuple[float, ...]:
     after = tracemalloc.get_traced_memory()[0] if traced else resident()
     if len(bob.established) != count + 1: raise RuntimeError(f'{len(bob.established)} IKE SAs')
     began = time.process_time()
-    bob.leave(now=count / 10)
+    bob.close_all(now=count / 10)
     while bob.next_event(): continue
     left_in = time.process_time() - began
     return (statistics.median(times[-200:]) * 1000, statistics.median(checks) * 1000, left_in,

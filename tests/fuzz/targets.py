@@ -33,11 +33,12 @@ from ike_lit.cli.credential import parse_secret
 from ike_lit.cli.options import PATHS, config_from, connection_words, warnings
 from ike_lit.cli.report import as_json, report
 from ike_lit.engine.create_child_sa import CHILD_LIMIT, rekey_child, rekey_ike_sa
-from ike_lit.engine.host import PASSING_LIMIT, REPLIES, Host
+from ike_lit.engine.host import TRANSIENT_LIMIT, REPLIES, Host
 from ike_lit.engine.ike_sa import CANDIDATES
 from ike_lit.engine.informational import EARLY_LIMIT
-from ike_lit.engine.model import Closed, Config, State
+from ike_lit.engine.model import Closed, Config
 from ike_lit.engine.protocol import IKE
+from ike_lit.engine.state import State
 from ike_lit.initiator import build_parser
 from ike_lit.testing.network import ALICE, BOB
 from ike_lit.wire.auth import IDi, Identity
@@ -252,8 +253,8 @@ def vouched(host: Host) -> dict[int, Tree]:
         for ike in named:
             if ike.state == State.INITIAL: continue
             found[id(ike)] = tree(ike, '', TOLD) | {
-                'called': spi, 'first': first.get(id(ike)), 'passes': host.passing.get(ike),
-                'due': host._due.get(ike), 'attempt': id(host.attempts.get(ike))}
+                'called': spi, 'first': first.get(id(ike)), 'passes': host.transient.get(ike),
+                'due': host.timers.due.get(ike), 'attempt': id(host.attempts.get(ike))}
     return found
 
 
@@ -263,7 +264,7 @@ def forged(here: Scene, data: bytes, timed: Clock) -> None:
     It may begin a half-open SA, and answer an IKE_SA_INIT request of ours, which makes a candidate,
     a repetition or a remark. Whatever has keys stays as it is, unless its time was up anyway."""
     before, now = vouched(here.host), here.end.now + 0.25  # a little later, or a time would be no news
-    for ike, until in here.host.passing.items():
+    for ike, until in here.host.transient.items():
         if until <= now: before.pop(id(ike), None)
     waiting = [ike for ike in here.sas if ike.state == State.INITIAL]
     timed(here.hear, data, now)
@@ -289,12 +290,13 @@ def heard(here: Scene, timed: Clock) -> list[tuple[IKE | None, object]]:
         timed(lambda: (list(report(*found, verbose=True)), json.dumps(as_json(*found))))  # noqa: B023
     here.own += timed(host.datagrams_to_send)
     here.own = here.own[-20:]
-    must(len(host.passing) <= PASSING_LIMIT and len(host.replies) <= REPLIES, 'what passes is bounded')
+    must(len(host.transient) <= TRANSIENT_LIMIT and len(host.replies) <= REPLIES, 'what passes is bounded')
     for ike in here.sas:
-        must(len(ike.heirs) <= CANDIDATES and len(ike.remarks) <= 16, 'answers are bounded')
-        must(len(ike.children) <= CHILD_LIMIT and len(ike.early) <= EARLY_LIMIT, 'Child SAs are bounded')
-        must(len(ike._outbox) == len(ike._events) == 0, 'all was told')
-        for pieces in ike._pieces: must(len(pieces.pieces) < MAX_FRAGMENTS, 'fragments are bounded')
+        must(len(ike.lineage.new_sas) <= CANDIDATES and len(ike.unauthenticated) <= 16, 'answers are bounded')
+        must(len(ike.children) <= CHILD_LIMIT, 'Child SAs are bounded')
+        must(len(ike.exchange.early_deletes) <= EARLY_LIMIT, 'early Deletes are bounded')
+        must(len(ike.outbox) == len(ike.events) == 0, 'all was told')
+        for pieces in ike.window.pieces: must(len(pieces.pieces) < MAX_FRAGMENTS, 'fragments are bounded')
         if ike.state == State.CLOSED: must(not (ike.keys or ike.incoming or ike.children), 'secrets are gone')
     return told
 
@@ -343,7 +345,9 @@ def addressed(here: Scene, o: Octets) -> tuple[IKE | None, Callable[[Type], Call
     if how & 0xf0 == 0xf0: sender = not sender
     spi_i, spi_r = (ike.spi_i, ike.spi_r) if ike else (b'stranger', bytes(8))
     number = 0
-    if ike: number = ike._pending.message_id if response and ike._pending else ike._expected_id
+    if ike:
+        pending = ike.window.pending
+        number = pending.message_id if response and pending else ike.window.expected_id
     if how & 0xe == 0xe: number = o.number(4)
     return ike, lambda box: partial(Header, spi_i, spi_r, box, kind, response, sender, number)
 

@@ -125,7 +125,8 @@ def test_strongswans_choices(live: Session) -> None:
     said_so = [f'selected proposal: {suite}'.replace('/NO_ESN/ECP_521', '/ECP_521/NO_EXT_SEQ')
                .replace('NO_ESN', 'NO_EXT_SEQ') for suite in suites]
     assert said_so == live.log['selected']
-    text = '\n'.join(line for ike in found.onlooker.sas for line in found.outcome(ike, found.told))
+    conversation, = found.conversations()
+    text = '\n'.join(found.outcome(conversation))
     for suite in suites: assert str(suite) in text
     assert sum(t.startswith('chooses ') for t in every(found)) == len(suites)
 
@@ -254,7 +255,7 @@ def test_tshark_reads_strongswans_messages_alike(tmp_path: Path) -> None:
     assert len(frames) == 4 * 14 and sum(bool(f.inside) for f in frames) >= 4 * 12 - 8
     by_number = story([t.seen for t in found.told], ''.join(s.lines for s in sessions))
     assert [kinds(t) for t in by_number.told] == [kinds(t) for t in found.told]
-    for told in found, by_number: assert [len(part) for _, part in told.conversations()] == 4 * [14]
+    for told in found, by_number: assert [len(c.messages) for c in told.conversations()] == 4 * [14]
 
 
 def lives() -> list[Recorded]:

@@ -141,9 +141,9 @@ def test_conversations_that_interleave_are_kept_apart() -> None:
     messages = numbered(m for step in zip(*(r.seen for r in rs), strict=True) for m in step)
     found = story(messages, ''.join(r.lines for r in rs))
     assert len(found.conversations()) == 3
-    for r, (root, told) in zip(rs, found.conversations(), strict=True):
-        assert [t.seen.data for t in told] == [m.data for m in r.seen]
-        assert root.keys == r.sas[0].keys
+    for r, one in zip(rs, found.conversations(), strict=True):
+        assert [t.seen.data for t in one.messages] == [m.data for m in r.seen]
+        assert one.root.keys == r.sas[0].keys
     assert keys_as_told(found) == rs[0].children | rs[1].children | rs[2].children
     one = story(messages, rs[1].lines)
     assert [bool(t.inside) for t in one.told] == [

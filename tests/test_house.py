@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from chapters import CHAPTERS, MODULES
+from chapters import CHAPTERS, MODULES, WRITTEN
 
 ROOT = Path(__file__).resolve().parent.parent
 BOOK = [*CHAPTERS, ROOT / 'nbs' / 'index.ipynb']
@@ -156,6 +156,58 @@ def test_modules_are_small_and_exported_cells_short() -> None:
             for line in source(cell).splitlines(): assert len(line) <= 100, f'{path.name}: {line}'
         opening = source(cells(path, 'markdown')[0])
         assert re.match(r'# .+\n\n> .+', opening), f'{path.name} needs a title and a sentence'
+
+
+LARGE_YET = {  # modules that are not held to this so far
+    'header', 'payload', 'proposal', 'protocol', 'ike_sa', 'create_child_sa', 'host', 'diagnosis',
+    'options', 'program', 'initiator', 'responder'}
+MOST_LINES, MOST_OF_A_CLASS = 25, 60  # of an exported cell; neither blank ones nor directives count
+
+
+def length(text: str) -> int:
+    return sum(bool(line.strip()) and not line.startswith('#|') for line in text.splitlines())
+
+
+def kind_of(node: ast.stmt) -> str:
+    "Say what a definition is: a table of names and values, a class of data, another class, a function."
+    if not isinstance(node, ast.ClassDef): return 'function'
+    said = ' '.join(map(ast.unparse, (*node.decorator_list, *node.bases)))
+    if 'Registry' in said or 'Enum' in said: return 'table'
+    return 'data' if 'dataclass' in said or 'NamedTuple' in said else 'class'
+
+
+def oversized(cell: str) -> Iterator[str]:
+    "Yield what is too long: a class, or a cell that is no table, no data and not a single class."
+    found = [node for node in ast.parse(cell).body
+             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)]
+    kinds = list(map(kind_of, found))
+    for kind, node in zip(kinds, found, strict=True):
+        size = length(ast.get_source_segment(cell, node) or '')
+        if kind in ('data', 'class') and size > MOST_OF_A_CLASS: yield f'{node.name}: {size} lines'
+    if length(cell) > MOST_LINES and kinds != ['class'] and not set(kinds) <= {'data', 'table'}:
+        yield f'{", ".join(node.name for node in found)}: {length(cell)} lines'
+
+
+BIG = '    a = 1\n' * (MOST_LINES + 1)
+CLASS = f'class A:\n{BIG}'
+
+
+@pytest.mark.parametrize(('large', 'fine'), [
+    (f'def f():\n{BIG}', BIG.replace('    ', '')),
+    (f'{CLASS}def f(): pass', f'{CLASS}    def f(self): pass\nB = 1'),
+    (f'{CLASS}    def f(self): pass\nclass B: pass', f'@dataclass\n{CLASS}    def f(self): pass'),
+    (f'{CLASS}{BIG}{BIG}', f'{CLASS}{BIG}')])
+def test_what_is_too_long_is_noticed(large: str, fine: str) -> None:
+    assert list(oversized(large))
+    assert not list(oversized(fine))
+
+
+def test_a_cell_has_one_idea() -> None:
+    for name, path in WRITTEN.items():
+        if name in LARGE_YET: continue
+        for cell in filter(lambda text: '#| export' in text, map(source, cells(path))):
+            found = list(oversized(cell))
+            assert not found, f'{path.name}: {found}'
 
 
 def test_everything_public_says_what_it_is() -> None:

@@ -36,7 +36,7 @@ from ike_lit.engine.informational import liveness
 from ike_lit.engine.model import ChildEstablished, Closed, Established
 from ike_lit.kernel import install
 from ike_lit.kernel.dialects import XFRM
-from ike_lit.kernel.install import Installer
+from ike_lit.kernel.install import Installer, addition
 from ike_lit.testing.network import events, handshake
 from ike_lit.wire.auth import SharedKey
 from ike_lit.wire.certificate import Signer
@@ -347,6 +347,9 @@ def test_no_repr_shows_a_secret(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
                     outbound=replace(child.outbound, spi=b'pair'))
     installer.add(ChildEstablished(again, child, ours=False), config.remote_id)  # its other half waits
     assert next(iter(installer.tunnels.values())).waiting
+    third = replace(child, inbound=replace(child.inbound, spi=b'trio'),
+                    outbound=replace(child.outbound, spi=b'tree'))
+    planned = addition(installer, ChildEstablished(third), config.remote_id, 0)
     tape = Tape(Namespace(explain=tmp_path / 'told', pcap=None))
     for pair in logged: tape.learn(*pair)
     wrong = refusal(config, bob.host.configs[0])
@@ -363,7 +366,7 @@ def test_no_repr_shows_a_secret(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
     passing = (InitResult(b'', b'', one.suite, SECRET, b'', b''), KeymatInput(True, b'', b'', SECRET),
                ChildKeys(SECRET, SECRET, SECRET, SECRET), Signer(HELD['alice']))
     found = chain(waiting, shown_by(
-        alice, bob, one, other, told, installer, tape, table, wrong, shared, passing))
+        alice, bob, one, other, told, installer, planned, tape, table, wrong, shared, passing))
     held = [json.dumps(held_json(ike, {})) for ike in (one, other)]  # what --status asks for
     said = chain(held, *(report(ike, event, verbose=True) for ike, event in told),
                  (json.dumps(as_json(ike, event)) for ike, event in told))
@@ -373,8 +376,8 @@ def test_no_repr_shows_a_secret(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
         assert leaks(text.encode(), secrets) == [], f'{kind}: {text[:300]}'
     assert {'IKE', 'Host', 'Session', 'Server', 'Config', 'SharedKey', 'Keys', 'SK', 'CipherAndChecksum',
             'ChildSA', 'EspSA', 'DiffieHellman', 'Pending', 'Installer', 'Tunnel', 'Tape', 'KeyTable',
-            'KeyRow', 'Evidence', 'InitResult', 'KeymatInput', 'ChildKeys', 'Signer', 'AuthenticationFailed',
-            'Cookies', 'ChildEstablished'} <= kinds
+            'Addition', 'KeyRow', 'Evidence', 'InitResult', 'KeymatInput', 'ChildKeys', 'Signer',
+            'AuthenticationFailed', 'Cookies', 'ChildEstablished'} <= kinds
 
 
 def shown_by(*roots: object) -> Iterator[tuple[str, str]]:

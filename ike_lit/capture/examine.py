@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['WEAK', 'T', 'MANDATORY', 'COMBINED', 'SIZED', 'ANY_SIZE', 'ERRORS', 'UNDEFINED', 'ODD_BITS', 'OPENING', 'INITIATORS',
-           'SIZES', 'weak', 'additional', 'flaws', 'about_octets', 'about_header', 'about_algorithms', 'about_request',
-           'about_sizes', 'about_traffic', 'about_notifications', 'about_nat', 'about_parts']
+           'ALLOWED', 'SIZES', 'weak', 'additional', 'flaws', 'about_octets', 'about_header', 'about_algorithms',
+           'about_request', 'about_ke', 'about_sizes', 'about_traffic', 'about_notifications', 'about_nat',
+           'about_parts']
 
 # %% ../../nbs/29_examine.ipynb #e8a00004
 from collections.abc import Collection, Iterable, Iterator
@@ -55,7 +56,7 @@ COMBINED = {*AEADS, *map(Encryption, (21, 25, 26, 27, 29, 30, 31, 32, 33, 34, 35
 SIZED = {*map(Encryption, (12, 13, 14, 15, 16, 18, 19, 20, 21, 23, 24, 25, 26, 27, 29, 30))}
 ANY_SIZE = {Encryption.RC5, Encryption.CAST, Encryption.BLOWFISH}
 
-
+# %% ../../nbs/29_examine.ipynb #58eb8af8
 def flaws(p: Proposal) -> Iterator[tuple[str, str]]:
     "Yield what is impossible in a proposal, and the section that says so."
     kinds = {t.type for t in p.transforms}
@@ -109,7 +110,7 @@ def about_octets(dissection: Dissection, response: bool, where: str = '') -> Ite
         for row in span.rows:
             left -= row.bits
             if row.odd:
-                place = " ".join(span.path[:1]) or "the message"
+                place = ' '.join(span.path[:1]) or 'the message'
                 yield Remark(f'{where}octet 0x{span.at:04x} of {place}: {row.name}: '
                              f'{row.meaning}', 'RFC 7296 §2.21', 'odd')
             if not row.bits or row.name not in ODD_BITS: continue
@@ -126,7 +127,7 @@ def about_octets(dissection: Dissection, response: bool, where: str = '') -> Ite
 
 ODD_BITS = {*RESERVED, 'C'}
 
-
+# %% ../../nbs/29_examine.ipynb #b51da479
 def about_header(data: bytes, header: Header) -> Iterator[Remark]:
     "Remark on a header that does not fit its exchange (RFC 7296 §2.2, §3.1)."
     exchange, number = header.exchange_type, header.message_id
@@ -178,63 +179,87 @@ def about_request(told: Told, packet: Packet, ike: Onlooked) -> Iterator[Remark]
     if header is None or header.response or not told.believable: return
     exchange, offers = header.exchange_type, packet.all(SA)
     proposals = list(chain.from_iterable(sa.proposals for sa in offers))
-    yield from (Remark(text, where, 'odd') for text, where in _misfits(packet, exchange, proposals))
+    misfits = chain(_payload_misfits(packet, exchange, proposals),
+                    _proposal_misfits(exchange, proposals),
+                    _group_misfits(packet, exchange, proposals))
+    yield from (Remark(text, where, 'odd') for text, where in misfits)
     if proposals and proposals[0].number != 1:
         yield Remark(f'the first proposal has number {proposals[0].number}', 'RFC 7296 §3.3.1',
                      'odd')
     for p in proposals:
         for what, section in dict.fromkeys(flaws(p)):
             yield Remark(f'proposal {p.number}: {what}', f'RFC 7296 {section}', 'odd')
-    groups = {t.id for t in all_transforms(proposals) if t.type == TransformType.DH}
-    for ke in packet.all(KE) if proposals else ():
-        if ke.group not in groups:
-            yield Remark(f'KE is of {ke.group}, which no proposal has', 'RFC 7296 §3.4', 'odd')
-        elif ke.group in GROUPS and len(ke.public) != GROUPS[ke.group].size:
-            yield Remark(f'KE of {len(ke.public)} octets; {ke.group} has {GROUPS[ke.group].size}',
-                         'RFC 7296 §3.4', 'odd')
+    if proposals: yield from about_ke(packet, proposals)
     # of the first IKE SA; a later one counts from 0
     if (exchange in (ExchangeType.CREATE_CHILD_SA, ExchangeType.INFORMATIONAL) and header.initiator
             and header.message_id < 2 and told.sealed and ike.begun and not ike.parent):
         yield Remark(f'Message ID {header.message_id}, which an earlier exchange has used',
                      'RFC 7296 §2.2', 'odd')
 
-# %% ../../nbs/29_examine.ipynb #fdd4676d
-def _has_ke(p: Proposal) -> bool:
-    "True if a proposal has groups, and none of them is NONE."
-    groups = [t.id for t in p.of(TransformType.DH)]
-    return bool(groups) and all(groups)
+# %% ../../nbs/29_examine.ipynb #713bc3f0
+def about_ke(packet: Packet, proposals: list[Proposal]) -> Iterator[Remark]:
+    "Remark on a public value that does not fit the offer beside it (RFC 7296 §3.4)."
+    groups = {t.id for t in all_transforms(proposals) if t.type == TransformType.DH}
+    for ke in packet.all(KE):
+        if ke.group not in groups:
+            yield Remark(f'KE is of {ke.group}, which no proposal has', 'RFC 7296 §3.4', 'odd')
+        elif ke.group in GROUPS and len(ke.public) != GROUPS[ke.group].size:
+            yield Remark(f'KE of {len(ke.public)} octets; {ke.group} has {GROUPS[ke.group].size}',
+                         'RFC 7296 §3.4', 'odd')
 
-
-def _misfits(packet: Packet, exchange: ExchangeType,
-             proposals: list[Proposal]) -> Iterator[tuple[str, str]]:
-    protocols = {p.protocol for p in proposals}
-    ike, create = ProtocolID.IKE in protocols, exchange == ExchangeType.CREATE_CHILD_SA
+# %% ../../nbs/29_examine.ipynb #d50aaeb7
+def _payload_misfits(packet: Packet, exchange: ExchangeType,
+                     proposals: list[Proposal]) -> Iterator[tuple[str, str]]:
+    create = exchange == ExchangeType.CREATE_CHILD_SA
     needed: tuple[type[Payload], ...] = ()
     if exchange == ExchangeType.IKE_SA_INIT: needed = SA, KE, Nonce
-    if create: needed = (SA, Nonce, KE) if ike else (SA, Nonce, TSi, TSr)
+    if create: needed = (SA, Nonce, KE) if _for_ike(proposals) else (SA, Nonce, TSi, TSr)
     if exchange == ExchangeType.IKE_AUTH and packet.all(SA): needed = TSi, TSr
     if exchange == ExchangeType.IKE_AUTH and packet.header and packet.header.message_id == 1:
         needed = IDi, *needed
     for cls in needed:
         if (count := len(packet.all(cls))) != 1:
             what = f'{count} {cls.__name__} payloads' if count else f'no {cls.__name__} payload'
-            yield f'{exchange} with {what}', 'RFC 7296 §1.2' if not create else 'RFC 7296 §1.3'
-    own = {ExchangeType.IKE_SA_INIT: {ProtocolID.IKE},
-           ExchangeType.IKE_AUTH: {ProtocolID.AH, ProtocolID.ESP}}.get(exchange, protocols)
-    for protocol in sorted(protocols - own):
+            yield f'{exchange} with {what}', 'RFC 7296 §1.3' if create else 'RFC 7296 §1.2'
+
+
+def _for_ike(proposals: list[Proposal]) -> bool:
+    return any(p.protocol == ProtocolID.IKE for p in proposals)
+
+# %% ../../nbs/29_examine.ipynb #35e6d627
+ALLOWED = {ExchangeType.IKE_SA_INIT: {ProtocolID.IKE},
+           ExchangeType.IKE_AUTH: {ProtocolID.AH, ProtocolID.ESP}}
+
+
+def _proposal_misfits(exchange: ExchangeType,
+                      proposals: list[Proposal]) -> Iterator[tuple[str, str]]:
+    protocols = {p.protocol for p in proposals}
+    for protocol in sorted(protocols - ALLOWED.get(exchange, protocols)):
         yield f'a proposal for {protocol} in {exchange}', 'RFC 7296 §3.3.1'
+    size = 8 if exchange == ExchangeType.CREATE_CHILD_SA else 0
     for p in proposals:
-        if p.protocol == ProtocolID.IKE and len(p.spi) != (8 if create else 0):
+        if p.protocol == ProtocolID.IKE and len(p.spi) != size:
             yield f'an SPI of {len(p.spi)} octets in {exchange}', 'RFC 7296 §3.3.1'
+
+# %% ../../nbs/29_examine.ipynb #4c1de366
+def _group_misfits(packet: Packet, exchange: ExchangeType,
+                   proposals: list[Proposal]) -> Iterator[tuple[str, str]]:
     groups = [t.id for t in all_transforms(proposals) if t.type == TransformType.DH]
     if exchange == ExchangeType.IKE_AUTH and any(groups):
         yield 'a group in IKE_AUTH, which has no KE', 'RFC 7296 §1.2'
-    if create and not ike and proposals and not packet.all(KE) and all(map(_has_ke, proposals)):
+    if (exchange == ExchangeType.CREATE_CHILD_SA and proposals and not _for_ike(proposals)
+            and not packet.all(KE) and all(map(_has_ke, proposals))):
         yield 'a group in each proposal, and no KE', 'RFC 7296 §1.3.1'
     announced = packet.notify(MessageType.INTERMEDIATE_EXCHANGE_SUPPORTED)
     if exchange == ExchangeType.IKE_SA_INIT and not announced and additional(proposals):
         yield ('an additional key exchange without INTERMEDIATE_EXCHANGE_SUPPORTED, in which it '
                'would take place', 'RFC 9370 §2.2.1')
+
+
+def _has_ke(p: Proposal) -> bool:
+    "True if a proposal has groups, and none of them is NONE."
+    groups = [t.id for t in p.of(TransformType.DH)]
+    return bool(groups) and all(groups)
 
 # %% ../../nbs/29_examine.ipynb #b5e46306
 SIZES: dict[int, tuple[Collection[int], str]] = {  # octets of Notification Data

@@ -35,7 +35,7 @@ WIRESHARK_INTEG: dict[int, str] = {
     **dict.fromkeys((Integrity.AES_XCBC_96, Integrity.AES_CMAC_96), NO_CHECKING)}
 UNKNOWN = '# not known to Wireshark: '  # the row is a comment then
 
-
+# %% ../../nbs/26_keylog.ipynb #1594e3a4
 def keylog_row(spi_i: bytes, spi_r: bytes, keys: Keys, suite: Proposal) -> str:
     """Return the row of Wireshark's ikev2_decryption_table for an IKE SA with SPIs of 8 octets;
     a comment if Wireshark lacks the cipher."""
@@ -113,7 +113,7 @@ def parse_keylog(text: str) -> KeyTable:
         table.remarks.append(f'and {wrong - MOST_REMARKS} more lines that make no sense')
     return table
 
-
+# %% ../../nbs/26_keylog.ipynb #47147920
 def _octets(text: str) -> bytes:
     try:
         return bytes.fromhex(text.removeprefix('0x'))
@@ -139,7 +139,7 @@ def _read_row(text: str, table: KeyTable) -> None:
     _check_sizes(row)
     table.rows[spi_i, spi_r] = row
 
-
+# %% ../../nbs/26_keylog.ipynb #e65b6fd3
 def _check_sizes(row: KeyRow) -> None:
     if row.encr.aead != (row.integ == NO_INTEG):
         raise ValueError('the cipher has an integrity check of its own, or needs one, '

@@ -173,7 +173,7 @@ class Inside(NamedTuple):
     more: bool = False  # another piece follows
     name: int = 0  # the same in all pieces of a datagram
 
-
+# %% ../../nbs/27_pcap.ipynb #454a8de4
 def ipv4(frame: bytes, at: int) -> Inside:
     "Read an IPv4 packet (RFC 791 §3.1). Raise `struct.error` if it is cut off."
     first, total, name, place, protocol, source, destination = struct.unpack_from(
@@ -245,7 +245,7 @@ for _order in '<', '>':
     PCAP[struct.pack(f'{_order}I', 0xA1B2CD34)] = _order, 1e6, 24
 LARGEST = 1 << 24  # octets of a packet, and of a block; what is larger is damaged
 
-
+# %% ../../nbs/27_pcap.ipynb #21d01678
 def _frames(file: BinaryIO, said: Said) -> Iterator[Frame]:
     head = file.read(12)
     if head.startswith(BEGINNING) and head[8:] in ORDERS: return blocks(file, head, said)
@@ -269,7 +269,7 @@ def _packets(file: BinaryIO, order: str, ticks: float, size: int, link: int) -> 
         if len(head) < size or kept > LARGEST: raise EOFError
         yield seconds + parts / ticks, link, file.read(kept)
 
-
+# %% ../../nbs/27_pcap.ipynb #3e17ebcf
 def _whole(frames: Iterator[Frame], said: Said) -> Iterator[Frame]:
     try:
         yield from frames
@@ -310,7 +310,7 @@ class Interface(NamedTuple):
     ticks: float = 1e6  # of a second
     offset: int = 0  # seconds
 
-
+# %% ../../nbs/27_pcap.ipynb #b04fde19
 def blocks(file: BinaryIO, head: bytes, said: Said) -> Iterator[Frame]:
     """Yield the packets of a pcapng file, of which the first twelve octets are read, and given.
 
@@ -355,7 +355,7 @@ def _packet(order: str, kind: int, body: bytes, interfaces: list[Interface],
     time = ((high << 32) + low) / there.ticks + there.offset if kind != SIMPLE_PACKET else 0.0
     return time, there.link, body[start:start + kept]
 
-
+# %% ../../nbs/27_pcap.ipynb #c774d355
 def _interface(order: str, body: bytes) -> Interface:
     link, most = struct.unpack_from(f'{order}H2xI', body)
     there, at = Interface(link, most), 8
@@ -407,7 +407,7 @@ def packet_of(seen: Seen) -> bytes:
     head = struct.pack('!BBHHHBB', 0x45, 0, 20 + size, 0, 0, 64, UDP)
     return head + _checksum(head + both).to_bytes(2, 'big') + both + udp
 
-
+# %% ../../nbs/27_pcap.ipynb #d502c329
 def pcap_writer(file: BinaryIO) -> Callable[[Seen], None]:
     "Begin a pcap file, and return what writes a message into it."
     file.write(struct.pack('<IHHIIII', 0xA1B2C3D4, 2, 4, 0, 0, DATAGRAM, RAW))

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['REMARKS', 'ANSWERS', 'RIVALS', 'PROOFS', 'REFUSED', 'Onlooker', 'understand', 'compare', 'begin', 'find',
-           'about_proof', 'about_changes', 'judge']
+           'about_proof', 'about_auth', 'about_changes', 'judge']
 
 # %% ../../nbs/30_story.ipynb #ab0466a4
 from collections.abc import Iterator
@@ -134,7 +134,7 @@ def compare(told: Told, request: Told) -> None:
     told.remarks.append(Remark(
         f'answer {request.answers} to number {request.seen.number}, and not compared with it'))
 
-
+# %% ../../nbs/30_story.ipynb #f5fa48aa
 def begin(onlooker: Onlooker, told: Told, header: Header) -> Onlooked:
     "Return the IKE SA of an IKE_SA_INIT message, a new one for a new request."
     caller = header.spi_i, told.seen.destination if header.response else told.seen.source
@@ -151,7 +151,7 @@ def begin(onlooker: Onlooker, told: Told, header: Header) -> Onlooked:
     if ike.begun: onlooker.calls[caller] = same[0] if same else ike, ike
     return ike
 
-
+# %% ../../nbs/30_story.ipynb #5d068fe6
 def find(onlooker: Onlooker, told: Told, header: Header) -> Onlooked:
     "Return the IKE SA that a message names; of several, the one by whose keys it opens."
     same = list(islice(onlooker.by_spis.get((header.spi_i, header.spi_r), {}), RIVALS))
@@ -170,6 +170,9 @@ def find(onlooker: Onlooker, told: Told, header: Header) -> Onlooked:
 RIVALS = 8  # IKE SAs of the same name whose keys are tried
 
 # %% ../../nbs/30_story.ipynb #13796e7b
+PROOFS = 2  # of one message that are checked; there should be one
+
+
 def about_proof(onlooker: Onlooker, told: Told, packet: Packet, ike: Onlooked) -> Iterator[Remark]:
     "Remark on names, and on whether a proof is right (RFC 7296 §2.15)."
     if told.header is None: return
@@ -180,28 +183,25 @@ def about_proof(onlooker: Onlooker, told: Told, packet: Packet, ike: Onlooked) -
     for auth in packet.all(AUTH)[:PROOFS]:
         if auth.method in METHODS and METHODS[auth.method] is RSA_SHA1:
             yield Remark('signed with SHA-1', 'RFC 8247 §3.1', 'odd')
-        if ike.eap:
-            yield Remark('AUTH by a key that EAP has made, which is not known here',
-                         'RFC 7296 §2.16')
-            continue
-        if ike.beyond:
-            yield Remark(f'AUTH can not be checked: {ike.beyond}')
-            continue
-        if ike.keys is None or ike.suite is None or ike.first is None:
-            yield Remark('AUTH can not be checked: that takes both IKE_SA_INIT messages, and '
-                         'g^ir in the key log', 'RFC 7296 §2.15')
-            continue
-        if initiator not in ike.bodies:
-            yield Remark('AUTH can not be checked: nobody has said whose it is', 'RFC 7296 §2.15')
-            continue
-        kind = Prf(ike.suite.the(TransformType.PRF).id)
-        mine, nonce, sk_p = ((ike.first[0], ike.nr, ike.keys.sk_pi) if initiator
-                             else (ike.first[1], ike.ni, ike.keys.sk_pr))
-        octets = signed_octets(mine, nonce, kind, sk_p, ike.bodies[initiator])
-        yield proven(onlooker.believed, kind, octets, auth, packet.all(CERT))
+        yield about_auth(onlooker.believed, ike, initiator, auth, packet.all(CERT))
 
-
-PROOFS = 2  # of one message that are checked; there should be one
+# %% ../../nbs/30_story.ipynb #4ea389c6
+def about_auth(believed: Believed, ike: Onlooked, initiator: bool, auth: AUTH,
+               shown: list[CERT]) -> Remark:
+    "Say whether a proof of the initiator, or of the responder, is right, or why nobody can tell."
+    if ike.eap:
+        return Remark('AUTH by a key that EAP has made, which is not known here', 'RFC 7296 §2.16')
+    if ike.beyond: return Remark(f'AUTH can not be checked: {ike.beyond}')
+    if ike.keys is None or ike.suite is None or ike.first is None:
+        return Remark('AUTH can not be checked: that takes both IKE_SA_INIT messages, and '
+                      'g^ir in the key log', 'RFC 7296 §2.15')
+    if initiator not in ike.bodies:
+        return Remark('AUTH can not be checked: nobody has said whose it is', 'RFC 7296 §2.15')
+    kind = Prf(ike.suite.the(TransformType.PRF).id)
+    mine, nonce, sk_p = ((ike.first[0], ike.nr, ike.keys.sk_pi) if initiator
+                         else (ike.first[1], ike.ni, ike.keys.sk_pr))
+    octets = signed_octets(mine, nonce, kind, sk_p, ike.bodies[initiator])
+    return proven(believed, kind, octets, auth, shown)
 
 # %% ../../nbs/30_story.ipynb #b2973d99
 def about_changes(onlooker: Onlooker, told: Told, packet: Packet,
@@ -213,28 +213,19 @@ def about_changes(onlooker: Onlooker, told: Told, packet: Packet,
                      'RFC 7296 §1.4.1')
     if old := packet.notify(MessageType.REKEY_SA):
         yield Remark(f'to replace the one with the SPI {old.spi.hex()}', 'RFC 7296 §1.3.3')
-    request = told.asked
-    if not (told.header and told.header.response and packet.all(SA)): return
+    header, request = told.header, told.asked
+    if not (header and header.response and packet.all(SA)): return
     suite = packet.one(SA).proposals[0]
-    if told.header.exchange_type == ExchangeType.IKE_SA_INIT:
-        onlooker.name(ike, told.header.spi_r)
+    if header.exchange_type == ExchangeType.IKE_SA_INIT:
+        onlooker.name(ike, header.spi_r)
         _agreed(ike, told, packet, suite, request)
         yield from derive(ike, onlooker.table)
     elif request is None or not request.all(SA): return
     elif suite.protocol == ProtocolID.IKE:
-        heir = Onlooked(_offered(request, suite).spi, suite.spi, ike, suite=suite,
-                        ni=request.one(Nonce).data, nr=packet.one(Nonce).data)
-        # who asks for the new one is its initiator, whoever began the old one
-        same = told.header.initiator != told.header.response
-        heir.names = {side == same: name for side, name in ike.names.items()}
-        heir.swapped = ike.swapped == same
-        onlooker.remember(heir)
-        yield Remark(f'a new IKE SA, {heir.spi_i.hex()}:{heir.spi_r.hex()}', 'RFC 7296 §1.3.2')
-        yield from derive(heir, onlooker.table)
-    else:
-        yield from _child(onlooker, told, packet, request, ike)
+        yield from _heir(onlooker, header, packet, request, ike)
+    else: yield from _child(onlooker, header, packet, request, ike)
 
-
+# %% ../../nbs/30_story.ipynb #7596b621
 def _agreed(ike: Onlooked, told: Told, packet: Packet, suite: Proposal,
             request: Packet | None) -> None:
     ike.suite, ike.nr = suite, packet.one(Nonce).data
@@ -243,29 +234,46 @@ def _agreed(ike: Onlooked, told: Told, packet: Packet, suite: Proposal,
         if all(p.notify(MessageType.USE_PPK) for p in (request, packet)):
             ike.beyond = 'a key that both ends hold goes into SK_d and SK_p as well (RFC 8784)'
 
-# %% ../../nbs/30_story.ipynb #1d499c38
+# %% ../../nbs/30_story.ipynb #9f5f7cc3
+def _heir(onlooker: Onlooker, header: Header, packet: Packet, request: Packet,
+          ike: Onlooked) -> Iterator[Remark]:
+    suite = packet.one(SA).proposals[0]
+    heir = Onlooked(_offered(request, suite).spi, suite.spi, ike, suite=suite,
+                    ni=request.one(Nonce).data, nr=packet.one(Nonce).data)
+    # who asks for the new one is its initiator, whoever began the old one
+    same = header.initiator != header.response
+    heir.names = {side == same: name for side, name in ike.names.items()}
+    heir.swapped = ike.swapped == same
+    onlooker.remember(heir)
+    yield Remark(f'a new IKE SA, {heir.spi_i.hex()}:{heir.spi_r.hex()}', 'RFC 7296 §1.3.2')
+    yield from derive(heir, onlooker.table)
+
+
 def _offered(request: Packet, chosen: Proposal) -> Proposal:
     "Return the proposal that was chosen: each has an SPI of its own (RFC 7296 §3.3.1)."
     offers = request.one(SA).proposals
     return next((p for p in offers if p.number == chosen.number), offers[0])
 
-
-def _child(onlooker: Onlooker, told: Told, packet: Packet, request: Packet,
+# %% ../../nbs/30_story.ipynb #1d499c38
+def _child(onlooker: Onlooker, header: Header, packet: Packet, request: Packet,
            ike: Onlooked) -> Iterator[Remark]:
     suite = packet.one(SA).proposals[0]
-    offer = _offered(request, suite)
-    ours = told.header is not None and told.header.initiator != told.header.response
     mode = 'transport' if packet.notify(MessageType.USE_TRANSPORT_MODE) else 'tunnel'
-    child = Child(ours, offer.spi, suite.spi, suite, packet.one(TSi).selectors,
-                  packet.one(TSr).selectors, mode)
+    child = Child(header.initiator != header.response, _offered(request, suite).spi, suite.spi,
+                  suite, packet.one(TSi).selectors, packet.one(TSr).selectors, mode)
     ike.children.append(child)
     yield Remark(f'a Child SA in {mode} mode, SPIs {child.spi_i.hex()} and {child.spi_r.hex()}: '
                  f'{", ".join(map(str, child.tsi))} and {", ".join(map(str, child.tsr))}',
                  'RFC 7296 §1.3.1')
+    yield from _child_keys(onlooker.table, packet, request, ike, child)
+
+# %% ../../nbs/30_story.ipynb #043bc2f1
+def _child_keys(table: KeyTable, packet: Packet, request: Packet, ike: Onlooked,
+                child: Child) -> Iterator[Remark]:
     ni = request.all(Nonce)[0].data if request.all(Nonce) else ike.ni
     nr = packet.all(Nonce)[0].data if packet.all(Nonce) else ike.nr
-    secret = onlooker.table.secrets.get(ni, b'') if packet.all(KE) else b''
-    if any(t.type in ADDITIONAL and t.id for t in suite.transforms):
+    secret = table.secrets.get(ni, b'') if packet.all(KE) else b''
+    if any(t.type in ADDITIONAL and t.id for t in child.suite.transforms):
         yield Remark('its keys can not be computed here: they take an additional key exchange',
                      'RFC 9370 §2.2.4')
         return
@@ -273,7 +281,7 @@ def _child(onlooker: Onlooker, told: Told, packet: Packet, request: Packet,
     if ike.keys is None or ike.suite is None: return
     kind = Prf(ike.suite.the(TransformType.PRF).id)
     try:
-        child.keys = keymat(kind, ike.keys.sk_d, ni, nr, suite, secret)
+        child.keys = keymat(kind, ike.keys.sk_d, ni, nr, child.suite, secret)
     except IkeError:
         yield Remark('its keys can not be computed here: an algorithm is not known')
         return

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['SWITCH_SECONDS', 'GRACE_SECONDS', 'UDP_ENCAP', 'ESP_IN_UDP', 'XFRM_POLICY', 'NONSENSE', 'PATIENCE', 'ANSWER',
-           'Tunnel', 'changes', 'Installer', 'prepare', 'ready', 'carried', 'may_ask', 'user_of', 'ask']
+           'Tunnel', 'Tunnels', 'changes', 'Addition', 'addition', 'Installer', 'undone', 'prepare', 'ready', 'carried',
+           'may_ask', 'user_of', 'ask']
 
 # %% ../../nbs/36_install.ipynb #25dc7a3e
 import json
@@ -38,86 +39,27 @@ class Tunnel:
     # those that only receive yet, and the line that will add the other SA
     waiting: dict[bytes, str] = field(default_factory=dict, repr=False)
 
-# %% ../../nbs/36_install.ipynb #80c4a687
-def changes(language: Language, old: dict[str, str], new: dict[str, str]) -> list[str]:
-    "Return the lines that turn old policies into new ones; a gap is never left."
-    return [*(language.add.format(match, new[match]) for match in new if match not in old),
-            *(language.update.format(match, new[match]) for match in new
-              if match in old and old[match] != new[match]),
-            *(language.delete.format(match, old[match]) for match in old if match not in new)]
+# %% ../../nbs/36_install.ipynb #fdccf187
+class Tunnels:
+    "The tunnels of one program, and the Child SAs in them."
 
-# %% ../../nbs/36_install.ipynb #9ebaef80
-SWITCH_SECONDS = 3.0  # until we send by an SA whether or not the peer says that it is ready
-GRACE_SECONDS = 5.0  # in which an SA that is gone still receives
-
-
-class Installer:
-    "What one program has in the kernel. All methods raise `InstallError`."
-
-    def __init__(self, language: Language, program: int, keep: tuple[int, ...] = ()):
-        self.language, self.program, self.keep = language, program, keep
+    def __init__(self, language: Language, program: int):
+        self.language, self.program = language, program
         self.tunnels: dict[int, Tunnel] = {}  # by reqid
-        # what looking for would cost a walk through all tunnels
         self.by_spi: dict[bytes, Tunnel] = {}  # our SPI of each Child SA
         self.by_traffic: dict[tuple[Identity, frozenset[str]], Tunnel] = {}
         self.names: set[str] = set()  # of all SAs, as the language removes them
         self.count = 0
-        self.later: Callable[[float, Callable[[], None]], object] = lambda seconds, action: None
 
-    def add(self, event: ChildEstablished, peer: Identity, lifetime: float = 0) -> Installed:
-        "Install a Child SA; `lifetime`: the kernel's hard limit in seconds, 0: none."
-        child, replaces = event.child, event.replaces
-        if self.names & self.named(child):
-            raise InstallError('another Child SA of ours has one of these SPIs')
-        if self.language is SETKEY and sys.platform == 'linux' and (why := flaw(child)):
-            raise InstallError(f'no packet would pass: {why}; take --install xfrm')
-        try:
-            tunnel = self.tunnel(child, replaces, peer)
-            policies = self.language.policies(child, tunnel.reqid)
-            inbound, outbound = (
-                self.language.sa(child, sa, tunnel.reqid, ceil(lifetime), True)
-                for sa in (child.inbound, child.outbound))
-        except ValueError as error: raise InstallError(str(error)) from None
-        waits = replaces is not None and not event.ours and tunnel.policies == policies
-        sas = [inbound] if waits else [inbound, outbound]
-        lines = sas + changes(self.language, tunnel.policies, policies)
-        try:
-            self.run(lines)
-        except InstallError as error:
-            raise self.undone(tunnel, child, policies, lines, error) from None
-        self.tunnels[tunnel.reqid] = self.by_spi[child.inbound.spi] = tunnel
-        self.names |= self.named(child)
-        tunnel.children[child.inbound.spi] = child
-        self.match(tunnel, policies)
-        if waits:
-            tunnel.waiting[child.inbound.spi] = outbound
-            self.later(SWITCH_SECONDS, lambda: self.switch(tunnel))
-        return Installed(child, self.language.command[0], tunnel.reqid, len(policies), replaces)
-
-    def undone(self, tunnel: Tunnel, child: ChildSA, policies: dict[str, str], lines: list[str],
-               error: InstallError) -> InstallError:
-        "Take back what a script has done before it failed; return the error, and where it was."
-        news = self.named(child)
-        try:
-            # what was changed or deleted is as it was; what is more than that was added
-            restored = changes(self.language, dict.fromkeys(tunnel.policies, ''), tunnel.policies)
-            if restored: self.run(restored)
-            found = [e for e in entries(self.language) if e.reqid == tunnel.reqid]
-            sas = [e for e in found if e.removal in news]
-            added = [match for match in policies if match not in tunnel.policies]
-            added = added[:sum(e.policy for e in found) - len(tunnel.policies)]
-            remove(self.language, sas if tunnel.children else found, self.keep)
-            # setkey goes on after a line that failed, so the first ones need not be the ones
-            if tunnel.children and added and self.language is not SETKEY:
-                self.run([self.language.delete.format(match, policies[match]) for match in added])
-        except InstallError as again: return InstallError(f'{error}; to take it back: {again}')
-        done = min(len(sas) + len(added), len(lines) - 1)
-        return InstallError(f'{error}; at {without_keys(lines[done])}')
+    def named(self, child: ChildSA) -> set[str]:
+        "Return the two SAs of a Child SA, as the language removes them."
+        return {self.language.gone(child.inbound), self.language.gone(child.outbound)}
 
     def tunnel(self, child: ChildSA, replaces: ChildSA | None, peer: Identity) -> Tunnel:
-        "Return the tunnel that a Child SA belongs to, or a new one."
+        "Return the tunnel that a Child SA belongs to, or a new one. Raise `InstallError`."
+        if self.names & self.named(child):
+            raise InstallError('another Child SA of ours has one of these SPIs')
         found = self.by_spi.get(replaces.inbound.spi) if replaces else None
-        # the peer may have lost its memory, and begun anew
         found = found or self.by_traffic.get((peer, frozenset(self.language.policies(child, 0))))
         if found: return found
         for _ in range(self.language.marks.tunnels):
@@ -126,9 +68,12 @@ class Installer:
             if reqid not in self.tunnels: return Tunnel(reqid, peer)
         raise InstallError(f'{len(self.tunnels)} tunnels are all that we can tell apart')
 
-    def named(self, child: ChildSA) -> set[str]:
-        "Return the two SAs of a Child SA, as the language removes them."
-        return {self.language.gone(child.inbound), self.language.gone(child.outbound)}
+    def hold(self, tunnel: Tunnel, child: ChildSA, policies: dict[str, str]) -> None:
+        "Note that a Child SA is in a tunnel, and which policies that has now."
+        self.tunnels[tunnel.reqid] = self.by_spi[child.inbound.spi] = tunnel
+        self.names |= self.named(child)
+        tunnel.children[child.inbound.spi] = child
+        self.match(tunnel, policies)
 
     def match(self, tunnel: Tunnel, policies: dict[str, str]) -> None:
         "Note which policies a tunnel has."
@@ -137,21 +82,90 @@ class Installer:
         tunnel.policies = policies
         if policies: self.by_traffic[tunnel.peer, frozenset(policies)] = tunnel
 
+    def release(self, child: ChildSA) -> Tunnel | None:
+        "Forget a Child SA, and with the last one its tunnel; return that, None if it is not ours."
+        tunnel = self.by_spi.pop(child.inbound.spi, None)
+        if tunnel is None: return None
+        self.names -= self.named(tunnel.children.pop(child.inbound.spi))
+        if not tunnel.children:
+            del self.tunnels[tunnel.reqid]
+            self.match(tunnel, {})
+        return tunnel
+
+# %% ../../nbs/36_install.ipynb #80c4a687
+def changes(language: Language, old: dict[str, str], new: dict[str, str]) -> list[str]:
+    "Return the lines that turn old policies into new ones; a gap is never left."
+    return [*(language.add.format(match, new[match]) for match in new if match not in old),
+            *(language.update.format(match, new[match]) for match in new
+              if match in old and old[match] != new[match]),
+            *(language.delete.format(match, old[match]) for match in old if match not in new)]
+
+# %% ../../nbs/36_install.ipynb #52a56960
+@dataclass(frozen=True)
+class Addition:
+    "What is to be added to the kernel for a Child SA, and what will be later."
+    tunnel: Tunnel
+    child: ChildSA
+    policies: dict[str, str]  # that the tunnel will have
+    lines: list[str] = field(repr=False)  # for the kernel's program, with keys
+    waiting: str = field(repr=False)  # the line for the other SA, '' if it is among them
+
+# %% ../../nbs/36_install.ipynb #1e101c13
+def addition(tunnels: Tunnels, event: ChildEstablished, peer: Identity,
+             lifetime: float) -> Addition:
+    "Return what adding a Child SA takes. Raise `InstallError` if it can't be done."
+    child, replaces, language = event.child, event.replaces, tunnels.language
+    if language is SETKEY and sys.platform == 'linux' and (why := flaw(child)):
+        raise InstallError(f'no packet would pass: {why}; take --install xfrm')
+    try:
+        tunnel = tunnels.tunnel(child, replaces, peer)
+        policies = language.policies(child, tunnel.reqid)
+        inbound, outbound = (language.sa(child, sa, tunnel.reqid, ceil(lifetime), True)
+                             for sa in (child.inbound, child.outbound))
+    except ValueError as error: raise InstallError(str(error)) from None
+    waits = replaces is not None and not event.ours and tunnel.policies == policies
+    sas = [inbound] if waits else [inbound, outbound]
+    return Addition(tunnel, child, policies, sas + changes(language, tunnel.policies, policies),
+                    outbound if waits else '')
+
+# %% ../../nbs/36_install.ipynb #9ebaef80
+SWITCH_SECONDS = 3.0  # until we send by an SA whether or not the peer says that it is ready
+GRACE_SECONDS = 5.0  # in which an SA that is gone still receives
+
+
+class Installer(Tunnels):
+    "What one program has in the kernel. All methods raise `InstallError`."
+
+    def __init__(self, language: Language, program: int, keep: tuple[int, ...] = ()):
+        super().__init__(language, program)
+        self.keep = keep
+        self.later: Callable[[float, Callable[[], None]], object] = lambda seconds, action: None
+
+    def add(self, event: ChildEstablished, peer: Identity, lifetime: float = 0) -> Installed:
+        "Install a Child SA; `lifetime`: the kernel's hard limit in seconds, 0: none."
+        new = addition(self, event, peer, lifetime)
+        tunnel, child = new.tunnel, event.child
+        try:
+            self.run(new.lines)
+        except InstallError as error:
+            raise InstallError(f'{error}; {undone(self, new)}') from None
+        self.hold(tunnel, child, new.policies)
+        if new.waiting:
+            tunnel.waiting[child.inbound.spi] = new.waiting
+            self.later(SWITCH_SECONDS, lambda: self.switch(tunnel))
+        return Installed(child, self.language.command[0], tunnel.reqid, len(new.policies),
+                         event.replaces)
+
     def close(self, child: ChildSA) -> None:
         "Take a Child SA out of the kernel, and the policies with the last one."
-        spi = child.inbound.spi
-        tunnel = self.by_spi.pop(spi, None)
+        tunnel = self.release(child)
         if tunnel is None: return
-        self.names -= self.named(tunnel.children.pop(spi))
-        has_sent = tunnel.waiting.pop(spi, None) is None
+        has_sent = tunnel.waiting.pop(child.inbound.spi, None) is None
         if tunnel.children:
             self.switch(tunnel)
             if has_sent: self.forget(child.outbound)
             self.later(GRACE_SECONDS, lambda: self.forget(child.inbound))
-        else:
-            del self.tunnels[tunnel.reqid]
-            self.match(tunnel, {})
-            self.remove(lambda reqid: reqid == tunnel.reqid)
+        else: self.remove(lambda reqid: reqid == tunnel.reqid)
 
     def switch(self, tunnel: Tunnel) -> None:
         "Send by the SAs that have only received so far; the policies are those of the newest."
@@ -180,6 +194,26 @@ class Installer:
     def run(self, lines: list[str]) -> None:
         "Give lines to the kernel's program."
         run_setkey(self.language.command, '\n'.join(lines) + '\n', self.keep)
+
+# %% ../../nbs/36_install.ipynb #c5361930
+def undone(installer: Installer, new: Addition) -> str:
+    "Take back what a script has done before it failed; say at which line that was."
+    tunnel, language = new.tunnel, installer.language
+    try:
+        # what was changed or deleted is as it was; what is more than that was added
+        restored = changes(language, dict.fromkeys(tunnel.policies, ''), tunnel.policies)
+        if restored: installer.run(restored)
+        found = [e for e in entries(language) if e.reqid == tunnel.reqid]
+        sas = [e for e in found if e.removal in installer.named(new.child)]
+        added = [match for match in new.policies if match not in tunnel.policies]
+        added = added[:sum(e.policy for e in found) - len(tunnel.policies)]
+        remove(language, sas if tunnel.children else found, installer.keep)
+        # setkey goes on after a line that failed, so the first ones need not be the ones
+        if tunnel.children and added and language is not SETKEY:
+            installer.run([language.delete.format(match, new.policies[match]) for match in added])
+    except InstallError as again: return f'to take it back: {again}'
+    done = min(len(sas) + len(added), len(new.lines) - 1)
+    return f'at {without_keys(new.lines[done])}'
 
 # %% ../../nbs/36_install.ipynb #beac9d2c
 UDP_ENCAP, ESP_IN_UDP = 100, 2  # linux/udp.h; Python has no names for these
@@ -214,9 +248,6 @@ def carried(esp: Proposal) -> bool:
                for t in esp.of(TransformType.INTEG))
 
 # %% ../../nbs/36_install.ipynb #444acd07
-NONSENSE = ValueError, TypeError, KeyError, AttributeError, RecursionError
-
-
 def may_ask(sock: socket.socket) -> bool:
     "True if the other end of a socket belongs to root or to ourselves."
     if sys.platform != 'linux': return True  # there the name is a file, with an owner
@@ -229,7 +260,8 @@ def user_of(sock: socket.socket) -> int | None:
     _, user, _ = struct.unpack('=iII', sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
     return int(user)
 
-
+# %% ../../nbs/36_install.ipynb #581b457a
+NONSENSE = ValueError, TypeError, KeyError, AttributeError, RecursionError
 PATIENCE = 2.0  # seconds for all answers together
 ANSWER = 10 << 20  # octets of one
 
@@ -255,7 +287,7 @@ def ask(clock: Callable[[], float]) -> list[dict[str, Any]]:
                 answers.append({**json.loads(octets), 'user': user_of(sock)})
     return answers
 
-
+# %% ../../nbs/36_install.ipynb #bf46d50f
 def _listen(waiting: selectors.BaseSelector, sock: Any, said: dict[socket.socket, bytearray],
             ) -> None:
     chunk = b''

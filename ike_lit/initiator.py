@@ -21,12 +21,12 @@ from pathlib import Path
 from typing import TextIO
 
 from .cli.credential import escape_the_unprintable, no_core
-from .cli.diagnosis import SYSTEM
+from .cli.diagnosis import from_system
 from .cli.driver import IKEInitiator, NoNetwork, endpoint, open_socket, resolve
 from .cli.options import Parser, add_options, config_from, connection_words, warnings
 from .cli.probe import as_json as probed_json, asks, probe, suites, table
 from .cli.program import (
-    GOODBYE, Program, Tape, complain, concluded, named, show_status, warn)
+    GOODBYE, Program, Tape, complain, concluded, named, network_text, show_status, warn)
 from .engine.create_child_sa import create_child
 from .engine.host import Host
 from .engine.model import (
@@ -36,8 +36,8 @@ from .engine.protocol import IKE
 from .engine.state import State
 from .kernel.install import Installer
 from .wire.const import (
-    AuthenticationFailed, ExchangeType, IkeError, InvalidKePayload, NoAnswer, NoProposalChosen,
-    SinglePairRequired, TsUnacceptable)
+    AuthenticationFailed, ExchangeType, Fact, IkeError, InvalidKePayload, NoAnswer,
+    NoProposalChosen, SinglePairRequired, TsUnacceptable)
 from .wire.nat import Endpoint
 from .wire.nonce import Random, fraction
 from .wire.payload import Notify
@@ -62,8 +62,8 @@ REDIRECT = 16407  # RFC 5685 §6
 class Ignored(IkeError):
     "What has come from the peer's address, and could not be used."
 
-    def __init__(self, what: str):
-        super().__init__(what)
+    def __init__(self, what: str, facts: Fact):
+        super().__init__(what, facts=facts)
         self.times = 1
 
     def __str__(self) -> str:
@@ -105,20 +105,20 @@ class Session(Program):
             self.config, here, there[0], self.loop.time(), (natt, there[1]))
 
     def failed(self, error: Exception) -> None:
-        said = f'{SYSTEM}{getattr(error, "strerror", None) or error}'
-        self.attempt.note_unauthenticated(IkeError(said))
+        self.attempt.note_unauthenticated(from_system(error))
 
     def told(self, ike: IKE | None, event: Event) -> None:
         "Note, for an explanation, what has come and was of no use."
-        if what := useless(event): self.ignore(ike or self.attempt, what)
+        facts = event.facts if isinstance(event, Dropped) else Fact.NONE
+        if what := useless(event): self.ignore(ike or self.attempt, what, facts)
         super().told(ike, event)
 
-    def ignore(self, ike: IKE, what: str) -> None:
+    def ignore(self, ike: IKE, what: str, facts: Fact) -> None:
         "Count what came while nobody was authenticated."
         if ike.state == State.ESTABLISHED or self.up is not None: return
         if what in self.dropped: self.dropped[what].times += 1
         elif len(self.dropped) < REASONS:
-            self.dropped[what] = Ignored(what)
+            self.dropped[what] = Ignored(what, facts)
             for one in {ike, self.attempt, *self.attempt.lineage.new_sas}:
                 one.note_unauthenticated(self.dropped[what])
 
@@ -309,7 +309,7 @@ async def establish(args: argparse.Namespace, out: TextIO | None = None) -> int:
             session, status = await attempt(args, out, session, 0 if retry.up else 130)
         except NoNetwork as error:
             if (pause := retry.after(None)) is None: raise
-            complain('ike-lit', error)
+            complain('ike-lit', network_text(error))
         else:
             if session.leaving or session.interrupted: return status
             if session.up is not None: lasted = session.loop.time() - session.up

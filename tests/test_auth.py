@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from ike_lit.wire import auth
 from ike_lit.wire.auth import (
     AUTH, HASHES, METHODS, SCHEMES, Scheme, SharedKey, choose_scheme, sign, verify, weakness)
-from ike_lit.wire.const import AuthenticationFailed, AuthenticationType, HashAlgorithm, Prf
+from ike_lit.wire.const import AuthenticationFailed, AuthenticationType, Fact, HashAlgorithm, Prf
 
 OCTETS = b'what an end has sent, and so on'
 DIGITAL, PSK = AuthenticationType.DIGITAL_SIGNATURE, AuthenticationType.SHARED_KEY
@@ -351,14 +351,14 @@ def test_what_is_left_for_a_peer_that_has_announced_nothing(
         if expected: assert choose_scheme(key, (), allow_sha1) == (expected, b'')
         else:
             with pytest.raises(AuthenticationFailed) as caught: choose_scheme(key, (), allow_sha1)
-            assert ('--allow-sha1' in str(caught.value)) == name.startswith('RSA')
+            assert (Fact.SHA1 in caught.value.facts) == name.startswith('RSA')
 
 
 def test_sha1_needs_permission_at_the_end_that_verifies() -> None:
     key = KEYS_BY_NAME['RSA 2048']
     proof = sign(key, OCTETS, (AuthenticationType.RSA, b''))
     key.public_key().verify(proof.data, OCTETS, padding.PKCS1v15(), hashes.SHA1())  # noqa: S303
-    refused(key, proof, '--allow-sha1', allow_sha1=False)
+    refused(key, proof, 'SHA-1, which is not accepted', allow_sha1=False)
     sha256 = AUTH(AuthenticationType.RSA, key.sign(OCTETS, padding.PKCS1v15(), hashes.SHA256()))
     refused(key, sha256, 'is wrong')
 

@@ -4,7 +4,9 @@ it would be, and must not appear.
 The table has a row for each sentence. A sentence without a row is found by reading the chapter's code.
 """
 import ast
+import errno
 import inspect
+import os
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -14,14 +16,16 @@ from dataclasses import replace
 import pytest
 from canonical import KEYS, configs, private_key, public_key, two_ends
 from ike_lit.cli import diagnosis
-from ike_lit.cli.diagnosis import NOBODY, SYSTEM, compare, why
+from ike_lit.cli.diagnosis import NOBODY, compare, from_system, why
 from ike_lit.engine.create_child_sa import RESPONDERS, rekey_child, rekey_ike_sa
 from ike_lit.engine.model import ChildFailed, Closed, Config
 from ike_lit.testing.network import events, handshake, talk
 from ike_lit.wire.auth import Identity, SharedKey
 from ike_lit.wire.certificate import Signer
 from ike_lit.wire.configuration import Pool
-from ike_lit.wire.const import ExchangeType, IkeError, InvalidKePayload, NoAnswer, ProtocolID
+from ike_lit.wire.const import (
+    Discard, ExchangeType, Fact, IkeError, InvalidKePayload, NoAnswer, NoProposalChosen,
+    ProtocolID, TsUnacceptable)
 from ike_lit.wire.nat import Endpoint
 from ike_lit.wire.payload import Notify, Packet
 from ike_lit.wire.proposal import parse_proposals
@@ -68,7 +72,7 @@ def shared(ours: SharedKey, theirs: SharedKey | None = None) -> dict[str, object
     return {'credential': ours, 'trust': theirs or ours}
 
 
-def silence(*remarks: str, established: bool = False, big: bool = False, answered: bool = False,
+def silence(*remarks: IkeError, established: bool = False, big: bool = False, answered: bool = False,
             nat: bool = False, error: str = '') -> str:
     "What is told when an attempt has met with these."
     ike, bob = two_ends(RESPONDERS)
@@ -77,10 +81,9 @@ def silence(*remarks: str, established: bool = False, big: bool = False, answere
     ike.window.sent = bytes(3000 if big else 300)
     ike.agreed = replace(ike.agreed, fragments=False)
     ike.local = replace_natt(ike.local, nat)
-    for text in remarks: ike.note_unauthenticated(IkeError(text))
-    seen = f'; unauthenticated answers: {", ".join(remarks)}' if remarks else '; nothing came back'
-    error = error or f'no answer that can be believed to IKE_SA_INIT{seen}'
-    return '\n'.join([error, *why(ike, NoAnswer(error))])
+    for remark in remarks: ike.note_unauthenticated(remark)
+    facts = Fact.NONE if error else Fact.SILENCE
+    return '\n'.join(why(ike, NoAnswer(error or 'no answer that can be believed', facts=facts)))
 
 
 def replace_natt(end: Endpoint, natt: bool) -> Endpoint:
@@ -148,8 +151,12 @@ def same_group_again() -> str:
     return '\n'.join(why(alice, InvalidKePayload('the peer asks for group 14')))
 
 
-IKEV1, REFUSED, NO_ROUTE = '28 octets that were dropped: IKE version 1', f'{SYSTEM}Connection refused', \
-    f'{SYSTEM}No route to host'
+def alone(kind: type[IkeError], fact: Fact) -> str: return '\n'.join(why(None, kind('', facts=fact)))
+
+
+IKEV1, SHORT = Discard('IKE version 1', facts=Fact.OLD_VERSION), Discard('too short')
+REFUSED, NO_ROUTE = (
+    from_system(OSError(n, os.strerror(n))) for n in (errno.ECONNREFUSED, errno.EHOSTUNREACH))
 # how a sentence begins, or what is in it: what was said where it is true, and where it would be false
 SENTENCES = {
     ': both have ': (same, 'DH: both', other_group),
@@ -191,7 +198,7 @@ SENTENCES = {
     'Is the address right': (quiet, NOBODY, silence(IKEV1) + silence(REFUSED)),
     'To see whether our packets arrive': (quiet, 'tcpdump', silence(IKEV1) + silence(answered=True)),
     'So somebody answers': (silence(IKEV1), 'So somebody answers', quiet + silence(REFUSED)),
-    'It speaks IKE version 1': (silence(IKEV1), 'It speaks IKE version 1', silence('28 octets: too short')),
+    'It speaks IKE version 1': (silence(IKEV1), 'It speaks IKE version 1', silence(SHORT)),
     'It was there a while ago': (silence(established=True), 'a while ago', silence(answered=True) + quiet),
     'Its log says why.': (silence(answered=True, error='the peer has closed the IKE SA'), 'Its log says why.',
                           quiet),
@@ -206,6 +213,13 @@ SENTENCES = {
         map(__import__('ipaddress').ip_address, ['0.0.0.0'])), local_ts=ts('0.0.0.0/0'))),  # noqa: S104
         'no inner address for us', we_want_a_request),
     'Ask for an inner address': (no_request, '--request-address', we_want_a_request),
+    'Try --mode tunnel': (alone(NoProposalChosen, Fact.NAT_MODE), '--mode tunnel', other_mode),
+    'If it can do no better': (sha1, '--allow-sha1', garbage + same_key),
+    'To check its signatures': (fail(alice=replace(ALICE, trust=SECRET)), '--peer-key', garbage + other_psk),
+    'It has to ask later': (childless, '--childless', no_suite + no_child),
+    'Name its traffic': (alone(TsUnacceptable, Fact.NO_SELECTORS), '--remote-ts, or',
+                         wrong_ts + we_refuse_ts),
+    'ICMP or the system': (str(REFUSED), 'ICMP or the system', str(IKEV1)),
     'Compare the group in --ike': (same_group_again(), 'Compare the group', guess()),
 }
 
@@ -234,7 +248,7 @@ def literals() -> Iterator[str]:
                 text = ''.join(p.value if isinstance(p, ast.Constant) else '{}' for p in part.values)
                 yield text
             elif isinstance(part, ast.Constant) and isinstance(part.value, str): yield part.value
-    yield from diagnosis.ADVICE.values()
+    yield from (*diagnosis.ADVICE.values(), *diagnosis.OPTIONS.values())
 
 
 def test_each_sentence_has_a_row() -> None:

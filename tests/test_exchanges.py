@@ -21,7 +21,7 @@ from ike_lit.engine.model import (
 from ike_lit.engine.protocol import IKE, LAST_ID
 from ike_lit.engine.state import Alarm, Pending, State, Task
 from ike_lit.testing.network import ALICE, BOB, Network, deliver, events, family, handshake, talk
-from ike_lit.wire import fragment, payload, sk
+from ike_lit.wire import payload
 from ike_lit.wire.auth import AUTH
 from ike_lit.wire.configuration import CP
 from ike_lit.wire.const import (
@@ -131,8 +131,7 @@ def test_a_whole_life_is_one() -> None:
 def chains(monkeypatch: pytest.MonkeyPatch, change: Callable) -> None:
     "Let both ends change the payloads of every message that they send."
     real = payload.pack_chain
-    for module in payload, sk, fragment:
-        monkeypatch.setattr(module, 'pack_chain', lambda payloads: real(change(list(payloads))))
+    monkeypatch.setattr(payload, 'pack_chain', lambda payloads: real(change(list(payloads))))
 
 
 def everything_sent(monkeypatch: pytest.MonkeyPatch) -> tuple[list[bytes], list[list[Span]]]:
@@ -142,7 +141,7 @@ def everything_sent(monkeypatch: pytest.MonkeyPatch) -> tuple[list[bytes], list[
     def noted(payloads: list) -> tuple[Type, bytes]:
         inside.append(real(payloads))
         return inside[-1]
-    for module in payload, sk, fragment: monkeypatch.setattr(module, 'pack_chain', noted)
+    monkeypatch.setattr(payload, 'pack_chain', noted)
     whole_life(tap=lambda d: datagrams.append(d.data))
     spans = [dissect(Header.parse, data).spans[:HEADER.size] for data in datagrams]
     for first, chain in inside:
@@ -1080,7 +1079,7 @@ def test_a_higher_major_version_is_dropped_and_told_about(first: int, version: i
 def test_the_minor_version_is_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
     ordinary_life()
     real, versions = HEADER.pack, set()
-    monkeypatch.setattr(HEADER, 'pack', lambda *fields: real(*fields[:4], 9, *fields[5:]))
+    monkeypatch.setattr(HEADER, 'pack', lambda *fields, reserved: real(*fields[:4], 9, *fields[5:]))
     assert whole_life(tap=lambda d: versions.add(d.data[17])) == ordinary_life()
     assert versions == {0x29}
 
@@ -1096,7 +1095,7 @@ def test_reserved_bits_are_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
     ordinary_life()
     real, flags = Layout.pack, set()
 
-    def filled(layout: Layout, *fields: object) -> bytes:
+    def filled(layout: Layout, *fields: object, reserved: int = 0) -> bytes:
         at = ones = 0
         for row in layout.rows:
             at += row.bits
@@ -1132,7 +1131,7 @@ def test_an_unknown_critical_payload_in_a_request_is_told_about_and_nothing_is_d
         monkeypatch: pytest.MonkeyPatch, first: int, exchange: ExchangeType, kind: int) -> None:
     one, other = up(first)
     strange = Opaque(Type(kind), b'future')
-    monkeypatch.setattr(sk, 'pack_chain', lambda payloads: critical(*payloads))
+    monkeypatch.setattr(payload, 'pack_chain', lambda payloads: critical(*payloads))
     data = sealed(one, Packet(exchange, (Delete(ProtocolID.IKE), strange)), one.window.next_id)
     monkeypatch.undo()
     other.receive_datagram(data, one.local, 1)
@@ -1161,7 +1160,7 @@ def test_a_response_with_an_unknown_critical_payload_is_rejected(
     one, other = up(first)
     other.receive_datagram(request(one, rekey_child, *one.children), one.local, 1)
     true = one.incoming.open(said(other)[0])
-    monkeypatch.setattr(sk, 'pack_chain', lambda payloads: critical(*payloads))
+    monkeypatch.setattr(payload, 'pack_chain', lambda payloads: critical(*payloads))
     strange = replace(true, payloads=(*true.payloads, Opaque(Type(200), b'future')))
     answer = sealed(other, strange, true.header.message_id, response=True)
     monkeypatch.undo()
@@ -1192,7 +1191,7 @@ def test_the_critical_bit_is_never_set(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_critical_bit_of_a_known_payload_is_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
     ordinary_life()
     real = GENERIC.pack
-    monkeypatch.setattr(GENERIC, 'pack', lambda following, _, size: real(following, 1, size))
+    monkeypatch.setattr(GENERIC, 'pack', lambda following, _, size, reserved=0: real(following, 1, size))
     assert whole_life() == ordinary_life()
 
 

@@ -112,7 +112,7 @@ def test_a_spoiled_message_is_read_or_refused(data: bytes) -> None:
         except IkeError as raised: error = raised
         shown = dissect(Packet.parse, data)
         assert tiled(shown) == data and str(shown.error) == str(error) and repr(shown)
-        if packet: again(packet)
+        if packet: again(data, packet)
 
 
 @examples(50)

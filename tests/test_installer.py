@@ -12,9 +12,10 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
+from ike_lit.cli.diagnosis import remedied
 from ike_lit.engine.model import ChildEstablished, ChildSA
 from ike_lit.kernel import dialects, entries, install
-from ike_lit.kernel.dialects import SETKEY, XFRM, InstallError, Language
+from ike_lit.kernel.dialects import SETKEY, XFRM, InstallError, Lack, Language
 from ike_lit.kernel.entries import RIGHT, Entry
 from ike_lit.kernel.install import (
     GRACE_SECONDS, SWITCH_SECONDS, Installer, Tunnel, ask, carried, changes, may_ask, prepare, ready, user_of)
@@ -68,7 +69,8 @@ class Kernel:
         else: held[key] = new
 
     def entries(self, language: Language) -> list[Entry]:
-        return [*(Entry(reqid, f'xfrm policy delete {way}') for way, (reqid, _) in self.policies.items()),
+        return [*(Entry(reqid, f'xfrm policy delete {way}', policy=True)
+                  for way, (reqid, _) in self.policies.items()),
                 *(Entry(reqid, line) for line, reqid in self.sas.items())]
 
     @property
@@ -216,8 +218,9 @@ def test_pf_key_of_linux_is_not_given_what_it_cuts(
     one = Installer(language, 3)
     if passes: one.add(ChildEstablished(made()), BOB)
     else:
-        with pytest.raises(InstallError, match='no packet would pass: .*; take --install xfrm'):
+        with pytest.raises(InstallError, match='no packet would pass: ') as caught:
             one.add(ChildEstablished(made()), BOB)
+        assert remedied(caught.value).endswith('; take --install xfrm, or another --esp')
     one.add(ChildEstablished(made(3, near='10.8.0.0/24', esp='aes256-sha512')), BOB)  # which nothing cuts
     assert len(ran) == 1 + passes
 
@@ -354,8 +357,9 @@ def test_setkey_of_linux_needs_an_algorithm_that_it_carries(monkeypatch: pytest.
     cut = parse_proposals('aes256-sha256,aes256gcm16', ProtocolID.ESP)
     whole = parse_proposals('aes256-sha512', ProtocolID.ESP)
     assert not any(map(carried, cut)) and all(map(carried, whole))
-    with pytest.raises(InstallError, match='take --install xfrm, or another --esp'):
+    with pytest.raises(InstallError, match='no packet would pass') as caught:
         ready(SETKEY, True, 3, cut)
+    assert caught.value.lack == Lack.BY_PF_KEY
     assert not cleaned
     for language, on_linux, esp in (
             (SETKEY, True, cut + whole), (SETKEY, True, whole), (SETKEY, False, cut), (XFRM, True, cut)):

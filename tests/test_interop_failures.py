@@ -94,7 +94,7 @@ def test_other_algorithms_for_esp(lab: Lab, keys: Path) -> None:
 def test_the_other_mode(lab: Lab, keys: Path) -> None:
     start(lab, keys)
     said = fails(lab, keys, 4, '--mode', 'transport')
-    assert 'we want --mode transport' in said and 'Compare --mode' in said and 'offered' not in said
+    assert 'we want transport mode' in said and 'Compare --mode' in said and 'offered' not in said
 
 
 # Proofs

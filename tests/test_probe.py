@@ -8,7 +8,7 @@ from ike_lit.cli import probe
 from ike_lit.cli.diagnosis import no_way
 from ike_lit.engine.host import Host
 from ike_lit.testing.network import ALICE, BOB
-from ike_lit.wire.const import ExchangeType, Group, MessageType, TransformType
+from ike_lit.wire.const import ExchangeType, Fact, Group, MessageType, TransformType
 from ike_lit.wire.header import Header, Reader
 from ike_lit.wire.ke import KE
 from ike_lit.wire.payload import Notify, Packet
@@ -70,7 +70,7 @@ def test_what_answers_somebody_else_is_passed_by() -> None:
 def test_a_refusal_counts() -> None:
     "The test before this one would notice nothing if all answers were passed by."
     wire = Wire(None, lambda data: refusal(Header.parse(Reader(data)).spi_i))
-    assert probe.ask_once(wire, question('sha256'), os.urandom) == (False, 'no', None, ())
+    assert probe.ask_once(wire, question('sha256'), os.urandom) == (False, 'no', None, (), Fact.NONE)
 
 
 def test_nobody_there() -> None:
@@ -104,7 +104,7 @@ def test_a_closed_port_is_explained_as_the_initiator_does(where: str) -> None:
     setattr(wire, where, refused)
     said, hint = probe.table(list(probe.probe(wire, probe.asks(), os.urandom)), port=501)
     assert said == 'it says nothing that helps: Connection refused'
-    assert hint.strip() == no_way('Connection refused', 501)
+    assert hint.strip() == no_way(Fact.REFUSED, 501)
 
 
 def test_the_question_is_one_that_daemons_take() -> None:

@@ -330,8 +330,8 @@ def _take_content(told: Told, header: Header, ike: Onlooked, box: Encrypted,
         _take_piece(told, header, ike, box, plaintext)
         return
     told.content, told.walk = plaintext, lambda r: _parse_plaintext(r, box.first)
-    inside = parse_inside(box.first, unpad(plaintext))
-    told.packet = Packet(header.exchange_type, inside, header, told.seen.data)
+    inside, remainder = parse_inside(box.first, unpad(plaintext))
+    told.packet = Packet(header.exchange_type, inside, header, told.seen.data, remainder=remainder)
 
 # %% ../../nbs/28_observer.ipynb #6c091964
 def direction(locks: tuple[SK, SK], header: Header) -> SK:

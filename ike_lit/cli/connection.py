@@ -14,7 +14,7 @@ from contextlib import ExitStack, asynccontextmanager
 from dataclasses import replace
 from ipaddress import ip_address
 
-from .diagnosis import SYSTEM
+from .diagnosis import from_system
 from .driver import Driver, IKEInitiator, NoNetwork, endpoint, open_socket, resolve
 from ..engine.create_child_sa import rekey_child, rekey_ike_sa
 from ..engine.host import COOKIE_THRESHOLD, Host
@@ -200,7 +200,7 @@ class Peers(Driver):
     def failed(self, error: Exception) -> None:
         "Note what the system says; anybody can make it say so."
         for named in self.host.sas.values():
-            for ike in named: ike.note_unauthenticated(IkeError(f'{SYSTEM}{error}'))
+            for ike in named: ike.note_unauthenticated(from_system(error))
 
     async def next(self) -> Connection:
         "Wait for the next IKE SA to be up. Raise what ends the host, or an attempt of ours."

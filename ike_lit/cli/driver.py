@@ -52,21 +52,25 @@ class IKEInitiator(Port):
 class NoNetwork(ValueError):
     "An address that can not be had, or reached, at present."
 
+    def __init__(self, reason: str, ours: bool = False):
+        super().__init__(reason)
+        self.ours = ours  # it is the address that was named as ours
+
 
 def open_socket(peer: tuple[str, int], preferred: int, local: str = '') -> socket.socket:
     """Return a UDP socket connected to a peer, from an address of ours if one is named,
     and from the preferred port or, if we can't have that, from any. Raise `NoNetwork`."""
     sock = socket.socket(socket.AF_INET6 if ':' in peer[0] else socket.AF_INET, socket.SOCK_DGRAM)
-    where = f'--local {local}' if local else peer[0]
+    where, ours = local or peer[0], bool(local)
     try:
         try:
             sock.bind((local, preferred))
         except OSError: sock.bind((local, 0))
-        where = peer[0]
+        where, ours = peer[0], False
         sock.connect(peer)
     except OSError as error:
         sock.close()
-        raise NoNetwork(f'{where}: {error.strerror}') from None
+        raise NoNetwork(f'{where}: {error.strerror}', ours) from None
     return sock
 
 

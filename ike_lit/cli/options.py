@@ -38,6 +38,7 @@ from ..wire.auth import Identity, PrivateKey, PublicKey, SharedKey
 from ..wire.certificate import Authorities, Signer, check_dates, identities, parse_certificate
 from ..wire.configuration import Pool
 from ..wire.const import ProtocolID
+from ..wire.fragment import LEAST_DATAGRAM
 from ..wire.proposal import DEFAULT_ESP, DEFAULT_IKE, parse_proposals
 from ..wire.selftest import tested
 from ..wire.ts import selectors
@@ -200,8 +201,8 @@ def config_from(args: argparse.Namespace, here: str, there: str) -> Config:
         raise ValueError('--timeout: more than 0 and at most 3600 seconds')
     if args.liveness and not 0.1 <= args.liveness <= 1e9:
         raise ValueError('--liveness: 0, or from 0.1 to 1e9 seconds')
-    if args.datagram and not 576 <= args.datagram <= 65535:
-        raise ValueError('--datagram: 0, or from 576 to 65535 octets')
+    if args.datagram and not LEAST_DATAGRAM <= args.datagram <= 65535:
+        raise ValueError(f'--datagram: 0, or from {LEAST_DATAGRAM} to 65535 octets')
     request = tuple(ip_address(a) for a in (args.request_address or '').split(',') if a)
     if args.require_request and not args.pool:
         raise ValueError('--require-request needs --pool: there is nothing to ask for')

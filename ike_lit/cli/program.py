@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SAME_SECONDS', 'GOODBYE', 'keys_of', 'Tape', 'of_a_stranger', 'Strangers', 'Program', 'installs', 'show', 'warn',
-           'named', 'show_status', 'complain', 'concluded']
+           'named', 'show_status', 'complain', 'network_text', 'concluded']
 
 # %% ../../nbs/40_program.ipynb #e094caa9
 import argparse
@@ -24,7 +24,8 @@ from typing import Any, TextIO
 
 from ..capture.keylog import keylog_row, secret_line
 from .credential import for_the_owner
-from .driver import Driver, Port
+from .diagnosis import remedied
+from .driver import Driver, NoNetwork, Port
 from .options import language_from, write_keylog
 from .report import as_json, held_json, report, script_lines, status_lines
 from ..engine.host import Host, renew_children
@@ -275,7 +276,7 @@ class Program(Driver):
             case ChildEstablished(child):
                 try:
                     return installer.add(event, ike.config.remote_id, ike.timing.child.hard)
-                except InstallError as error: return NotInstalled(child, str(error))
+                except InstallError as error: return NotInstalled(child, remedied(error))
             case ChildClosed(child): self.try_to(lambda: installer.close(child))
             case Moved():  # the kernel's SAs lead to where the peer was
                 renew_children(self.host, ike, self.loop.time())
@@ -392,6 +393,11 @@ def complain(program: str, what: object, status: int = 2) -> int:
     return status
 
 
+def network_text(error: NoNetwork) -> str:
+    "Return the text of an error, with the option if that is what was wrong."
+    return f'{"--local " if error.ours else ""}{error}'
+
+
 def concluded(program: str, work: Callable[[], int], where: str = '') -> int:
     """Do the work of a program and return its exit status; say in a line what has gone wrong.
 
@@ -399,7 +405,8 @@ def concluded(program: str, work: Callable[[], int], where: str = '') -> int:
     try:
         return work()
     except InstallError as error:
-        return complain(program, f'{error}; --dry-run installs nothing', 7)
+        return complain(program, f'{remedied(error)}; --dry-run installs nothing', 7)
+    except NoNetwork as error: return complain(program, f'{where}{network_text(error)}')
     except ValueError as error: return complain(program, f'{where}{error}')
     except KeyboardInterrupt: return 130
     except BrokenPipeError:  # nobody reads us any longer

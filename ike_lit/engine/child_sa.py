@@ -15,7 +15,7 @@ from .model import AddressAssigned, ChildEstablished, ChildSA, EspSA
 from .protocol import IKE
 from ..wire.configuration import CP, assigned, cfg_request, selectors_for
 from ..wire.const import (
-    CfgType, FailedCpRequired, Group, InternalAddressFailure, InvalidKePayload, InvalidSyntax,
+    CfgType, Fact, FailedCpRequired, Group, InternalAddressFailure, InvalidKePayload, InvalidSyntax,
     MessageType, NoProposalChosen, Prf, TransformType, TsUnacceptable, error_for)
 from ..wire.ke import KE, DiffieHellman
 from ..wire.keys import keymat
@@ -41,8 +41,8 @@ def may_carry(ike: IKE) -> Traffic:
         raise FailedCpRequired('the peer has not asked for an inner address')
     if config.remote_ts: return config.local_ts, config.remote_ts
     if ike.agreed.nat.there:
-        raise TsUnacceptable('the peer is behind a NAT, whose address others have, too; '
-                             '--remote-ts or --pool says what is its own')
+        raise TsUnacceptable('the peer is behind a NAT, whose address others have, too, and '
+                             'nothing says what is its own', facts=Fact.NO_SELECTORS)
     address = ip_address(ike.remote.host.partition('%')[0])
     return config.local_ts, (TrafficSelector(address, address),)
 
@@ -113,7 +113,8 @@ def check_workable(ike: IKE, suite: Proposal) -> None:
     if suite.spi in {child.outbound.spi for child in ike.children.values()}:
         raise NoProposalChosen(f'the peer receives under the SPI {suite.spi.hex()} already')
     if ike.agreed.nat.found and ike.config.mode == 'transport':
-        raise NoProposalChosen('transport mode through a NAT is not supported; try --mode tunnel')
+        raise NoProposalChosen('transport mode through a NAT is not supported',
+                               facts=Fact.NAT_MODE)
     if ike.agreed.nat.found and not ike.local.natt:
         raise NoProposalChosen('a NAT is between us, and IKE has not moved to port 4500')
 
@@ -154,7 +155,8 @@ def accepted_child(ike: IKE, asked: ChildOffer, response: Packet, ni: bytes, nr:
     remote_ts = check_narrowed(asked.remote_ts, response.one(TSr).selectors)
     granted = response.notify(MessageType.USE_TRANSPORT_MODE) is not None
     if granted != (ike.config.mode == 'transport'):
-        raise NoProposalChosen(f'we want --mode {ike.config.mode}, and the peer does not')
+        raise NoProposalChosen(f'we want {ike.config.mode} mode, and the peer does not',
+                               facts=Fact.MODE)
     secret = b''
     if (group := dh_group(suite)) is not None:
         ke = response.one(KE)
@@ -187,7 +189,7 @@ def respond_child(ike: IKE, request: Packet, ni: bytes, nr: bytes,
     # RFC 7296 §1.3.1: whoever declines transport mode makes a tunnel, without the notification
     wanted = request.notify(MessageType.USE_TRANSPORT_MODE) is not None
     if config.mode == 'transport' and not wanted:
-        raise NoProposalChosen('we want --mode transport, and the peer does not')
+        raise NoProposalChosen('we want transport mode, and the peer does not', facts=Fact.MODE)
     ke, secret = respond_ke(ike, suite, request)
     spi_in = new_spi(ike)
     child = make_child(ike, suite, spi_in, local_ts, remote_ts, KeymatInput(False, ni, nr, secret))
@@ -233,7 +235,8 @@ def accepted_address(ike: IKE, response: Packet) -> AddressAssigned | None:
     # RFC 7296 §2.19: what was not asked for is not looked at
     if not ike.config.request: return None
     replies = [cp for cp in response.all(CP) if cp.cfg_type == CfgType.CFG_REPLY]
-    if len(replies) != 1: raise InternalAddressFailure('the peer gives us no inner address')
+    if len(replies) != 1:
+        raise InternalAddressFailure('the peer gives us no inner address', facts=Fact.REPORTED)
     return AddressAssigned(assigned(cfg_request(ike.config.request), replies[0]))
 
 # %% ../../nbs/19_child_sa.ipynb #915abab9

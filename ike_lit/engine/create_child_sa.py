@@ -24,8 +24,8 @@ from .protocol import IKE, new_ike_sa, later, postpone
 from .state import (
     Alarm, Asked, Conversation, Outcome, SimultaneousRekey, State, Task, busy_with, collision)
 from ..wire.const import (
-    ChildSaNotFound, ExchangeType, Group, IkeError, InvalidKePayload, InvalidSyntax, MessageType,
-    NoAdditionalSas, NoProposalChosen, Prf, ProtocolID, TemporaryFailure,
+    ChildSaNotFound, ExchangeType, Fact, Group, IkeError, InvalidKePayload, InvalidSyntax,
+    MessageType, NoAdditionalSas, NoProposalChosen, Prf, ProtocolID, TemporaryFailure,
     TransformType, Type, error_for)
 from ..wire.ke import KE, DiffieHellman
 from ..wire.keys import skeyseed
@@ -231,7 +231,8 @@ def not_rekeyed(ike: IKE, error: IkeError) -> None:
     elif isinstance(error, TemporaryFailure): postpone(ike, Alarm(Task.REKEY), rekey_ike_sa)
     else:
         what = f'rekeying the IKE SA: {error}'
-        ike.emit(ChildFailed(type(error)(what, error.data, error.evidence)))
+        facts = error.facts | Fact.IKE_REKEY
+        ike.emit(ChildFailed(type(error)(what, error.data, error.evidence, facts)))
         later(ike, Alarm(Task.REKEY), ike.timing.retry, rekey_ike_sa)
 
 # %% ../../nbs/22_create_child_sa.ipynb #1dd7b9e6

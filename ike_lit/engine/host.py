@@ -24,7 +24,7 @@ from .create_child_sa import RESPONDERS, rekey_child, rekey_ike_sa
 from .ike_sa import ike_sa_init
 from .informational import delete_ike_sa, delete_spi, liveness
 from .model import (
-    ChildEstablished, Closed, Config, Datagram, Doing, Dropped, Established, Event, Rekeyed)
+    ChildEstablished, Closed, Config, Datagram, Doing, Established, Event, Rekeyed, dropped)
 from .protocol import IKE, ask_no_more, fail, has_live_candidate, later, latest, send
 from .state import Alarm, Begin, State, Task
 from ..wire.auth import Identity
@@ -222,7 +222,7 @@ class Host:
         try:
             ike = find_sa(self, data, addr, now, here)
         except IkeError as error:
-            self._events.append((None, Dropped(str(error), len(data), addr)))
+            self._events.append((None, dropped(error, data, addr)))
             return
         ike.receive_datagram(data, addr, now, here)
         drain(self, ike)

@@ -27,7 +27,7 @@ from ..wire.auth import (
 from ..wire.certificate import CERT, CERTREQ, Authorities, Signer, dn, shown
 from ..wire.configuration import CP, cfg_request
 from ..wire.const import (
-    AuthenticationFailed, AuthenticationType, ExchangeType, FailedCpRequired, Group, IkeError,
+    AuthenticationFailed, AuthenticationType, ExchangeType, Fact, FailedCpRequired, Group, IkeError,
     InternalAddressFailure, InvalidKePayload, InvalidSyntax, MessageType, NoAnswer,
     NoProposalChosen, Prf, ProtocolID, SinglePairRequired, TransformType,
     TsUnacceptable, Type, error_for)
@@ -337,7 +337,8 @@ def verify_auth(config: Config, identity: Identity, kind: Prf, octets: bytes, au
         return verify(config.trust, octets, auth, config.allow_sha1)
     except AuthenticationFailed as error:
         if not seen: raise
-        raise AuthenticationFailed(f'{error}; the peer has shown {shown(seen)}') from None
+        raise AuthenticationFailed(f'{error}; the peer has shown {shown(seen)}',
+                                   facts=error.facts) from None
 
 # %% ../../nbs/20_ike_sa.ipynb #bba821ba
 @dataclass(frozen=True, repr=False)
@@ -453,7 +454,8 @@ def respond_ike_auth(ike: IKE, request: Packet) -> Packet:
     if childless and config.childless == 'never':
         raise InvalidSyntax('IKE_AUTH without a Child SA')
     if config.childless == 'force' and not childless:
-        raise NoProposalChosen('the peer wants a Child SA in IKE_AUTH, and --childless says no')
+        raise NoProposalChosen('the peer wants a Child SA in IKE_AUTH, and we want none there',
+                               facts=Fact.CHILDLESS)
     # from here on the SA changes
     ike.config, ike.agreed = config, replace(ike.agreed, proof=proof)
     if request.header: ike.window.last_word = request.header.message_id + 1

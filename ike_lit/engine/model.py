@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['KINDS', 'ELEMENTS', 'Event', 'Lifetime', 'Timing', 'Config', 'check_config', 'configured', 'Doing', 'EspSA',
-           'ChildSA', 'Datagram', 'Message', 'received', 'Dropped', 'Moved', 'Established', 'AddressAssigned',
-           'Rekeyed', 'Postponed', 'Closed', 'ChildEstablished', 'ChildFailed', 'ChildClosed', 'Installed',
-           'NotInstalled']
+           'ChildSA', 'Datagram', 'Message', 'received', 'Dropped', 'dropped', 'Moved', 'Established',
+           'AddressAssigned', 'Rekeyed', 'Postponed', 'Closed', 'ChildEstablished', 'ChildFailed', 'ChildClosed',
+           'Installed', 'NotInstalled']
 
 # %% ../../nbs/15_model.ipynb #f0a6b019
 from collections.abc import Callable, Iterable
@@ -17,7 +17,8 @@ from typing import Any, Literal
 from ..wire.auth import Identity, PrivateKey, PublicKey, SharedKey
 from ..wire.certificate import Authorities, Signer
 from ..wire.configuration import Assigned, Pool
-from ..wire.const import IkeError, ProtocolID
+from ..wire.const import Fact, IkeError, ProtocolID
+from ..wire.fragment import LEAST_DATAGRAM
 from ..wire.header import Header
 from ..wire.nat import KEEPALIVE, Endpoint, wrap
 from ..wire.payload import Packet
@@ -120,8 +121,8 @@ def check_config(c: Config) -> None:
     if c.mode not in ('tunnel', 'transport'): raise ValueError(f'mode {c.mode!r}')
     if c.childless not in ('allow', 'force', 'never'):
         raise ValueError(f'childless {c.childless!r}')
-    if c.datagram and not 200 <= c.datagram <= 65535:
-        raise ValueError(f'datagram {c.datagram}: 0, or from 200 to 65535 octets')
+    if c.datagram and not LEAST_DATAGRAM <= c.datagram <= 65535:
+        raise ValueError(f'datagram {c.datagram}: 0, or from {LEAST_DATAGRAM} to 65535 octets')
 
 # %% ../../nbs/15_model.ipynb #15c00003
 def configured(
@@ -226,6 +227,12 @@ class Dropped:
     reason: str
     size: int
     peer: Endpoint
+    facts: Fact = Fact.NONE  # of the error
+
+
+def dropped(error: IkeError, data: bytes, peer: Endpoint) -> Dropped:
+    "Return the event for a datagram that an error was found in."
+    return Dropped(str(error), len(data), peer, error.facts)
 
 
 @dataclass(frozen=True)

@@ -17,12 +17,12 @@ from math import inf
 from typing import NoReturn
 
 from .model import (
-    ChildClosed, ChildFailed, Closed, Datagram, Doing, Dropped,
-    Event, Message, Moved, Postponed, received)
+    ChildClosed, ChildFailed, Closed, Datagram, Doing, Event, Message, Moved,
+    Postponed, dropped, received)
 from .state import (
     Alarm, Answers, Begin, Conversation, Exchange, IkeSA, Pending, State, Wait)
 from ..wire.const import (
-    AuthenticationFailed, ChildSaNotFound, Discard, ExchangeType, IkeError, InvalidKePayload,
+    AuthenticationFailed, ChildSaNotFound, Discard, ExchangeType, Fact, IkeError, InvalidKePayload,
     InvalidSyntax, MessageType, NoAnswer, NoProposalChosen, ProtocolID, TemporaryFailure, Type,
     UnsupportedCriticalPayload, error_for)
 from ..wire.fragment import Answered, cut_anew, room, split
@@ -53,7 +53,7 @@ class IKE(IkeSA):
         self.now = now
         try:
             receive(self, data, addr, local or self.local)
-        except IkeError as error: self.emit(Dropped(str(error), len(data), addr))
+        except IkeError as error: self.emit(dropped(error, data, addr))
 
     def datagrams_to_send(self) -> list[Datagram]:
         "Return what is to be sent, and forget it."
@@ -105,7 +105,6 @@ class IKE(IkeSA):
         end_conversations(self)
         self.alarms.clear()
         self.emit(Closed(error))
-
 
 # %% ../../nbs/18_protocol.ipynb #70348b97
 def new_ike_sa(ike: IKE, *, initiator: bool, spi_i: bytes) -> IKE:
@@ -235,10 +234,10 @@ def gave_up(ike: IKE, pending: Pending) -> IkeError:
     asked = (f'no answer that can be believed to {pending.packet.exchange_type} from {ike.remote}: '
              f'sent {pending.attempt} times in {ike.timing.timeout:g} s')
     seen = ', '.join(dict.fromkeys(map(str, ike.unauthenticated)))[:1000]
-    refusals = [e for e in ike.unauthenticated
-                if isinstance(e, NoProposalChosen | InvalidKePayload | AuthenticationFailed)]
-    kind = type(refusals[0]) if refusals else NoAnswer
-    return kind(asked + (f'; unauthenticated answers: {seen}' if seen else '; nothing came back'))
+    asked += f'; unauthenticated answers: {seen}' if seen else '; nothing came back'
+    first = next((e for e in ike.unauthenticated if isinstance(
+        e, NoProposalChosen | InvalidKePayload | AuthenticationFailed)), NoAnswer(''))
+    return type(first)(asked, facts=first.facts | Fact.SILENCE)
 
 # %% ../../nbs/18_protocol.ipynb #39f002ce
 def fail(ike: IKE, error: IkeError) -> None:

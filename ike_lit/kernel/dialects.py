@@ -5,11 +5,12 @@
 # %% auto #0
 __all__ = ['MAX_POLICIES', 'WITH_PORTS', 'XFRM_MARKS', 'SETKEY_MARKS', 'XFRM_ENCR', 'GCM', 'CCM', 'XFRM_AEAD', 'XFRM_INTEG',
            'REPLAY_WINDOW', 'XFRM', 'SETKEY_ENCR', 'SETKEY_INTEG', 'SETKEY', 'Icmp', 'Traffic', 'traffic', 'Marks',
-           'InstallError', 'Language', 'xfrm_script', 'flaw', 'setkey_script']
+           'Lack', 'InstallError', 'Language', 'xfrm_script', 'flaw', 'setkey_script']
 
 # %% ../../nbs/16_setkey.ipynb #3db311be
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from enum import Enum
 from ipaddress import ip_address, ip_network, summarize_address_range
 from itertools import product
 
@@ -102,8 +103,18 @@ class Marks:
 XFRM_MARKS, SETKEY_MARKS = Marks(ord('I'), 256, 65536), Marks(1, 32, 256)
 
 
+class Lack(Enum):
+    "What would have to be different for an SA to be installed, if that is known."
+    BY_PF_KEY = 'another language than PF_KEY, or another suite'
+    BY_KERNEL = 'another suite, or more in the kernel'
+
+
 class InstallError(Exception):
     "The kernel does not hold what it should, or holds what it should not. The text says why."
+
+    def __init__(self, reason: str, lack: Lack | None = None):
+        super().__init__(reason)
+        self.lack = lack
 
 # %% ../../nbs/16_setkey.ipynb #80641cb0
 XFRM_ENCR: dict[int, str] = {

@@ -17,7 +17,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
-from .dialects import SETKEY, InstallError, Language
+from .dialects import SETKEY, InstallError, Lack, Language
 
 # %% ../../nbs/35_entries.ipynb #37529cc3
 @dataclass(frozen=True)
@@ -25,11 +25,7 @@ class Entry:
     "An SA or a policy that the kernel holds."
     reqid: int
     removal: str  # the line that takes it out
-
-    @property
-    def policy(self) -> bool:
-        "True for a policy, False for an SA."
-        return self.removal.startswith(('xfrm policy', 'spddelete'))
+    policy: bool = False  # else an SA
 
 # %% ../../nbs/35_entries.ipynb #cf08ed64
 # what we never write: marks, interfaces, a second template; nor could it be removed by these lines
@@ -47,7 +43,8 @@ def parse_xfrm(policies: str, states: str) -> list[Entry]:
         if match := re.search(r'\tdir (\w+) .*?\bindex (\d+) .*?\ttmpl .*?\tproto esp .*?'
                               r'\breqid (\d+)', text, re.DOTALL):
             way, index, reqid = match.groups()
-            found.append(Entry(int(reqid), f'xfrm policy delete index {index} dir {way}'))
+            removal = f'xfrm policy delete index {index} dir {way}'
+            found.append(Entry(int(reqid), removal, policy=True))
     for text in _records(states):
         if match := re.match(r'src (\S+) dst (\S+)\s+proto esp spi (\w+)\S* reqid (\d+)', text):
             *sa, reqid = match.groups()
@@ -64,7 +61,8 @@ def parse_setkey(policies: str, states: str) -> list[Entry]:
                              text, re.DOTALL):
             ends, protocol, way, what, reqid = match.groups()
             protocol = 'any' if protocol == '255' else protocol
-            found.append(Entry(int(reqid), f'spddelete {ends} {protocol} -P {way} ipsec {what};'))
+            removal = f'spddelete {ends} {protocol} -P {way} ipsec {what};'
+            found.append(Entry(int(reqid), removal, policy=True))
     for text in _records(states):
         if match := re.match(r'(\S+) (\S+)\s+esp\S* .*\((0x\w+)\) reqid=(\d+)', text):
             source, destination, spi, reqid = match.groups()
@@ -107,7 +105,7 @@ def held(program: int) -> bool:
 
 # %% ../../nbs/35_entries.ipynb #273cb73a
 RIGHT = '; that is a right of root, or of CAP_NET_ADMIN'
-LACKS = '; the kernel lacks ESP or this algorithm: modprobe esp4 esp6, or another --esp'
+LACKS = '; the kernel lacks this algorithm, or ESP, which modprobe esp4 esp6 loads'
 
 
 def without_keys(text: str) -> str:
@@ -133,9 +131,9 @@ def run_setkey(command: Collection[str], script: str = '', keep: Collection[int]
     except OSError as error: raise InstallError(f'{program}: {error.strerror}') from None
     if done.returncode or script and (done.stdout or done.stderr):
         said = ' '.join((done.stderr or done.stdout).split()) or f'exit status {done.returncode}'
-        right = RIGHT if 'not permitted' in said else ''
-        lacks = LACKS if ' not found' in said else ''
-        raise InstallError(f'{name}: {without_keys(said)[:300]}{right}{lacks}')
+        right, lack = RIGHT if 'not permitted' in said else '', None
+        if ' not found' in said: right, lack = right + LACKS, Lack.BY_KERNEL
+        raise InstallError(f'{name}: {without_keys(said)[:300]}{right}', lack)
     return done.stdout
 
 # %% ../../nbs/35_entries.ipynb #0d294386

@@ -21,7 +21,7 @@ from math import ceil
 from typing import Any
 
 from ..engine.model import ChildEstablished, ChildSA, EspSA, Installed
-from .dialects import SETKEY, InstallError, Language, flaw
+from .dialects import SETKEY, InstallError, Lack, Language, flaw
 from .entries import (
     PROGRAMS, RIGHT, cleanup, entries, remove, run_setkey, socket_name, without_keys)
 from ..wire.auth import Identity
@@ -116,7 +116,7 @@ def addition(tunnels: Tunnels, event: ChildEstablished, peer: Identity,
     "Return what adding a Child SA takes. Raise `InstallError` if it can't be done."
     child, replaces, language = event.child, event.replaces, tunnels.language
     if language is SETKEY and sys.platform == 'linux' and (why := flaw(child)):
-        raise InstallError(f'no packet would pass: {why}; take --install xfrm')
+        raise InstallError(f'no packet would pass: {why}', Lack.BY_PF_KEY)
     try:
         tunnel = tunnels.tunnel(child, replaces, peer)
         policies = language.policies(child, tunnel.reqid)
@@ -148,7 +148,7 @@ class Installer(Tunnels):
         try:
             self.run(new.lines)
         except InstallError as error:
-            raise InstallError(f'{error}; {undone(self, new)}') from None
+            raise InstallError(f'{error}; {undone(self, new)}', error.lack) from None
         self.hold(tunnel, child, new.policies)
         if new.waiting:
             tunnel.waiting[child.inbound.spi] = new.waiting
@@ -238,7 +238,7 @@ def ready(language: Language, on_linux: bool, program: int, esp: Sequence[Propos
     "Remove what dead programs have left. Raise `InstallError` if nothing can be installed."
     if language is SETKEY and on_linux and not any(map(carried, esp)):
         raise InstallError('PF_KEY cuts HMAC-SHA2-256 to 96 bits on Linux and knows no AEAD, so no '
-                           'packet would pass; take --install xfrm, or another --esp')
+                           'packet would pass', Lack.BY_PF_KEY)
     cleanup(language, program)
 
 

@@ -37,7 +37,6 @@ class Raw(Payload):
     "A payload of any type and octets, with the critical flag if it is to have it."
     kind: Type
     data: bytes  # the body, without the generic header
-    critical: bool = False
 
     def __bytes__(self) -> bytes: return self.data
 

@@ -29,7 +29,7 @@ from cryptography.hazmat.primitives.asymmetric.utils import (
     decode_dss_signature, encode_dss_signature)
 
 from .const import (
-    AuthenticationFailed, AuthenticationType, HashAlgorithm, IDType, MessageType, Prf, Type)
+    AuthenticationFailed, AuthenticationType, Fact, HashAlgorithm, IDType, MessageType, Prf, Type)
 from .header import Layout, Reader
 from .keys import prf
 from .payload import Notify, Payload
@@ -353,9 +353,9 @@ def choose_scheme(
     for method, scheme in METHODS.items():
         if not accepted and scheme.fits(key) and (allow_sha1 or scheme is not RSA_SHA1):
             return method, b''
-    raise AuthenticationFailed(
-        'the peer accepts no signature with SHA2 (RFC 7427) that our key can make'
-        + ('' if accepted or not isinstance(key, RSA) else '; --allow-sha1 would sign with SHA-1'))
+    what = 'the peer accepts no signature with SHA2 (RFC 7427) that our key can make'
+    if accepted or not isinstance(key, RSA): raise AuthenticationFailed(what)
+    raise AuthenticationFailed(f'{what}, and we do not sign with SHA-1', facts=Fact.SHA1)
 
 # %% ../../nbs/08_auth.ipynb #3bcf42bb
 def sign(
@@ -427,7 +427,8 @@ def accepted_scheme(auth: AUTH, allow_sha1: bool) -> tuple[Scheme, bytes]:
     if auth.method not in METHODS:
         raise AuthenticationFailed(f'authentication method {auth.method} is not accepted')
     if METHODS[auth.method] is RSA_SHA1 and not allow_sha1:
-        raise AuthenticationFailed('method 1 signs with SHA-1; only --allow-sha1 accepts that')
+        raise AuthenticationFailed('method 1 signs with SHA-1, which is not accepted',
+                                   facts=Fact.SHA1)
     return METHODS[auth.method], auth.data
 
 # %% ../../nbs/08_auth.ipynb #41ae39a5
@@ -474,7 +475,7 @@ class SharedKey:
         expected = self.prove(kind, octets)
         if auth.method != expected.method:
             raise AuthenticationFailed(f'the peer signs (method {int(auth.method)}), and we have '
-                                       'only a shared key for it; --peer-key or --ca is for that')
+                                       'only a shared key for it', facts=Fact.SIGNED)
         if not hmac.compare_digest(auth.data, expected.data):
             raise AuthenticationFailed('the shared key is wrong for this identity and handshake')
         return f'method {int(auth.method)}, shared key'

@@ -230,7 +230,7 @@ def _why_no_chain(leaf: 'Certificate', others: list['Certificate'],
                    roots: Sequence['Certificate'], reason: str) -> str:
     if leaf.issuer == leaf.subject:
         return 'the certificate is signed by itself, and by none of our authorities'
-    if 'no interior errors' in reason:
+    if 'no interior errors' in reason:  # the package says it in words only
         ours = ', '.join(dn(root.subject) for root in roots[:5])
         known = any(leaf.issuer == one.subject for one in (*others, *roots))
         missing = '' if known else '; the peer should send the certificate of its issuer'

@@ -5,13 +5,13 @@
 # %% auto #0
 __all__ = ['ADDITIONAL', 'TRANSFORM_IDS', 'Registry', 'ExchangeType', 'Type', 'ProtocolID', 'TransformType', 'Encryption', 'Prf',
            'Integrity', 'Group', 'Esn', 'OtherTransform', 'IDType', 'AuthenticationType', 'HashAlgorithm',
-           'CertEncoding', 'TSType', 'CfgType', 'CfgAttribute', 'MessageType', 'IkeError', 'InvalidSyntax',
+           'CertEncoding', 'TSType', 'CfgType', 'CfgAttribute', 'MessageType', 'Fact', 'IkeError', 'InvalidSyntax',
            'InvalidMajorVersion', 'UnsupportedCriticalPayload', 'NoProposalChosen', 'InvalidKePayload',
            'AuthenticationFailed', 'TsUnacceptable', 'SinglePairRequired', 'NoAdditionalSas', 'InternalAddressFailure',
            'FailedCpRequired', 'TemporaryFailure', 'ChildSaNotFound', 'Discard', 'NoAnswer', 'error_for']
 
 # %% ../../nbs/00_const.ipynb #3c209e89
-from enum import IntEnum
+from enum import Flag, IntEnum
 from typing import ClassVar
 
 
@@ -387,15 +387,28 @@ class MessageType(Registry):
         return self < 16384
 
 # %% ../../nbs/00_const.ipynb #19f5e261
+class Fact(Flag):
+    "What an error is about, where its class does not say: chapter 24 gives advice by it."
+    NONE = 0
+    REPORTED, SILENCE = 1, 2  # the peer has answered it; nobody has given an answer to believe
+    SYSTEM, REFUSED, UNREACHABLE = 4, 8, 16  # the system or ICMP: nobody listens; no way there
+    OLD_VERSION, IKE_REKEY = 32, 64  # IKE version 1; about a new IKE SA, not about a Child SA
+    MODE, NAT_MODE = 128, 256  # one end alone wants transport mode; both do, and a NAT is there
+    SHA1, SIGNED = 512, 1024  # a signature with SHA-1; one, and a shared key to check it with
+    CHILDLESS, NO_SELECTORS = 2048, 4096  # no Child SA wanted yet; nothing says what is theirs
+
+
 class IkeError(Exception):
     "Something that a peer said, or failed to say, ends an exchange or spoils a message."
     # the Notify that reports it; None: nothing is reported
     type: ClassVar[MessageType | None] = None
 
-    def __init__(self, reason: str, data: bytes = b'', evidence: object = None):
+    def __init__(self, reason: str, data: bytes = b'', evidence: object = None,
+                 facts: Fact = Fact.NONE):
         super().__init__(reason)
         self.data = data  # Notification Data
         self.evidence = evidence  # what was compared, for chapter 24, which explains failures
+        self.facts = facts
 
     def bare(self) -> 'IkeError':
         "Drop the traceback: its frames keep key material alive."
@@ -483,5 +496,5 @@ def error_for(
 ) -> IkeError:
     "Return the exception that stands for an error which the peer reports (RFC 7296 §3.10.1)."
     for error in IkeError.__subclasses__():
-        if error.type == type: return error(f'the peer answers {type}', data)
-    return IkeError(f'the peer answers {type}', data)
+        if error.type == type: return error(f'the peer answers {type}', data, None, Fact.REPORTED)
+    return IkeError(f'the peer answers {type}', data, None, Fact.REPORTED)

@@ -16,7 +16,7 @@ from operator import itemgetter
 from typing import Any
 
 from .const import (
-    Discard, ExchangeType, IkeError, InvalidMajorVersion, InvalidSyntax, Registry, Type)
+    Discard, ExchangeType, Fact, IkeError, InvalidMajorVersion, InvalidSyntax, Registry, Type)
 
 # %% ../../nbs/01_header.ipynb #d54903bf
 RESERVED = frozenset({'RESERVED', 'X', 'V'})  # sent as zero, ignored on receipt
@@ -88,14 +88,23 @@ class Layout:
         # a number is picked once for each field that sits in it
         several = len(self._fields) > len(self._shifts)
         self._pick = itemgetter(*(n for n, _, _ in self._fields)) if several else tuple
+        self._reserved, left = 0, 8 * self.size  # the mask of all reserved bits
+        for row in self.rows:
+            left -= row.bits
+            if row.name in RESERVED: self._reserved |= (1 << row.bits) - 1 << left
+        self._unused = max((self._reserved & -self._reserved).bit_length() - 1, 0)  # bits after it
 
-    def pack(self, *values: Any) -> bytes:
+    def pack(self, *values: Any, reserved: int = 0) -> bytes:
         """Return the fixed part; `values` are the fields that are not reserved, in order.
 
         Raise `ValueError` if one does not fit."""
         try:
-            return self._struct.pack(*(self._merged(values) if self._bits else values))
+            octets = self._struct.pack(*(self._merged(values) if self._bits else values))
         except struct.error as error: raise ValueError(f'{self.title}: {error}') from None
+        if not reserved: return octets
+        bits = reserved << self._unused
+        if bits & ~self._reserved: raise ValueError(f'{self.title}: {reserved} is not reserved')
+        return (int.from_bytes(octets) | bits).to_bytes(self.size)
 
     def _merged(self, values: tuple[Any, ...]) -> list[Any]:
         raw: list[Any] = [0] * len(self._shifts)
@@ -112,6 +121,10 @@ class Layout:
             value = values[i]
             values[i] = known[value] if value in known else registry(value)
         return values
+
+    def reserved(self, data: bytes, at: int = 0) -> int:
+        "Return the reserved bits from octet `at` on as one number; 0 is what everybody sends."
+        return (int.from_bytes(data[at:at + self.size]) & self._reserved) >> self._unused
 
     def __repr__(self) -> str: return diagram(self)
 
@@ -365,27 +378,31 @@ class Header:
     initiator: bool  # I: the sender began the IKE SA
     message_id: int  # counts the requests of each side from 0, 32 bits
     length: int = 0  # octets of the whole message
+    minor: int = 0  # minor version
+    reserved: int = 0  # X and V, in their places in the octet of the flags
 
     @classmethod
     def parse(cls, r: Reader) -> 'Header':
         """Take the header.
 
         Raise `Discard`, `InvalidMajorVersion` or `InvalidSyntax` if it can't be ours."""
-        size = r.end - r.at
-        (spi_i, spi_r, next_payload, major, _, exchange_type,
+        at, size = r.at, r.end - r.at
+        (spi_i, spi_r, next_payload, major, minor, exchange_type,
          response, initiator, message_id, length) = r.fields(HEADER)
         if major > 2: raise InvalidMajorVersion(f'IKE version {major}')
-        if major < 2: raise Discard(f'IKE version {major}')
+        if major < 2: raise Discard(f'IKE version {major}', facts=Fact.OLD_VERSION)
         if length != size:
             raise InvalidSyntax(f'the header says {length} octets, the datagram has {size}')
         # RFC 7296 §3.1: the initiator's SPI "MUST NOT be zero"
         if spi_i == bytes(8): raise InvalidSyntax("the initiator's SPI is zero")
         return cls(spi_i, spi_r, next_payload, exchange_type,
-                   bool(response), bool(initiator), message_id, length)
+                   bool(response), bool(initiator), message_id, length, minor,
+                   HEADER.reserved(r.data, at))
 
     def __bytes__(self) -> bytes:
-        return HEADER.pack(self.spi_i, self.spi_r, self.next_payload, 2, 0, self.exchange_type,
-                           self.response, self.initiator, self.message_id, self.length)
+        return HEADER.pack(self.spi_i, self.spi_r, self.next_payload, 2, self.minor,
+                           self.exchange_type, self.response, self.initiator, self.message_id,
+                           self.length, reserved=self.reserved)
 
     def __repr__(self) -> str:
         kind = 'response' if self.response else 'request'

@@ -24,7 +24,8 @@ from .const import (
 from .header import HEADER, Header, Layout, Reader
 from .keys import Keys, cmac_of, xcbc
 from .nonce import Random
-from .payload import GENERIC, Encrypted, Packet, Payload, pack_chain, parse_chain
+from .payload import (
+    GENERIC, Encrypted, Packet, Payload, parse_chain, parse_payloads, take_remainder)
 from .proposal import Proposal, Transform
 
 CBC: dict[int, type[CipherAlgorithm]] = {Encryption.AES_CBC: algorithms.AES}
@@ -203,12 +204,15 @@ def closed(data: bytes, kind: Type) -> tuple[Header, Encrypted]:
 MAX_PAYLOADS = 200  # in a sealed message
 
 
-def parse_inside(first: Type, chain: bytes) -> tuple[Payload, ...]:
-    "Return the payloads of a decrypted chain. Raise `InvalidSyntax` if it makes no sense."
-    inside = parse_chain(first, Reader(chain), MAX_PAYLOADS)
+def parse_inside(first: Type, chain: bytes) -> tuple[tuple[Payload, ...], bytes]:
+    """Return the payloads of a decrypted chain, and the octets after the last.
+
+    Raise `InvalidSyntax` if it makes no sense."""
+    r = Reader(chain)
+    inside = parse_payloads(first, r, MAX_PAYLOADS)
     if any(isinstance(p, Encrypted) for p in inside):
         raise InvalidSyntax('an Encrypted payload inside an Encrypted payload')
-    return inside
+    return inside, take_remainder(inside, r)
 
 # %% ../../nbs/07_sk.ipynb #a68575da
 SEALED = Layout(
@@ -237,7 +241,7 @@ class SK:
         "Return a message with all its payloads inside an Encrypted payload."
         header = partial(Header, spi_i, spi_r, Type.SK, packet.exchange_type, response, initiator,
                          message_id)
-        return self.protect(header, *pack_chain(packet.payloads), random)
+        return self.protect(header, *packet.chain(), random)
 
     def protect(self, header: Callable[[int], Header], first: Type, content: bytes, random: Random,
                 fixed: bytes = b'') -> bytes:
@@ -279,8 +283,8 @@ class SK:
 
         Raise `Discard` unless it is authentic, `InvalidSyntax` if it is and makes no sense."""
         header, sealed = closed(data, Type.SK)
-        inside = parse_inside(sealed.first, self.decrypted(data, sealed))
-        return Packet(header.exchange_type, inside, header, data)
+        inside, remainder = parse_inside(sealed.first, self.decrypted(data, sealed))
+        return Packet(header.exchange_type, inside, header, data, remainder=remainder)
 
     def __repr__(self) -> str:
         return f'<SK {self.encr.name}>' if self.encr.aead else (

@@ -132,11 +132,12 @@ def chapter(path: Path) -> str:
 def contents(index: dict) -> str:
     "Return the table of contents: the parts are those of the table in the index."
     text = '\n'.join(map(source, index['cells']))
-    parts = {number: part for part, number in re.findall(r'^\| *([^|]*?) *\| \[(\d\d)', text, re.MULTILINE)}
+    parts = {name: part for part, name in re.findall(r'^\| *([^|]*?) *\| \[(\d\d \w+)', text, re.MULTILINE)}
     toc = []
     for path in CHAPTERS:
-        if parts.get(path.stem[:2]): toc.append([parts[path.stem[:2]].capitalize()])
-        toc[-1].append(f'{path.stem.replace("_", " ", 1)} <{path.stem}>')
+        name = path.stem.replace('_', ' ', 1)
+        if parts.get(name): toc.append([parts[name].capitalize()])
+        toc[-1].append(f'{name} <{path.stem}>')
     toc.append(['Looking things up', 'What the RFC demands <conformance>', 'Reference <reference/index>'])
     return '\n\n'.join('```{toctree}\n:hidden:\n:caption: ' + '\n'.join([caption, '', *lines, '```'])
                        for caption, *lines in toc)

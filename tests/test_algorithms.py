@@ -6,6 +6,7 @@ from functools import partial
 import pytest
 from cryptography.hazmat.decrepit.ciphers.algorithms import TripleDES
 from cryptography.hazmat.primitives.ciphers import Cipher, modes
+from ike_lit.wire.algorithm import ENCRYPTION, INTEGRITY, KEY_EXCHANGES, PRFS, Row
 from ike_lit.wire.const import (
     Discard, Encryption, ExchangeType, InvalidSyntax, Integrity, NoProposalChosen, Prf, ProtocolID,
     TransformType, Type)
@@ -102,6 +103,37 @@ def flipped(octets: bytes, at: int) -> bytes:
 def test_the_table_has_these_rows_and_no_other() -> None:
     assert set(ALGORITHMS) == set(TABLE)
     assert {word for word, row in ALGORITHMS.items() if row.weak} == WEAK
+
+
+ROWS = [*ENCRYPTION.values(), *INTEGRITY.values(), *PRFS.values(), *KEY_EXCHANGES.values()]
+NAMELESS = {  # who has no name for what we offer
+    'setkey': {  # setkey(8) of FreeBSD and NetBSD: AES-GCM only with 16 octets, no CCM, no CMAC
+        'aes{}gcm8', 'aes{}gcm12', 'aes{}ccm8', 'aes{}ccm12', 'aes{}ccm16', 'aescmac'},
+    # packet-isakmp.c of Wireshark 4 has neither
+    'wireshark': {'camellia{}', 'chacha20poly1305'}}
+
+
+@pytest.mark.parametrize('row', ROWS, ids=lambda row: row.keywords.split()[0])
+def test_a_row_has_all_that_is_needed(row: Row) -> None:
+    "Names for the kernel, setkey and Wireshark, a known answer for each length of key, and true sizes."
+    word = row.keywords.split()[0]
+    answers = row.answers.split()
+    assert {len(bytes.fromhex(answer)) for answer in answers} <= {8}
+    if not row.weak or row.answers: assert len(answers) == len(row.key_lengths)
+    if not row.weak:
+        lacking = {name for name in ('xfrm', 'setkey', 'wireshark') if not getattr(row, name, 'no need')}
+        assert lacking == {name for name, words in NAMELESS.items() if word in words}
+    for bits in row.key_lengths:
+        _, number, sent, octets = TABLE[word.replace('{}', str(bits))]
+        assert (number, sent) == (int(row.id), bits)
+        assert (bits // 8 or row.key_size) + row.salt_size == octets
+
+
+@pytest.mark.parametrize('cipher, integ', LOCKS, ids=lambda word: word or 'aead')
+def test_sizes_of_a_lock(cipher: str, integ: str) -> None:
+    row = ENCRYPTION[transform(cipher).id]
+    icv_size = INTEGRITY[transform(integ).id].icv_size if integ else row.icv_size
+    assert (row.iv_size, row.block_size, icv_size) == overhead(cipher, integ)
 
 
 @pytest.mark.parametrize('word', TABLE)

@@ -776,7 +776,7 @@ def asked_anew() -> Iterator[None]:
 
 def test_what_the_library_lacks_is_not_offered(monkeypatch: pytest.MonkeyPatch, asked_anew: None) -> None:
     "S24: it would be chosen."
-    monkeypatch.setattr(sk, 'CBC', {Encryption.AES_CBC: sk.CBC[Encryption.AES_CBC]})
+    monkeypatch.setattr(sk, 'BLOCK_CIPHERS', {'aes': sk.BLOCK_CIPHERS['aes']})
     wanted = parse_proposals('camellia256-sha256-x25519,aes256-sha256-x25519', ProtocolID.IKE)
     kept, told_ = selftest.tested(wanted)
     assert [p.transforms for p in kept] == [wanted[1].transforms] and 'camellia256 is not' in told_[0]

@@ -13,6 +13,7 @@ from collections.abc import Collection, Iterable, Iterator
 from itertools import chain
 
 from .observer import Onlooked, Remark, Told
+from ..wire.algorithm import AEADS
 from ..wire.auth import IDi
 from ..wire.const import (
     ADDITIONAL, Encryption, ExchangeType, Group, Integrity, MessageType, Prf, ProtocolID,
@@ -23,7 +24,7 @@ from ..wire.nat import detect
 from ..wire.nonce import Nonce
 from ..wire.payload import UNDERSTOOD, Notify, Opaque, Packet, Payload
 from ..wire.proposal import (
-    AEADS, ALGORITHMS, NO_GROUP, NO_INTEG, SA, Proposal, Transform, all_transforms, check_choice)
+    ALGORITHMS, NO_GROUP, NO_INTEG, SA, Proposal, Transform, all_transforms, check_choice)
 from ..wire.ts import TSi, TSr, check_narrowed
 
 # %% ../../nbs/29_examine.ipynb #afb8775b

@@ -197,8 +197,8 @@ class IkeSA:
         self.keys: Keys | None = None
         self.outgoing: SK | None = None
         self.incoming: SK | None = None
-        self.nonces = b'', b''  # ours, the peer's
-        self.first_messages = b'', b''  # ours, the peer's: both are signed
+        # ours and the peer's; both first messages are signed
+        self.nonces = self.first_messages = b'', b''
         self.reachable = False  # has a cookie shown that the peer is where it seems to be?
         # the Child SAs, by the SPI under which we receive, oldest first
         self.children: dict[bytes, ChildSA] = {}

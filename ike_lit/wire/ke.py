@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.asymmetric.x448 import X448PrivateKey, X448P
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from .algorithm import KEY_EXCHANGES, KeRow
 from .const import Group, InvalidSyntax, Type
 from .header import Layout, Reader
 from .payload import Payload
@@ -156,21 +157,14 @@ class Montgomery:
             raise ValueError('one that gives an all-zero secret (RFC 7748 §6.1)') from None
 
 # %% ../../nbs/04_ke.ipynb #e62d7f62
+def _calculated(row: KeRow) -> KeyExchange | None:
+    if row.modp: return Modp(*row.modp)
+    if row.curve: return Curve(row.curve)
+    return Montgomery(*row.montgomery) if row.montgomery else None
+
+
 GROUPS: dict[Group, KeyExchange] = {
-    Group.MODP_2048: Modp(2048, 124476, 32),
-    Group.MODP_3072: Modp(3072, 1690314, 48),
-    Group.MODP_4096: Modp(4096, 240904, 48),
-    Group.MODP_6144: Modp(6144, 929484, 64),
-    Group.MODP_8192: Modp(8192, 4743158, 64),
-    Group.ECP_256: Curve(ec.SECP256R1()),
-    Group.ECP_384: Curve(ec.SECP384R1()),
-    Group.ECP_521: Curve(ec.SECP521R1()),
-    Group.BRAINPOOL_256: Curve(ec.BrainpoolP256R1()),
-    Group.BRAINPOOL_384: Curve(ec.BrainpoolP384R1()),
-    Group.BRAINPOOL_512: Curve(ec.BrainpoolP512R1()),
-    Group.CURVE_25519: Montgomery(32, X25519PrivateKey, X25519PublicKey),
-    Group.CURVE_448: Montgomery(56, X448PrivateKey, X448PublicKey),
-}
+    Group(row.id): kind for row in KEY_EXCHANGES.values() if (kind := _calculated(row))}
 
 # %% ../../nbs/04_ke.ipynb #f4f7dbbb
 class DiffieHellman:

@@ -32,16 +32,16 @@ from ike_lit.engine.model import Config
 from ike_lit.engine.protocol import IKE
 from ike_lit.engine.state import State
 from ike_lit.testing.network import ALICE, BOB, deliver
+from ike_lit.wire.algorithm import ENCRYPTION, INTEGRITY, PRFS
 from ike_lit.wire.auth import AUTH, IDi, Identity
 from ike_lit.wire.certificate import Signer
 from ike_lit.wire.const import (
-    AuthenticationType, Encryption, ExchangeType, Group, Prf, ProtocolID, TransformType)
+    AuthenticationType, Encryption, ExchangeType, Group, ProtocolID, TransformType)
 from ike_lit.wire.header import Reader
 from ike_lit.wire.ke import GENERATOR, GROUPS, Curve, Modp, Montgomery
-from ike_lit.wire.keys import PRF_HASHES
 from ike_lit.wire.payload import Packet, pack_chain
 from ike_lit.wire.proposal import Proposal, key_size, parse_proposals
-from ike_lit.wire.sk import AEAD, CBC, ICV, SK, ShortGcm, pad
+from ike_lit.wire.sk import BLOCK_CIPHERS, SK, ShortGcm, aead_of, pad
 
 HANDSHAKES = ('camellia256-sha256-modp2048', 'aes256gcm16-prfsha256-x25519',
               'aes256gcm16-prfsha384-ecp384', 'chacha20poly1305-prfsha256-x25519',
@@ -95,7 +95,8 @@ def bare_primitives(suite: str, signature: Signature) -> Work:
     left, right = both(suite, signature)
     ike, esp = left.ike[0], left.esp[0]
     exchange, locks = bare_exchange(Group(ike.the(TransformType.DH).id)), (bare_lock(ike),) * 2
-    hash_name, size = PRF_HASHES[Prf(ike.the(TransformType.PRF).id)]
+    prf = PRFS[ike.the(TransformType.PRF).id]
+    hash_name, size = prf.function, prf.key_size
     e, a = (key_size(ike.the(t)) for t in (TransformType.ENCR, TransformType.INTEG))
     child = sum(key_size(esp.the(t)) for t in (TransformType.ENCR, TransformType.INTEG))
     # SKEYSEED, two identities, the keys of the IKE SA, those of the Child SA
@@ -162,13 +163,14 @@ def bare_lock(suite: Proposal) -> Callable[[], tuple[Callable, Callable]]:
     encr = suite.the(TransformType.ENCR)
     kind, key = Encryption(encr.id), os.urandom(key_size(encr))
     if encr.aead: return lambda: bare_aead(kind, key)
-    hash_name, size = ICV[suite.the(TransformType.INTEG).id]
-    return lambda: bare_classic(kind, key, hash_name, size)
+    integ = INTEGRITY[suite.the(TransformType.INTEG).id]
+    return lambda: bare_classic(kind, key, integ.function, integ.icv_size)
 
 
 def bare_aead(kind: Encryption, key: bytes) -> tuple[Callable, Callable]:
-    make, salt_size, icv_size = AEAD[kind]
-    aead, salt = make(key[:-salt_size]), key[-salt_size:]
+    row = ENCRYPTION[kind]
+    icv_size, salt = row.icv_size, key[-row.salt_size:]
+    aead = aead_of(row.mode, key[:-row.salt_size], icv_size)
 
     def seal(seen: bytes, plain: bytes) -> tuple[bytes, bytes]:
         iv = bytes(8)
@@ -188,7 +190,7 @@ def bare_aead(kind: Encryption, key: bytes) -> tuple[Callable, Callable]:
 def bare_classic(kind: Encryption, key: bytes, hash_name: str,
                  size: int) -> tuple[Callable, Callable]:
     counting, key_a = kind == Encryption.AES_CTR, bytes(32)
-    cipher = algorithms.AES(key[:-4]) if counting else CBC[kind](key)
+    cipher = algorithms.AES(key[:-4]) if counting else BLOCK_CIPHERS[ENCRYPTION[kind].cipher](key)
     tail = bytes([0, 0, 0, 1])
 
     def mode(iv: bytes) -> modes.CBC | modes.CTR:

@@ -48,7 +48,7 @@ from ike_lit.wire.header import Header, Reader, dissect
 from ike_lit.wire.nonce import Nonce
 from ike_lit.wire.payload import Packet
 from ike_lit.wire.proposal import ALGORITHMS, NO_INTEG, SA, key_size, parse_proposals
-from ike_lit.wire.sk import ICV, SK, closed, parse_inside
+from ike_lit.wire.sk import SK, closed, parse_inside
 from ike_lit.wire.ts import TrafficSelector
 from scenes import CONVERSATIONS, NAMES, SECRET, TOLD, Scene, scene
 from snapshot import Tree, changes, tree
@@ -162,8 +162,7 @@ def again(message: bytes, packet: Packet) -> None:
 def _locks() -> Iterator[SK]:
     for cipher in (a.transform for a in ALGORITHMS.values() if a.transform.type == TransformType.ENCR):
         checks = [NO_INTEG] if cipher.aead else [
-            a.transform for a in ALGORITHMS.values()
-            if a.transform.type == TransformType.INTEG and a.transform.id in ICV]
+            a.transform for a in ALGORITHMS.values() if a.transform.type == TransformType.INTEG]
         for check in checks:
             yield SK(cipher, check, bytes(range(key_size(cipher))), bytes(range(key_size(check))))
 

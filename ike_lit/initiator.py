@@ -4,11 +4,10 @@
 
 # %% auto #0
 __all__ = ['EXIT', 'ENDED', 'REASONS', 'REDIRECT', 'FIRST_PAUSE', 'LONGEST_PAUSE', 'STEADY', 'exit_status', 'Ignored', 'useless',
-           'Session', 'Retry', 'told_to_leave', 'demo', 'demo_peer', 'local_address', 'build_parser', 'attempt',
+           'Session', 'Retry', 'told_to_leave', 'make_keys', 'demo', 'demo_peer', 'build_parser', 'attempt',
            'establish', 'connect', 'ask_peer', 'main']
 
 # %% ../nbs/41_initiator.ipynb #af6e2348
-import argparse
 import contextlib
 import json
 import os
@@ -16,14 +15,15 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator
-from ipaddress import ip_address
+from dataclasses import replace
 from pathlib import Path
 from typing import TextIO
 
 from .cli.credential import escape_the_unprintable, no_core
 from .cli.diagnosis import from_system
 from .cli.driver import IKEInitiator, NoNetwork, endpoint, open_socket, resolve
-from .cli.options import Parser, add_options, config_from, connection_words, warnings
+from .cli.options import (
+    InitiatorOptions, Parser, config_from, read_connections, warnings)
 from .cli.probe import as_json as probed_json, asks, probe, suites, table
 from .cli.program import (
     GOODBYE, Program, Tape, complain, concluded, named, network_text, show_status, warn)
@@ -85,9 +85,10 @@ class Session(Program):
     "An IKE SA of ours, on the network."
     protocol = IKEInitiator
     role, nobody = 'initiator', 130
+    args: InitiatorOptions
     attempt: IKE
 
-    def __init__(self, config: Config, args: argparse.Namespace, out: TextIO,
+    def __init__(self, config: Config, args: InitiatorOptions, out: TextIO,
                  name: socket.socket | None = None, installer: Installer | None = None,
                  tape: Tape | None = None):
         super().__init__(Host(), args, out, name, installer, tape)
@@ -174,7 +175,7 @@ class Retry:
         return pause * (1 - fraction(self.random) / 2)
 
 
-async def told_to_leave(seconds: float, args: argparse.Namespace, out: TextIO) -> bool:
+async def told_to_leave(seconds: float, args: InitiatorOptions, out: TextIO) -> bool:
     "Say how long we wait, and wait; return whether a signal tells us to leave, at once if so."
     import asyncio
     loop, leave = asyncio.get_running_loop(), asyncio.Event()
@@ -189,36 +190,40 @@ async def told_to_leave(seconds: float, args: argparse.Namespace, out: TextIO) -
     return True
 
 # %% ../nbs/41_initiator.ipynb #48006dca
-def demo(args: argparse.Namespace) -> int:
-    "Run both ends on 127.0.0.1 with keys of their own."
-    import tempfile
+def make_keys(folder: str) -> None:
+    "Write a private and a public RSA key for each end."
     from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key
     from cryptography.hazmat.primitives.serialization import (
         Encoding, NoEncryption, PrivateFormat, PublicFormat)
+    for name in 'initiator', 'responder':
+        key = generate_private_key(65537, 2048)
+        pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        Path(folder, f'{name}.key').touch(mode=0o600)
+        Path(folder, f'{name}.key').write_bytes(pem)
+        public = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+        Path(folder, f'{name}.pub').write_bytes(public)
+
+# %% ../nbs/41_initiator.ipynb #40a00003
+def demo(args: InitiatorOptions) -> int:
+    "Run both ends on 127.0.0.1 with keys of their own."
+    import tempfile
     with tempfile.TemporaryDirectory(prefix='ike-lit-') as folder:
-        for name in 'initiator', 'responder':
-            key = generate_private_key(65537, 2048)
-            pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-            Path(folder, f'{name}.key').touch(mode=0o600)
-            Path(folder, f'{name}.key').write_bytes(pem)
-            public = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
-            Path(folder, f'{name}.pub').write_bytes(public)
-        one = ['--local-id', 'alice.example.org', '--remote-id', 'bob.example.org',
-               '--local-ts', '10.1.0.0/24', '--remote-ts', '10.2.0.0/24',
-               '--private-key', f'{folder}/initiator.key', '--peer-key', f'{folder}/responder.pub']
+        make_keys(folder)
         other = ['--local-id', 'bob.example.org', '--remote-id', 'alice.example.org',
                  '--local-ts', '10.2.0.0/24', '--remote-ts', '10.1.0.0/24',
                  '--private-key', f'{folder}/responder.key',
-                 '--peer-key', f'{folder}/initiator.pub']
-        suites = ['--ike', args.ike, '--esp', args.esp, '--mode', args.mode]
-        with demo_peer([*other, *suites]) as (port, nat_port):
-            mine = build_parser().parse_args(
-                ['127.0.0.1', *one, *suites, '--once', '--port', port, '--nat-port', nat_port])
-            for option in ('keylog', 'json', 'verbose', 'dry_run', 'timeout', 'childless', 'pcap',
-                           'explain'):
-                setattr(mine, option, getattr(args, option))
-            mine.install = args.install if args.dry_run else 'none'
-            return connect(mine)
+                 '--peer-key', f'{folder}/initiator.pub',
+                 '--ike', args.ike, '--esp', args.esp, '--mode', args.mode]
+        with demo_peer(other) as (port, nat_port):
+            return connect(InitiatorOptions(
+                peer='127.0.0.1', port=int(port), nat_port=int(nat_port), once=True,
+                local_id='alice.example.org', remote_id='bob.example.org',
+                local_ts='10.1.0.0/24', remote_ts='10.2.0.0/24',
+                private_key=f'{folder}/initiator.key', peer_key=f'{folder}/responder.pub',
+                ike=args.ike, esp=args.esp, mode=args.mode, childless=args.childless,
+                timeout=args.timeout, install=args.install if args.dry_run else 'none',
+                dry_run=args.dry_run, keylog=args.keylog, pcap=args.pcap, explain=args.explain,
+                json=args.json, verbose=args.verbose))
 
 # %% ../nbs/41_initiator.ipynb #6b337be5
 @contextlib.contextmanager
@@ -234,70 +239,42 @@ def demo_peer(options: Iterable[str]) -> Iterator[tuple[str, str]]:
         finally: peer.terminate()
 
 # %% ../nbs/41_initiator.ipynb #41e5779b
-def local_address(text: str) -> str:
-    "Read an address of ours."
-    try:
-        return str(ip_address(text))
-    except ValueError: raise argparse.ArgumentTypeError(f'{text!r} is no address') from None
-
-
-def build_parser() -> argparse.ArgumentParser:
+def build_parser() -> Parser:
     "Return the command line of the initiator."
-    parser = Parser(
-        'ike-lit', description='Establish an IKEv2 SA and an ESP Child SA with a peer (RFC 7296), '
-                               'by public keys, certificates or a shared key.',
+    return Parser(
+        'ike-lit', InitiatorOptions,
+        description='Establish an IKEv2 SA and an ESP Child SA with a peer (RFC 7296), '
+                    'by public keys, certificates or a shared key.',
         epilog='Exit status: 0 established, and ended by our wish; 1 refused otherwise, 2 usage, '
                'unreadable key or no network, 3 no answer, 4 no proposal in common, '
                '5 authentication, 6 traffic selectors, 7 not installed, 8 ended without our wish, '
                '130 interrupted before it was up.')
-    parser.add_argument('peer', nargs='?', help='address or name of the peer')
-    parser.add_argument('--demo', action='store_true',
-                        help='no peer at hand: run both ends on 127.0.0.1, '
-                             'with keys made for the occasion')
-    parser.add_argument('--status', action='store_true',
-                        help='show the SAs that programs of ours hold here, and exit')
-    parser.add_argument('--probe', action='store_true',
-                        help='ask the peer which algorithms it takes, gently, and exit; '
-                             'needs no keys')
-    parser.add_argument('--once', action='store_true', help='establish, report, delete, and exit')
-    parser.add_argument('--retry', choices=('never', 'lost', 'always'), default='lost',
-                        help='begin anew, after a pause that grows to a minute, when a tunnel that '
-                             'was up is lost, or when the first attempt fails, too; '
-                             'default: %(default)s')
-    parser.add_argument('--local', metavar='ADDRESS', type=local_address,
-                        help='our address, if there are several; default: the one that leads to '
-                             'the peer')
-    parser.add_argument('--connection', metavar='NAME', help='of the file that --config names')
-    add_options(parser)
-    return parser
 
 # %% ../nbs/41_initiator.ipynb #74d0084b
-async def attempt(args: argparse.Namespace, out: TextIO, before: Session | None,
+async def attempt(args: InitiatorOptions, out: TextIO, before: Session | None,
                   nobody: int) -> tuple[Session, int]:
     """Establish an SA with the peer that the options name, and stay until it is over.
 
     Return the session and its exit status: `nobody` if it was interrupted too early. Raise
     `NoNetwork`, `ValueError` if the options are wrong, and `InstallError`."""
     there = resolve(args.peer, args.port)
-    args = argparse.Namespace(**{**vars(args), 'peer': there})
-    sockets: list[socket.socket] = []
-    try:
-        for port, preferred in (args.port, 500), (args.nat_port, 4500):
-            sockets.append(open_socket((there, port), preferred, args.local or ''))
-        heres = [endpoint(sock, natt) for sock, natt in zip(sockets, (False, True), strict=True)]
+    args = replace(args, peer=there)
+    with contextlib.ExitStack() as stack:
+        sockets: dict[Endpoint, socket.socket] = {}
+        for port, preferred, natt in (args.port, 500, False), (args.nat_port, 4500, True):
+            sock = open_socket((there, port), preferred, args.local or '')
+            sockets[endpoint(stack.enter_context(sock), natt)] = sock
         # a mistake is told before anything is sent
-        config = config_from(args, heres[0].host, there)
+        config = config_from(args, next(iter(sockets)).host, there)
         if before is None:
             for warning in warnings(config, args): warn(warning)
-        with named(args, config.esp, dict(zip(heres, sockets, strict=True))) as (name, installer):
+        with named(args, config.esp, sockets) as (name, installer):
             session = Session(config, args, out, name, installer, before.tape if before else None)
             session.nobody = nobody
-            return session, await session.run(dict(zip(heres, sockets, strict=True)))
-    finally:
-        for sock in sockets: sock.close()
+            return session, await session.run(sockets)
 
-
-async def establish(args: argparse.Namespace, out: TextIO | None = None) -> int:
+# %% ../nbs/41_initiator.ipynb #40a00002
+async def establish(args: InitiatorOptions, out: TextIO | None = None) -> int:
     """Establish a tunnel with the peer that the options name, and again when it is lost.
 
     Return the exit status; raise `ValueError` if the options are wrong, and `InstallError`."""
@@ -317,13 +294,13 @@ async def establish(args: argparse.Namespace, out: TextIO | None = None) -> int:
         if await told_to_leave(pause, args, out): return 0 if retry.up else 130
 
 
-def connect(args: argparse.Namespace) -> int:
+def connect(args: InitiatorOptions) -> int:
     "The same, for a program that has nothing else to do."
     import asyncio
     return asyncio.run(establish(args))
 
 # %% ../nbs/41_initiator.ipynb #2bad40ff
-def ask_peer(args: argparse.Namespace) -> int:
+def ask_peer(args: InitiatorOptions) -> int:
     "Print what a peer takes; return the exit status. Raise `ValueError`."
     address = resolve(args.peer, args.port)
     with open_socket((address, args.port), 500, args.local or '') as sock:
@@ -338,27 +315,25 @@ def ask_peer(args: argparse.Namespace) -> int:
     answers = [answer.takes for _, answer in found]
     return 0 if any(answers) else 4 if False in answers else 3
 
-
+# %% ../nbs/41_initiator.ipynb #40a00001
 def main(argv: list[str] | None = None) -> int:
     "Run the command line."
     no_core()
     escape_the_unprintable()
-    parser, argv, where = build_parser(), sys.argv[1:] if argv is None else argv, ''
-    args = parser.parse_args(argv)
+    parser, where = build_parser(), ''
+    given = parser.given(argv)
+    args = InitiatorOptions(**given)
     if bool(args.connection) != bool(args.config):
         parser.error('--config and --connection go together')
-    if args.config:
+    if args.connection:
         try:
-            words = connection_words(args.config, parser)
+            found = read_connections(given['config'], InitiatorOptions, **given)
         except ValueError as error: return complain('ike-lit', error)
-        if args.connection not in words:
-            names = ', '.join(words)
-            what = f'{args.config}: no connection {args.connection!r}, but {names}'
+        if args.connection not in found:
+            what = f'{args.config}: no connection {args.connection!r}, but {", ".join(found)}'
             return complain('ike-lit', what)
         where = f'{args.config}: connection {args.connection}: '
-        # options here win, the peer too
-        given = [w for w in words[args.connection] if w.startswith('--') or not args.peer]
-        args = parser.parse_args([*given, *argv])
+        args = found[args.connection]
     if args.status: return show_status(args)
     if bool(args.peer) == args.demo: parser.error('name a peer, or --demo')
     if 0 in (args.port, args.nat_port): parser.error('--port, --nat-port: from 1 to 65535')

@@ -20,7 +20,7 @@ from authority import authority, ed_key, issue, key, names, revocations, rsa_key
 from cryptography.hazmat.primitives.serialization import (
     BestAvailableEncryption, Encoding, NoEncryption, PrivateFormat, PublicFormat)
 from ike_lit import initiator, responder
-from ike_lit.cli.options import config_from, connection_words, warnings
+from ike_lit.cli.options import InitiatorOptions, config_from, read_connections, warnings
 from ike_lit.engine.model import Config
 from ike_lit.wire.auth import Identity, SharedKey
 from ike_lit.wire.certificate import Authorities, Signer
@@ -73,8 +73,12 @@ ME_BY_KEY, ME_BY_CERT = '--private-key @alice.key', '--private-key @alice.key --
 YOU_BY_KEY, YOU_BY_CA = '--peer-key @bob.pub', '--ca @root.crt'
 
 
+def options(given: list[str]) -> InitiatorOptions:
+    return InitiatorOptions(**initiator.build_parser().given(['127.0.0.1', *given]))
+
+
 def config(folder: Path, text: str) -> Config:
-    args = initiator.build_parser().parse_args(['127.0.0.1', *words(folder, text)])
+    args = options(words(folder, text))
     return config_from(args, '127.0.0.1', '127.0.0.2')
 
 
@@ -180,7 +184,7 @@ def test_mistakes_are_told_before_a_packet_is_sent(
 
 def test_a_short_secret_is_worth_a_warning(folder: Path) -> None:
     for name, count in ('short-psk', 1), ('psk', 0):
-        args = initiator.build_parser().parse_args(['127.0.0.1', *words(folder, f'--psk-file @{name}')])
+        args = options(words(folder, f'--psk-file @{name}'))
         said = list(warnings(config_from(args, '127.0.0.1', '127.0.0.2'), args))
         assert len(said) == count and '00112233' not in ''.join(said)
         if said: assert 'only 4 octets' in said[0]
@@ -191,8 +195,7 @@ def test_an_old_library_is_worth_a_warning(folder: Path, monkeypatch: pytest.Mon
     needed = re.search(r'cryptography>=(\d+)', SETTINGS.read_text())[1]
     for version, count in (f'{needed}.0.0', 0), (f'{int(needed) - 1}.9.1', 1):
         monkeypatch.setattr('cryptography.__version__', version)
-        options = words(folder, f'127.0.0.1 --remote-id x.org {ME_BY_KEY} {YOU_BY_KEY}')
-        args = initiator.build_parser().parse_args(options)
+        args = options(words(folder, f'--remote-id x.org {ME_BY_KEY} {YOU_BY_KEY}'))
         told = list(warnings(config_from(args, '127.0.0.1', '127.0.0.2'), args))
         assert len(told) == count and all(version in line and sys.executable in line for line in told)
 
@@ -202,14 +205,14 @@ def test_our_own_certificate_is_worth_a_warning_when_it_is_over(folder: Path) ->
     (folder / 'old.crt').write_bytes(old.certificate.public_bytes(PEM))
     for name, count in ('old', 1), ('alice', 0):
         text = f'--private-key @alice.key --cert @{name}.crt {YOU_BY_KEY}'
-        args = initiator.build_parser().parse_args(['127.0.0.1', *words(folder, text)])
+        args = options(words(folder, text))
         said = list(warnings(config_from(args, '127.0.0.1', '127.0.0.2'), args))
         assert len(said) == count and all('of ours: the certificate has expired' in w for w in said)
 
 
 def test_an_authority_that_vouches_for_the_demo_keys_proves_nothing(folder: Path) -> None:
     root = Path(__file__).parent.parent / 'keys' / 'root.crt'
-    args = initiator.build_parser().parse_args(['127.0.0.1', *words(folder, f'{ME_BY_KEY} --ca {root}')])
+    args = options(words(folder, f'{ME_BY_KEY} --ca {root}'))
     assert isinstance(config_from(args, '127.0.0.1', '127.0.0.2').trust, Authorities)
     with pytest.raises(ValueError, match='prove nothing to 192.0.2.2'):
         config_from(args, '192.0.2.1', '192.0.2.2')
@@ -244,9 +247,8 @@ crl = "root.crl,middle.crl"
 ''')
     monkeypatch.chdir('/')
     monkeypatch.setattr(sys.stdin, 'isatty', lambda: False, raising=False)
-    parser = initiator.build_parser()
-    found = {name: config_from(parser.parse_args(given), '127.0.0.1', '127.0.0.2')
-             for name, given in connection_words(path, parser).items()}
+    found = {name: config_from(given, '127.0.0.1', '127.0.0.2')
+             for name, given in read_connections(path, InitiatorOptions).items()}
     for name in 'certificates', 'text':
         assert len(found[name].trust.crls) == 2 and len(found[name].trust.roots) == 1
     assert len(found['certificates'].credential.certificates) == 2

@@ -1,5 +1,6 @@
 "RFC 7296 §1 to §2.12, rule by rule, at both ends: exchanges, message IDs, patience, lifetimes."
 import gc
+import io
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import cache
@@ -9,6 +10,7 @@ from types import FrameType, FunctionType, ModuleType
 import pytest
 from canonical import configs, two_ends
 from ike_lit import initiator
+from ike_lit.cli.options import InitiatorOptions
 from ike_lit.engine import host, ike_sa
 from ike_lit.engine.child_sa import new_spi
 from ike_lit.engine.create_child_sa import RESPONDERS, create_child, rekey_child, rekey_ike_sa
@@ -962,11 +964,7 @@ def test_a_fresh_message_is_a_sign_of_life_and_a_repeated_or_forged_one_is_not()
 
 def test_what_the_system_says_about_a_socket_ends_nothing() -> None:
     "§2.4: 'MUST NOT conclude that the other endpoint has failed based on any routing information'."
-    class Args:
-        json = verbose = dry_run = False
-        keylog = pcap = explain = None
-        install = 'none'
-    session = initiator.Session(Host(), Args(), None)
+    session = initiator.Session(configs()[0], InitiatorOptions(install='none'), io.StringIO())
     session.attempt = session.host.connect(configs()[0], ALICE, BOB, now=0)
     for _ in range(1000): session.failed(ConnectionRefusedError(111, 'Connection refused'))
     assert session.attempt.state == State.INITIAL and session.attempt.window.pending

@@ -6,7 +6,6 @@ import json
 import struct
 import time
 import tracemalloc
-from argparse import Namespace
 from collections import Counter
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -18,6 +17,7 @@ from explaining import BELIEVED, GCM, Recorded, pcap_of, plain, record, seen
 from ike_lit.capture.keylog import KeyTable, parse_keylog
 from ike_lit.capture.pcap import Capture, Pieces, Seen, read_capture
 from ike_lit.capture.show import notebook, story_html, story_json, tell
+from ike_lit.cli.options import Options
 from ike_lit.cli.program import Tape
 from ike_lit.engine.create_child_sa import rekey_ike_sa
 from ike_lit.testing.network import ALICE, BOB
@@ -308,7 +308,7 @@ def test_ends_are_kept_for_each_message() -> None:
 
 def test_an_explanation_at_the_end_keeps_what_has_room_and_counts_the_rest(tmp_path: Path) -> None:
     "A stranger can send to a program with --explain as much as it likes."
-    tape = Tape(Namespace(explain=tmp_path / 'e.txt', pcap=None))
+    tape = Tape(Options(explain=tmp_path / 'e.txt'))
     chain = plain(*[Vendor(b'')] * 12_000)
     for _ in range(60): tape.add(chain, ALICE, BOB)
     tape.add(half_open(1)[0], ALICE, BOB)  # what is small still has room

@@ -3,7 +3,6 @@ and the format of every payload, each rule obeyed by us and broken by a peer.
 """
 import hashlib
 import hmac
-from argparse import ArgumentParser
 from collections.abc import Callable
 from dataclasses import replace
 from ipaddress import ip_address
@@ -11,7 +10,7 @@ from itertools import count
 
 import pytest
 from canonical import KEYS, configs, public_key, two_ends
-from ike_lit.cli.options import add_options
+from ike_lit.cli.options import Options
 from ike_lit.engine import create_child_sa, ike_sa
 from ike_lit.engine.create_child_sa import RESPONDERS, create_child, rekey_child, rekey_ike_sa
 from ike_lit.engine.host import Host
@@ -1497,9 +1496,7 @@ def test_no_word_means_a_weak_algorithm() -> None:
 
 
 def test_what_is_offered_by_default_is_no_weaker_than_rfc_8247_wants() -> None:
-    options = ArgumentParser()
-    add_options(options)
-    defaults = options.parse_args([])
+    defaults = Options()
     for words, protocol in (defaults.ike, ProtocolID.IKE), (defaults.esp, ProtocolID.ESP):
         proposals = parse_proposals(words, protocol)
         offered = {(t.type, int(t.id)) for p in proposals for t in p.transforms}

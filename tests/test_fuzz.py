@@ -7,7 +7,6 @@ All of it is bounded by numbers and seeds, not by time.
 import re
 import subprocess
 import sys
-from argparse import ArgumentParser
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
@@ -23,7 +22,7 @@ from fuzz.corpus import chain as long_chain
 from fuzz.targets import TARGETS, Broken, Clock, again, at, forged, headed, in_time
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from ike_lit.cli.options import add_options, config_from, connection_words
+from ike_lit.cli.options import Options, config_from, read_connections
 from ike_lit.engine.create_child_sa import RESPONDERS
 from ike_lit.engine.model import Datagram
 from ike_lit.engine.protocol import IKE
@@ -245,17 +244,15 @@ def test_a_long_offer_is_compared_once(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize('seconds', ['-5', 'nan', 'inf', '1e-12'])
 def test_a_silence_of_less_than_nothing_is_no_option(seconds: str) -> None:
     "An end with it would be woken in the past, again and again."
-    parser = ArgumentParser()
-    add_options(parser)
-    args = parser.parse_args([f'--liveness={seconds}', '--private-key', str(ROOT / 'keys' / 'initiator.key'),
-                              '--peer-key', str(ROOT / 'keys' / 'responder.pub')])
+    args = Options(liveness=float(seconds), private_key=str(ROOT / 'keys' / 'initiator.key'),
+                   peer_key=str(ROOT / 'keys' / 'responder.pub'))
     with pytest.raises(ValueError, match='--liveness'): config_from(args, '127.0.0.1', '127.0.0.1')
 
 
 def test_a_file_that_is_too_deep_is_said_to_be_wrong(tmp_path: Path) -> None:
     path = tmp_path / 'peers.toml'
     path.write_text(f'a = {"[" * 5000}{"]" * 5000}')
-    with pytest.raises(ValueError, match='recursion'): connection_words(path, ArgumentParser())
+    with pytest.raises(ValueError, match='recursion'): read_connections(path, Options)
 
 
 # The fuzzer itself

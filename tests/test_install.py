@@ -2,11 +2,11 @@
 in place of a kernel and a network.
 """
 import io
-from argparse import Namespace
 from types import SimpleNamespace
 
 import pytest
 from canonical import configs
+from ike_lit.cli.options import InitiatorOptions
 from ike_lit.engine.create_child_sa import rekey_child, rekey_ike_sa
 from ike_lit.engine.host import Host
 from ike_lit.engine.model import ChildEstablished, ChildSA, Datagram, Installed, Lifetime, Timing
@@ -16,8 +16,7 @@ from ike_lit.responder import Server
 from ike_lit.testing.network import ALICE, BOB
 from ike_lit.wire.nat import Endpoint
 
-ARGS = Namespace(json=True, verbose=False, keylog=None, pcap=None, explain=None, install='xfrm',
-                 dry_run=False, once=False, childless=False)
+ARGS = InitiatorOptions(json=True, install='xfrm')
 
 
 class Kernel:

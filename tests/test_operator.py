@@ -10,9 +10,9 @@ import socket
 import stat
 import subprocess
 import threading
-from argparse import Namespace
-from contextlib import redirect_stderr, redirect_stdout
-from dataclasses import replace
+from argparse import ArgumentTypeError
+from contextlib import redirect_stderr, redirect_stdout, suppress
+from dataclasses import Field, replace
 from importlib.metadata import version
 from pathlib import Path
 from types import SimpleNamespace
@@ -36,7 +36,7 @@ from ike_lit.wire.nonce import Nonce
 from ike_lit.wire.payload import Packet
 from ike_lit.wire.proposal import ALGORITHMS, ALIASES, SA, Proposal, Transform, parse_proposals
 from test_cli import DEMO_KEYS, HERE, NAMES, OTHER, run, there, until
-from test_install import ARGS, Ends
+from test_install import Ends
 
 NEVER = ['--retry', 'never']
 
@@ -155,11 +155,11 @@ PARSERS = {'initiator': initiator.build_parser, 'responder': responder.build_par
 @pytest.mark.parametrize('name', PARSERS)
 def test_an_option_is_written_in_full(name: str) -> None:
     parser = PARSERS[name]()
-    words = [w for a in parser._actions for w in a.option_strings if w.startswith('--')]
+    words = [w for w in parser.words if w.startswith('--')]
     for short in {w[:n] for w in words for n in range(3, len(w))} - set(words):
         for given in [short, 'sesame'], [f'{short}=sesame']:
             with redirect_stderr(io.StringIO()) as said, pytest.raises(SystemExit) as gone:
-                parser.parse_args(given)
+                parser.given(given)
             assert gone.value.code == 2 and f'{short} is no option' in said.getvalue()
             assert 'sesame' not in said.getvalue()
 
@@ -175,22 +175,66 @@ def test_an_option_in_a_file_is_written_in_full(tmp_path: Path) -> None:
     for key in 'psk', 'remote', 'private', 'v', '-v', 'h', 'version', 'status', 'probe':
         file.write_text(f'[connections.x]\n"{key}" = "sesame"')
         with pytest.raises(ValueError, match='is no option'):
-            options.connection_words(file, initiator.build_parser())
+            options.read_connections(file, options.InitiatorOptions)
+
+
+KINDS = {'initiator': options.InitiatorOptions, 'responder': options.ResponderOptions}
+
+
+def another(one: Field) -> str:
+    "Return a text that gives an option a value, and not its default."
+    for text in (*one.metadata['choices'], '192.0.2.7', '77'):
+        with suppress(ArgumentTypeError):
+            if options.value_of(one, text) != one.default: return text
+    raise AssertionError(f'{one.name} takes no value that this test knows')
+
+
+@pytest.mark.parametrize('role, name', [(r, n) for r, kind in KINDS.items() for n in options.declared(kind)])
+def test_words_and_a_file_give_an_option_the_same_value(role: str, name: str, tmp_path: Path) -> None:
+    kind = KINDS[role]
+    one, file = options.declared(kind)[name], tmp_path / 'peers.toml'
+    word = (one.metadata['words'] or [f'--{name}'])[-1]
+    if one.metadata['read']:
+        text = another(one)
+        typed = str(tmp_path / text) if one.metadata['path'] else text
+        words, value = [f'{word}={typed}' if word[0] == '-' else typed], json.dumps(text)
+    else:
+        words, value = [word], 'true'
+    file.write_text(f'[connections.x]\n{name} = {value}\n')
+    given = kind(**PARSERS[role]().given(words))
+    assert given != kind()
+    if one.metadata['in_file']: assert options.read_connections(file, kind) == {'x': given}
+    else:
+        with pytest.raises(ValueError, match=f"'{name}' is no option"): options.read_connections(file, kind)
+
+
+@pytest.mark.parametrize('text, words', [
+    ('timeout = true', 'timeout is neither true nor false'), ('local-id = false', 'local-id is neither'),
+    ('json = 1', 'json is true or false'), ('datagram = 12.5', "datagram: invalid int value: '12.5'"),
+    ('retry = "soon"', "retry: invalid choice: 'soon' (choose from 'never', 'lost', 'always')"),
+    ('ike-lifetime = "9,8"', "ike-lifetime: '9,8': the hard lifetime comes after"),
+    ('local = "gw"', "local: 'gw' is no address"), ('ca = 1979-05-27', 'ca has a value that is no text')])
+def test_a_wrong_value_in_a_file_is_told_in_a_line(text: str, words: str, tmp_path: Path) -> None:
+    file = tmp_path / 'peers.toml'
+    file.write_text(f'[connections.x]\n{text}\n')
+    with pytest.raises(ValueError, match='^' + re.escape(f'{file}: connection x: {words}')):
+        options.read_connections(file, options.InitiatorOptions)
 
 
 def test_a_peer_in_a_file_is_no_option(tmp_path: Path) -> None:
     file = tmp_path / 'peers.toml'
     file.write_text('[connections.x]\npeer = "--allow-sha1"')
     with pytest.raises(ValueError, match='is no peer'):
-        options.connection_words(file, initiator.build_parser())
+        options.read_connections(file, options.InitiatorOptions)
 
 
 def test_a_file_that_both_read_may_say_what_only_one_needs(tmp_path: Path) -> None:
     file = tmp_path / 'peers.toml'
     file.write_text('[connections.x]\npeer = "192.0.2.1"\nlocal = "192.0.2.2"\nretry = "always"\nonce = true')
-    assert options.connection_words(file, responder.build_parser()) == {'x': ['192.0.2.1']}
-    assert options.connection_words(file, initiator.build_parser()) == {
-        'x': ['192.0.2.1', '--local=192.0.2.2', '--retry=always', '--once']}
+    read = options.read_connections
+    assert read(file, options.ResponderOptions) == {'x': options.ResponderOptions()}
+    assert read(file, options.InitiatorOptions) == {'x': options.InitiatorOptions(
+        peer='192.0.2.1', local='192.0.2.2', retry='always', once=True)}
 
 
 @pytest.mark.parametrize('name', ['%any', '%any6', '%fromcert', '*', '*.example.org', ''])
@@ -254,7 +298,7 @@ class Clock:
 
 def server(*peers: object, **args: object) -> tuple[responder.Server, io.StringIO]:
     out = io.StringIO()
-    given = Namespace(**{**vars(ARGS), 'json': False, 'install': 'none', 'verbose': True, **args})
+    given = options.ResponderOptions(**{'install': 'none', 'verbose': True, **args})
     bob = responder.Server(Host(peers or (configs()[1],)), given, out)
     bob.ports, bob.loop = {BOB: SimpleNamespace(send=lambda d: None)}, Clock()
     return bob, out
@@ -349,7 +393,7 @@ def test_each_line_says_when_and_whose_it_is_if_there_are_several() -> None:
 def test_a_status_that_is_empty_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(program, 'ask', lambda clock: [])
     with redirect_stdout(io.StringIO()) as said:
-        assert program.show_status(Namespace(json=False)) == 0
+        assert program.show_status(options.Options()) == 0
     assert said.getvalue() == 'no program of ours answers here\n'
 
 

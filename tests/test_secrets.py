@@ -11,7 +11,6 @@ import signal
 import stat
 import subprocess
 import sys
-from argparse import Namespace
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import chain
@@ -27,6 +26,7 @@ from cryptography.hazmat.primitives.serialization import (
 from ike_lit import initiator
 from ike_lit.capture.keylog import keylog_row, parse_keylog, secret_line
 from ike_lit.capture.pcap import read_capture
+from ike_lit.cli.options import Options
 from ike_lit.cli.program import Tape
 from ike_lit.cli.report import as_json, held_json, report
 from ike_lit.engine.child_sa import KeymatInput
@@ -350,7 +350,7 @@ def test_no_repr_shows_a_secret(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
     third = replace(child, inbound=replace(child.inbound, spi=b'trio'),
                     outbound=replace(child.outbound, spi=b'tree'))
     planned = addition(installer, ChildEstablished(third), config.remote_id, 0)
-    tape = Tape(Namespace(explain=tmp_path / 'told', pcap=None))
+    tape = Tape(Options(explain=tmp_path / 'told'))
     for pair in logged: tape.learn(*pair)
     wrong = refusal(config, bob.host.configs[0])
     for ike in one, other:

@@ -11,7 +11,7 @@ from cryptography.exceptions import InternalError, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import (
     Encoding, NoEncryption, PrivateFormat, PublicFormat)
 from ike_lit import initiator
-from ike_lit.cli.options import config_from, warnings
+from ike_lit.cli.options import InitiatorOptions, config_from, warnings
 from ike_lit.wire import selftest, sk
 from ike_lit.wire.const import Discard, ProtocolID, TransformType
 from ike_lit.wire.proposal import ALGORITHMS, DEFAULT_ESP, DEFAULT_IKE, NO_GROUP, Proposal, parse_proposals
@@ -161,7 +161,7 @@ def options(tmp_path: Path) -> list[str]:
 
 
 def said(options: list[str]) -> tuple[list[set[str]], list[str]]:
-    args = initiator.build_parser().parse_args(options)
+    args = InitiatorOptions(**initiator.build_parser().given(options))
     config = config_from(args, '127.0.0.1', '127.0.0.2')
     return keywords_of(config.ike + config.esp), list(warnings(config, args))
 

@@ -11,13 +11,14 @@ from pathlib import Path
 
 import pytest
 from authentic import DRAW, INFORM, Line, Peer, address, child, connection, said, ts
+from ike_lit.cli.options import ResponderOptions
 from ike_lit.engine.create_child_sa import create_child, rekey_child, rekey_ike_sa
 from ike_lit.engine.host import Host
 from ike_lit.engine.informational import delete_child, delete_ike_sa, liveness
 from ike_lit.engine.model import ChildEstablished, Config, Lifetime, Timing
 from ike_lit.engine.protocol import IKE
 from ike_lit.engine.state import State
-from ike_lit.responder import build_parser, configs_from
+from ike_lit.responder import configs_from
 from ike_lit.wire.auth import Identity
 from ike_lit.wire.configuration import Pool
 from ike_lit.wire.const import CfgType, MessageType, ProtocolID
@@ -155,9 +156,8 @@ def from_file(folder: Path, *lines: str) -> tuple[Config, ...]:
     words = f'psk-file = "{secret}"', 'local-id = "gw"', f'local-ts = "{LOCAL}"'
     text = [line for each in lines for line in ([each, *words] if each.startswith('[') else [each])]
     (folder / 'gw.toml').write_text('\n'.join(text) + '\n')
-    argv = ['--config', str(folder / 'gw.toml')]
-    parser = build_parser()
-    return configs_from(parser.parse_args(argv), argv, parser)
+    given = {'config': folder / 'gw.toml'}
+    return configs_from(ResponderOptions(**given), given)
 
 
 def test_two_connections_of_a_file_with_one_pool_share_its_leases(tmp_path: Path) -> None:

@@ -4,7 +4,6 @@ Only `IkeError` comes out (of what people write: `ValueError`), no state is chan
 authenticated, and what can grow has a bound. What takes the time of the product goes through
 `timed`, so that what the target does itself is not counted.
 """
-import argparse
 import json
 import signal
 import sys
@@ -30,7 +29,7 @@ from ike_lit.capture.keylog import KeyTable, parse_keylog
 from ike_lit.capture.pcap import RAW, Capture, Seen, read_capture
 from ike_lit.capture.show import Story, notebook, story_html, story_json, tell
 from ike_lit.cli.credential import parse_secret
-from ike_lit.cli.options import PATHS, config_from, connection_words, warnings
+from ike_lit.cli.options import InitiatorOptions, config_from, declared, read_connections, warnings
 from ike_lit.cli.report import as_json, report
 from ike_lit.engine.create_child_sa import CHILD_LIMIT, rekey_child, rekey_ike_sa
 from ike_lit.engine.host import TRANSIENT_LIMIT, REPLIES, Host
@@ -552,25 +551,30 @@ class File(NamedTuple):
 
 
 def toml(text: str, timed: Clock) -> None:
-    parser = build_parser()
-    found = timed(connection_words, cast(Path, File(text)), parser)
-    for given in found.values(): options(given, parser, timed)
+    found = timed(read_connections, cast(Path, File(text)), InitiatorOptions)
+    for given in found.values(): options(given, timed)
 
 
-def words(text: str, timed: Clock) -> None: options(text.split(), build_parser(), timed)
-
-
-def options(given: list[str], parser: argparse.ArgumentParser, timed: Clock) -> None:
-    "What was configured works: an end that has it goes on in time."
+def words(text: str, timed: Clock) -> None:
+    given = text.split()
     given = [w for w in given if w.removeprefix('--').partition('=')[0] not in (*PATHS, 'config')]
     given = [w for w in given if w.startswith('--') and '=' in w or w in BARE]
     try:
         with redirect_stderr(StringIO()), redirect_stdout(StringIO()):
-            args = timed(parser.parse_args, ['127.0.0.1', *given, '--psk-file', 'psk'])
+            found = timed(build_parser().given, ['127.0.0.1', *given])
     except SystemExit: return
-    if any(getattr(args, p.replace('-', '_'), None) for p in PATHS if p != 'psk-file') or args.config: return
-    args.psk_file, args.private_key, args.peer_key = None, str(KEYS / 'initiator.key'), str(
-        KEYS / 'responder.pub')
+    if 'config' not in found: options(InitiatorOptions(**found), timed)
+
+
+PATHS = {name: one.name for name, one in declared(InitiatorOptions).items() if one.metadata['path']}
+
+
+def options(args: InitiatorOptions, timed: Clock) -> None:
+    "What was configured works: an end that has it goes on in time."
+    given = {name: getattr(args, name) for name in PATHS.values()}
+    if any(value for name, value in given.items() if name != 'psk_file'): return
+    args = replace(args, psk_file=None, private_key=str(KEYS / 'initiator.key'),
+                   peer_key=str(KEYS / 'responder.pub'))
     made = timed(config_from, args, '127.0.0.1', '127.0.0.1')
     list(timed(warnings, made, args))
     lives(replace(made, credential=SECRET, trust=SECRET, remote_id=made.local_id, ike=QUICK.ike, pool=None,

@@ -395,9 +395,9 @@ def test_html(files: Path, life: Recorded, tmp_path: Path) -> None:
     assert [link for link in page.links if link[0] == '#'] == [f'#m{m.number}' for m in life.seen]
     words = ''.join(page.words)
     for text in every(story(life.seen, life.lines + life.rows)): assert text in words
-    assert any('03_proposal' in link for link in page.links)
+    assert any('04_proposal' in link for link in page.links)
     call(files / 'life.pcap', '--html', target, '--book', 'https://book.example/*.html')
-    assert 'href="https://book.example/03_proposal.html"' in target.read_text()
+    assert 'href="https://book.example/04_proposal.html"' in target.read_text()
     call(files / 'life.pcap', '--html', target, '--book', '')
     check_page(target.read_text())
 

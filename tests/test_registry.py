@@ -1,4 +1,4 @@
-"""Chapters 00, 02 and 03: every number that a registry has is told by its name, one that it has not by
+"""Chapters 00, 02 and 04: every number that a registry has is told by its name, one that it has not by
 itself, and never by the name of something else. A name is no promise: what has no class of ours is not
 understood.
 """

@@ -187,7 +187,7 @@ class Vendor(Payload):
 # %% ../../nbs/02_payload.ipynb #d866aba3
 @dataclass(frozen=True, repr=False)
 class Encrypted(Payload):
-    "An SK payload, still sealed: payloads in a locked box (RFC 7296 §3.14, chapter 07)."
+    "An SK payload, still sealed: payloads in a locked box (RFC 7296 §3.14, chapter 08)."
     kind: Type  # SK, or SKF for a fragment
     first: Type  # of the first payload inside
     data: bytes  # IV, ciphertext, integrity checksum

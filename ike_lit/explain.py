@@ -15,9 +15,9 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from .capture.keylog import load_table
-from .capture.observer import Believed, default_book
+from .capture.observer import TrustAnchors, default_book
 from .capture.pcap import open_capture, read_capture
-from .capture.show import Story, notebook, story_html, story_json, tell
+from .capture.show import Story, notebook, story_html, story_json, analyse
 from .cli.credential import escape_the_unprintable, load_public_key, load_shared_key, no_core
 
 # %% ../nbs/33_explain.ipynb #4e790852
@@ -30,14 +30,14 @@ def read_story(path: str, keys: str | None = None, peer_keys: Iterable[str] = ()
                psk_file: str | None = None, book: str | None = None,
                show_keys: bool = False) -> Story:
     "Read a capture and tell its story. Raise `ValueError` with what can't be read, and why."
-    believed = Believed(tuple(map(load_public_key, peer_keys)),
+    believed = TrustAnchors(tuple(map(load_public_key, peer_keys)),
                         load_shared_key(psk_file) if psk_file else None)
     table = load_table(keys)
     try:
         with open_capture(path) as file:
             capture = read_capture(file)
     except ValueError as error: raise ValueError(f'{path}: {error}') from None
-    return tell(capture, table, believed, printable(Path(path).name),
+    return analyse(capture, table, believed, printable(Path(path).name),
                 default_book() if book is None else book, show_keys)
 
 # %% ../nbs/33_explain.ipynb #6c4c2d8e

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['EXIT', 'ENDED', 'REASONS', 'REDIRECT', 'FIRST_PAUSE', 'LONGEST_PAUSE', 'STEADY', 'exit_status', 'Ignored', 'useless',
            'Session', 'Retry', 'told_to_leave', 'make_keys', 'demo', 'demo_peer', 'build_parser', 'attempt',
-           'establish', 'connect', 'ask_peer', 'main']
+           'establish', 'bring_up', 'ask_peer', 'main']
 
 # %% ../nbs/42_initiator.ipynb #af6e2348
 import contextlib
@@ -24,9 +24,9 @@ from .cli.diagnosis import from_system
 from .cli.driver import IKEInitiator, NoNetwork, endpoint, open_socket, resolve
 from .cli.options import (
     InitiatorOptions, Parser, config_from, read_connections, warnings)
-from .cli.probe import as_json as probed_json, asks, probe, suites, table
+from .cli.probe import answers_json as probed_json, asks, probe, suites, table
 from .cli.program import (
-    GOODBYE, Program, Tape, complain, concluded, named, network_text, show_status, warn)
+    GOODBYE, Program, Recorder, complain, concluded, claim_slot, network_text, show_status, warn)
 from .engine.create_child_sa import create_child
 from .engine.host import Host
 from .engine.model import (
@@ -90,7 +90,7 @@ class Session(Program):
 
     def __init__(self, config: Config, args: InitiatorOptions, out: TextIO,
                  name: socket.socket | None = None, installer: Installer | None = None,
-                 tape: Tape | None = None):
+                 tape: Recorder | None = None):
         super().__init__(Host(), args, out, name, installer, tape)
         self.config = self.logged(config)
         self.up: float | None = None  # since when
@@ -174,7 +174,7 @@ class Retry:
         pause, self.pause = self.pause, min(2 * self.pause, LONGEST_PAUSE)
         return pause * (1 - fraction(self.random) / 2)
 
-
+# %% ../nbs/42_initiator.ipynb #83cac25f
 async def told_to_leave(seconds: float, args: InitiatorOptions, out: TextIO) -> bool:
     "Say how long we wait, and wait; return whether a signal tells us to leave, at once if so."
     import asyncio
@@ -215,7 +215,7 @@ def demo(args: InitiatorOptions) -> int:
                  '--peer-key', f'{folder}/initiator.pub',
                  '--ike', args.ike, '--esp', args.esp, '--mode', args.mode]
         with demo_peer(other) as (port, nat_port):
-            return connect(InitiatorOptions(
+            return bring_up(InitiatorOptions(
                 peer='127.0.0.1', port=int(port), nat_port=int(nat_port), once=True,
                 local_id='alice.example.org', remote_id='bob.example.org',
                 local_ts='10.1.0.0/24', remote_ts='10.2.0.0/24',
@@ -268,7 +268,7 @@ async def attempt(args: InitiatorOptions, out: TextIO, before: Session | None,
         config = config_from(args, next(iter(sockets)).host, there)
         if before is None:
             for warning in warnings(config, args): warn(warning)
-        with named(args, config.esp, sockets) as (name, installer):
+        with claim_slot(args, config.esp, sockets) as (name, installer):
             session = Session(config, args, out, name, installer, before.tape if before else None)
             session.nobody = nobody
             return session, await session.run(sockets)
@@ -294,7 +294,7 @@ async def establish(args: InitiatorOptions, out: TextIO | None = None) -> int:
         if await told_to_leave(pause, args, out): return 0 if retry.up else 130
 
 
-def connect(args: InitiatorOptions) -> int:
+def bring_up(args: InitiatorOptions) -> int:
     "The same, for a program that has nothing else to do."
     import asyncio
     return asyncio.run(establish(args))
@@ -337,7 +337,7 @@ def main(argv: list[str] | None = None) -> int:
     if args.status: return show_status(args)
     if bool(args.peer) == args.demo: parser.error('name a peer, or --demo')
     if 0 in (args.port, args.nat_port): parser.error('--port, --nat-port: from 1 to 65535')
-    work = demo if args.demo else ask_peer if args.probe else connect
+    work = demo if args.demo else ask_peer if args.probe else bring_up
     return concluded('ike-lit', lambda: work(args), where)
 
 # %% ../nbs/42_initiator.ipynb #084f73ab

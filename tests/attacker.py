@@ -64,7 +64,7 @@ def sized(data: bytes) -> bytes:
 def locks(suite: Proposal, secret: bytes, ni: bytes, nr: bytes, spi_i: bytes,
           spi_r: bytes) -> tuple[SK, SK]:
     "Return what opens the initiator's messages, and the responder's."
-    seed = skeyseed(Prf(suite.the(TransformType.PRF).id), ni, nr, secret)
+    seed = skeyseed(Prf(suite.single(TransformType.PRF).id), ni, nr, secret)
     return directions(suite, ike_keys(suite, seed, ni, nr, spi_i, spi_r))
 
 
@@ -237,7 +237,7 @@ def acceptance(m: Attacker, clear: Packet | None) -> tuple[Payload, ...]:
     offer, ke = clear.one(SA).proposals[0], clear.all(KE)
     group = ke[0].group if ke and ke[0].group in GROUPS else Group.CURVE_25519
     one = {t.type: t for t in reversed(offer.transforms)}
-    one |= {t.type: t for t in offer.of(TransformType.DH) if t.id == group}
+    one |= {t.type: t for t in offer.of_type(TransformType.DH) if t.id == group}
     suite = replace(offer, transforms=tuple(one[kind] for kind in sorted(one)))
     return (SA((suite,)), KE(group, DiffieHellman(group, m.octets).public), Nonce(m.octets(32)),
             *(n for n in clear.all(Notify) if n.message_type == MessageType.SIGNATURE_HASH_ALGORITHMS))

@@ -18,9 +18,9 @@ from typing import NamedTuple
 import pytest
 from canonical import KEYS, configs, private_key, public_key
 from ike_lit.capture.keylog import KeyTable, keylog_row, parse_keylog, secret_line
-from ike_lit.capture.observer import Believed, Told
-from ike_lit.capture.pcap import Seen, read_capture, write_capture
-from ike_lit.capture.show import Story, tell
+from ike_lit.capture.observer import TrustAnchors, Analysed
+from ike_lit.capture.pcap import Captured, read_capture, write_capture
+from ike_lit.capture.show import Story, analyse
 from ike_lit.cli.credential import load_authorities, load_chain
 from ike_lit.engine.host import Host
 from ike_lit.engine.model import Datagram, Lifetime, Timing
@@ -41,7 +41,7 @@ LIVE = sorted((Path(__file__).parent / 'vectors' / 'live').iterdir())
 PATIENT = Timing(child=Lifetime(), ike=Lifetime(), liveness=0)
 GCM, GCM_ESP = 'aes128gcm16-prfsha256-x25519', 'aes128gcm16'
 PUBLIC = [KEYS / 'initiator.pub', KEYS / 'responder.pub']
-BELIEVED = Believed(tuple(map(public_key, PUBLIC)))
+BELIEVED = TrustAnchors(tuple(map(public_key, PUBLIC)))
 
 
 # Conversations of ours
@@ -53,7 +53,7 @@ class Recorded:
     bob: Host
     network: Network
     secrets: dict[bytes, bytes]  # g^ir by Ni, as the ends log it
-    seen: list[Seen] = field(default_factory=list)
+    seen: list[Captured] = field(default_factory=list)
     sas: list[IKE] = field(default_factory=list)  # Alice's, the oldest first
     locks: list[tuple[SK, SK]] = field(default_factory=list)  # of each of them
     rows: str = ''  # of Wireshark's table
@@ -89,7 +89,7 @@ class Recorded:
             Packet(exchange, payloads), ike.spi_i, ike.spi_r, response=response, initiator=sender,
             message_id=message_id, random=Random(message_id).randbytes)  # noqa: S311
 
-    def then(self, *messages: bytes) -> list[Seen]:
+    def then(self, *messages: bytes) -> list[Captured]:
         "The recorded messages and some more."
         return [*self.seen, *seen(*messages, first=len(self.seen) + 1)]
 
@@ -110,7 +110,7 @@ def record(ike: str = GCM, esp: str = GCM_ESP, *, seed: int = 1, left: Endpoint 
 
     def tap(d: Datagram) -> None:
         n = len(recorded.seen) + 1
-        recorded.seen.append(Seen(n, 0.25 * n, d.source, d.destination, d.data))
+        recorded.seen.append(Captured(n, 0.25 * n, d.source, d.destination, d.data))
     recorded.network.tap = tap
     alice.connect(mine, left, right, 0, natt)
     recorded.rest()
@@ -135,13 +135,13 @@ def plain(*payloads: Payload, exchange: ExchangeType = ExchangeType.IKE_SA_INIT,
                                              message_id=message_id)
 
 
-def seen(*messages: bytes, first: int = 1) -> list[Seen]:
+def seen(*messages: bytes, first: int = 1) -> list[Captured]:
     "Messages as they were seen: those with the R flag come from Bob."
-    return [Seen(n, float(n), *((BOB, ALICE) if data[19:20] and data[19] & 0x20 else (ALICE, BOB)), data)
+    return [Captured(n, float(n), *((BOB, ALICE) if data[19:20] and data[19] & 0x20 else (ALICE, BOB)), data)
             for n, data in enumerate(messages, first)]
 
 
-def numbered(messages: Iterable[Seen]) -> list[Seen]:
+def numbered(messages: Iterable[Captured]) -> list[Captured]:
     return [m._replace(number=n, time=float(n)) for n, m in enumerate(messages, 1)]
 
 
@@ -162,20 +162,20 @@ def pcap_of(link: int, *frames: bytes) -> BytesIO:
     return file
 
 
-def pcap(messages: Iterable[Seen]) -> bytes:
+def pcap(messages: Iterable[Captured]) -> bytes:
     file = BytesIO()
     write_capture(file, messages)
     return file.getvalue()
 
 
-def story(messages: Iterable[Seen], keys: str | KeyTable = '', believed: Believed = BELIEVED,
+def story(messages: Iterable[Captured], keys: str | KeyTable = '', believed: TrustAnchors = BELIEVED,
           **more: object) -> Story:
     "What is told of messages, by way of a file."
     table = parse_keylog(keys) if isinstance(keys, str) else keys
-    return tell(read_capture(BytesIO(pcap(messages))), table, believed, **more)
+    return analyse(read_capture(BytesIO(pcap(messages))), table, believed, **more)
 
 
-def remarks(told: Told, *grades: str) -> list[str]:
+def remarks(told: Analysed, *grades: str) -> list[str]:
     "The remarks of a message, all or those of some grades."
     return [str(r) for r in told.remarks if not grades or r.grade in grades]
 
@@ -184,7 +184,7 @@ def every(found: Story, *grades: str) -> list[str]:
     return [text for told in found.told for text in remarks(told, *grades)]
 
 
-def kinds(told: Told) -> list[int]:
+def kinds(told: Analysed) -> list[int]:
     "The payload types that are told of a message."
     return [int(p.kind) for p in told.packet.payloads] if told.packet else []
 

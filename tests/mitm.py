@@ -374,7 +374,7 @@ GUARDS = {
     'icv': [Guard('sk', 'CipherAndChecksum.unlock', 'if not hmac.compare_digest(icv, expected)', 'if False')],
     'tag': [Guard('sk', 'OnePiece.unlock', 'return self.aead.decrypt(self.salt + iv, ciphertext + icv, seen)',
                   'return unlocked(self, iv, ciphertext)')],
-    'protection': [Guard('protocol', 'decrypt', 'if ike.incoming is None:',
+    'protection': [Guard('protocol', 'open_message', 'if ike.incoming is None:',
                          'if header.next_payload not in (Type.SK, Type.SKF):')],
     'role': [Guard('protocol', 'receive', 'if header.initiator == ike.initiator', 'if False')],
     'spi': [Guard('protocol', 'receive', 'if header.spi_i != ike.spi_i', 'if False'),

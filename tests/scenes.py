@@ -13,7 +13,7 @@ from ike_lit.engine.model import Datagram
 from ike_lit.engine.protocol import IKE
 from ike_lit.engine.state import Begin
 from ike_lit.testing.network import ALICE, BOB
-from ike_lit.testing.stage import PATIENT, End, Said, talk
+from ike_lit.testing.stage import PATIENT, End, Underway, talk_through
 from ike_lit.wire.auth import SharedKey
 from ike_lit.wire.const import ExchangeType
 from ike_lit.wire.fragment import split
@@ -38,7 +38,7 @@ class Witness(End):
         super().__init__(*how)  # type: ignore[arg-type]
         self.heard: list[Datagram] = []
 
-    def hears(self, said: Said) -> None:
+    def hears(self, said: Underway) -> None:
         self.heard.append(said.datagram)
         super().hears(said)
 
@@ -91,7 +91,7 @@ def met(role: str, before: Begin | None = None) -> tuple[Witness, Witness]:
     "Both ends after their first four messages; if a Child SA is to be created `before` there is one."
     end, peer = strangers(role, **{'childless': 'force'} if before is create_child else {})
     (end if role == 'initiator' else peer).calls()
-    talk(end)
+    talk_through(end)
     return end, peer
 
 
@@ -164,7 +164,7 @@ def in_pieces(role: str) -> tuple[Witness, Witness]:
     pieces = split(ike.outgoing, Packet(ExchangeType.INFORMATIONAL, (Vendor(b'v' * 200),)),
                    ike.spi_i, ike.spi_r, response=False, initiator=ike.initiator,
                    message_id=ike.window.next_id, random=peer.chance, room=160)
-    said = [Said('a piece', Datagram(data, peer.address, end.address)) for data in pieces]
+    said = [Underway('a piece', Datagram(data, peer.address, end.address)) for data in pieces]
     for one in said[:-1]: end.hears(one)
     peer.way.append(said[-1])
     return end, peer
@@ -174,7 +174,7 @@ def over(role: str) -> tuple[Witness, Witness]:
     "The IKE SA is closed, and is remembered for a while."
     end, peer = met(role)
     _begin(peer, delete_ike_sa)
-    talk(peer)
+    talk_through(peer)
     return end, peer
 
 

@@ -29,7 +29,7 @@ def _parts(value: object) -> Iterator[tuple[str, object]]:
     "Yield what a value consists of, and how that is called."
     match value:
         case SK():
-            yield '.lock', value.lock  # made when it is needed first, which changes nothing
+            yield '.cipher', value.cipher  # made when it is needed first, which changes nothing
             yield from ((f'.{name}', getattr(value, name)) for name in ('encr', 'integ', 'sk_e', 'sk_a'))
         case dict():
             yield '.keys', ' '.join(map(repr, value))

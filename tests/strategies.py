@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from ike_lit.cli.credential import load_chain
 from ike_lit.wire.auth import AUTH, SCHEMES, IDi, IDr, Identity, choose_scheme, hash_algorithms, sign
 from ike_lit.wire.certificate import CERT, CERTREQ, spki
-from ike_lit.wire.configuration import CP, SIZES, Attribute
+from ike_lit.wire.configuration import CP, VALUE_SIZES, Attribute
 from ike_lit.wire.const import (
     AuthenticationType, CertEncoding, CfgAttribute, CfgType, ExchangeType, Group, HashAlgorithm, IDType,
     MessageType, ProtocolID, Registry, TransformType, Type)
@@ -127,7 +127,7 @@ several = st.lists(selectors(), min_size=1, max_size=4).map(tuple)
 def attributes(draw: st.DrawFn) -> Attribute:
     "Attributes whose value has a size that its type can have (RFC 7296 §3.15.1)."
     kind = draw(code(CfgAttribute, 15))
-    full = SIZES.get(kind)
+    full = VALUE_SIZES.get(kind)
     if full is None: size = 2 * draw(st.integers(0, 10))
     else: size = full if kind == CfgAttribute.INTERNAL_IP6_SUBNET else draw(st.sampled_from([0, full]))
     value = draw(octets(size, size))

@@ -6,18 +6,18 @@ from functools import partial
 import pytest
 from cryptography.hazmat.decrepit.ciphers.algorithms import TripleDES
 from cryptography.hazmat.primitives.ciphers import Cipher, modes
-from ike_lit.wire.algorithm import ENCRYPTION, INTEGRITY, KEY_EXCHANGES, PRFS, Row
+from ike_lit.wire.algorithm import ENCRYPTION, INTEGRITY, KEY_EXCHANGES, PRFS, AlgorithmRow
 from ike_lit.wire.const import (
     Discard, Encryption, ExchangeType, InvalidSyntax, Integrity, NoProposalChosen, Prf, ProtocolID,
     TransformType, Type)
-from ike_lit.wire.fragment import FRAGMENT
+from ike_lit.wire.fragment import SKF
 from ike_lit.wire.header import Header, Reader
 from ike_lit.wire.keys import ike_keys, keymat, prf, prf_size, prfplus, skeyseed
 from ike_lit.wire.nonce import Random
 from ike_lit.wire.payload import Delete, Packet, pack_chain
 from ike_lit.wire.proposal import (
     ALGORITHMS, NO_INTEG, SA, Proposal, Transform, key_size, parse_proposals, transform_for)
-from ike_lit.wire.sk import SK, checksum, closed, directions
+from ike_lit.wire.sk import SK, compute_icv, parse_outer, directions
 
 IKE, ESP = ProtocolID.IKE, ProtocolID.ESP
 ENCR, PRF, INTEG, DH, ESN = 1, 2, 3, 4, 5
@@ -114,7 +114,7 @@ NAMELESS = {  # who has no name for what we offer
 
 
 @pytest.mark.parametrize('row', ROWS, ids=lambda row: row.keywords.split()[0])
-def test_a_row_has_all_that_is_needed(row: Row) -> None:
+def test_a_row_has_all_that_is_needed(row: AlgorithmRow) -> None:
     "Names for the kernel, setkey and Wireshark, a known answer for each length of key, and true sizes."
     word = row.keywords.split()[0]
     answers = row.answers.split()
@@ -202,7 +202,7 @@ def test_seal_and_open(cipher: str, integ: str) -> None:
         padded = (size // block + 1) * block
         assert len(data) == 28 + 4 + vector + padded + icv
         assert content not in data or size < 4
-        _, sealed = closed(data, Type.SK)
+        _, sealed = parse_outer(data, Type.SK)
         assert sealed.first == Type.Vendor and receiver.decrypted(data, sealed) == content
     packet = Packet(ExchangeType.INFORMATIONAL, (Delete(ESP, (b'\1\2\3\4',)),))
     data = sender.seal(packet, *SPIS, response=False, initiator=True, message_id=9, random=bytes)
@@ -214,7 +214,7 @@ def test_seal_and_open(cipher: str, integ: str) -> None:
 def test_a_changed_bit_or_a_missing_octet_is_noticed(cipher: str, integ: str) -> None:
     sk = made(cipher, integ)
     good = protected(sk, b'')
-    assert sk.decrypted(good, closed(good, Type.SK)[1]) == b''
+    assert sk.decrypted(good, parse_outer(good, Type.SK)[1]) == b''
     for at in range(len(good) * 8):
         wrong = bytearray(good)
         wrong[at // 8] ^= 1 << at % 8
@@ -253,7 +253,7 @@ def test_an_authentic_message_may_still_make_no_sense(cipher: str, integ: str) -
         size = 4 + vector + len(plaintext) + icv
         seen = protected(sk, b'')[:24] + (28 + size).to_bytes(4, 'big') + bytes([Type.NONE, 0])
         seen, iv = seen + size.to_bytes(2, 'big'), bytes(vector)
-        return seen + iv + sk.lock.lock(seen, iv, plaintext)
+        return seen + iv + sk.cipher.seal(seen, iv, plaintext)
     assert sk.open(message(bytes([block - 1]) * block)).payloads == ()
     for plaintext in b'', b'\xff' * block, bytes([block]) * block:
         with pytest.raises(InvalidSyntax): sk.open(message(plaintext))
@@ -262,14 +262,14 @@ def test_an_authentic_message_may_still_make_no_sense(cipher: str, integ: str) -
     seen = protected(sk, b'')[:24] + (28 + size).to_bytes(4, 'big') + bytes([Type.Vendor, 0])
     body = seen + size.to_bytes(2, 'big') + bytes(vector + block - 1)
     with pytest.raises(InvalidSyntax, match='no whole blocks'):
-        sk.open(body + checksum(Integrity(sk.integ.id), sk.sk_a, body))
+        sk.open(body + compute_icv(Integrity(sk.integ.id), sk.sk_a, body))
 
 
 @each_lock
 def test_capacity_is_exact(cipher: str, integ: str) -> None:
     sk = made(cipher, integ)
     for room in range(130):
-        fits = sk.capacity(room)
+        fits = sk.max_plaintext(room)
         for size, good in (fits, True), (fits + 1, False):
             if size >= 0: assert (len(protected(sk, bytes(size))) - 32 <= room) == good
         assert (fits >= 0) == (room >= sum(overhead(cipher, integ)))
@@ -277,11 +277,11 @@ def test_capacity_is_exact(cipher: str, integ: str) -> None:
 
 @each_lock
 def test_what_precedes_the_vector_is_covered(cipher: str, integ: str) -> None:
-    sk, numbers = made(cipher, integ), FRAGMENT.pack(1, 2)
+    sk, numbers = made(cipher, integ), SKF.pack(1, 2)
     data = protected(sk, b'piece', fixed=numbers)
-    assert data[32:36] == numbers and sk.lock.icv_size == overhead(cipher, integ)[2]
+    assert data[32:36] == numbers and sk.cipher.icv_size == overhead(cipher, integ)[2]
     def content(data: bytes) -> bytes:
-        _, sealed = closed(data, Type.SKF)
+        _, sealed = parse_outer(data, Type.SKF)
         return sk.decrypted(data, replace(sealed, data=sealed.data[4:]))
     assert content(data) == b'piece'
     for at in range(32, 36):
@@ -291,7 +291,7 @@ def test_what_precedes_the_vector_is_covered(cipher: str, integ: str) -> None:
 def test_no_key_is_shown() -> None:
     for cipher, integ in LOCKS:
         sk = made(cipher, integ, sk_e=b'\xab' * TABLE[cipher][3])
-        shown = repr(sk) + repr(sk.lock)
+        shown = repr(sk) + repr(sk.cipher)
         assert 'abab' not in shown and '\\xab' not in shown and sk.encr.name in shown
 
 
@@ -306,7 +306,7 @@ def test_a_counted_vector_never_comes_twice(cipher: str, random: Random) -> None
     "Whatever `random` gives; 10,000 messages and fragments of one IKE SA."
     sk = made(cipher, '' if is_aead(cipher) else 'sha256')
     plain = {protected(sk, b'', random)[32:40] for _ in range(5000)}
-    pieces = {protected(sk, b'', random, FRAGMENT.pack(1, 2))[36:44] for _ in range(5000)}
+    pieces = {protected(sk, b'', random, SKF.pack(1, 2))[36:44] for _ in range(5000)}
     assert len(plain | pieces) == 10_000
 
 
@@ -331,7 +331,7 @@ def test_the_two_directions_have_different_keys(word: str) -> None:
     assert len(one.sk_e) == len(other.sk_e) == TABLE[word][3]
     assert len(one.sk_a) == len(other.sk_a) == (0 if is_aead(word) else 32)
     with pytest.raises(Discard): other.open(protected(one, b''))
-    assert one.lock is not other.lock and one.lock is one.lock
+    assert one.cipher is not other.cipher and one.cipher is one.cipher
 
 
 # Keys

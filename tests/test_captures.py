@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from explaining import GCM, needs_tshark, pcap_of, record, wireshark
-from ike_lit.capture.pcap import LARGEST, MOST, Pieces, Seen, packet_of, read_capture
+from ike_lit.capture.pcap import LARGEST, MOST_NAMED, Pieces, Captured, packet_of, read_capture
 from ike_lit.wire.nat import Endpoint
 from scapy.layers.inet import IP
 from scapy.layers.inet6 import IPv6
@@ -174,7 +174,7 @@ def test_blocks_that_we_do_not_know_are_named_and_others_are_read() -> None:
     assert [m.data for m in found.messages] == [SEEN[0].data]
     assert found.remarks == ('3 blocks: of kind 0x201, which is not read here',)
     many = read_capture(BytesIO(data + b''.join(block(0x1000 + n, b'') for n in range(5000))))
-    assert len(many.remarks) == MOST + 1 and many.remarks[-1].endswith('blocks: of yet other kinds')
+    assert len(many.remarks) == MOST_NAMED + 1 and many.remarks[-1].endswith('blocks: of yet other kinds')
 
 
 def test_a_packet_of_no_interface_is_told_and_the_next_one_read() -> None:
@@ -241,4 +241,4 @@ def test_ends_and_esp_are_seen_behind_any_link() -> None:
     for link, before in LINKS.values():
         found = read_capture(pcap_of(link, before(esp) + esp, before(FOUR[0]) + FOUR[0]))
         assert found.esp == {('192.0.2.1', '192.0.2.2', b'\xc0\xff\xee\0'): 1}
-        assert found.messages == (Seen(2, 1.0, SEEN[0].source, SEEN[0].destination, SEEN[0].data),)
+        assert found.messages == (Captured(2, 1.0, SEEN[0].source, SEEN[0].destination, SEEN[0].data),)

@@ -3,7 +3,7 @@ from dataclasses import replace
 
 import pytest
 from canonical import configs, two_ends
-from ike_lit.cli.diagnosis import compare, why
+from ike_lit.cli.diagnosis import compare_proposals, why
 from ike_lit.engine import ike_sa
 from ike_lit.engine.create_child_sa import RESPONDERS
 from ike_lit.engine.model import ChildFailed, Closed
@@ -107,6 +107,6 @@ def test_types_that_a_stranger_has_invented_are_counted_and_not_listed() -> None
     ours = parse_proposals('aes256-sha256-x25519', ProtocolID.IKE)
     invented = tuple(Transform(TransformType(n), OtherTransform(n)) for n in range(13, 256))
     theirs = (replace(ours[0], transforms=(*ours[0].transforms, *invented)),)
-    said = list(compare(theirs, ours))
+    said = list(compare_proposals(theirs, ours))
     assert said[-1] == '231 more types of algorithm, which we do not have'
     assert sum(map(len, said)) < 2000 and not any('each type has something in common' in s for s in said)

@@ -16,7 +16,7 @@ from dataclasses import replace
 import pytest
 from canonical import KEYS, configs, private_key, public_key, two_ends
 from ike_lit.cli import diagnosis
-from ike_lit.cli.diagnosis import NOBODY, compare, from_system, why
+from ike_lit.cli.diagnosis import NOBODY, compare_proposals, from_system, why
 from ike_lit.engine.create_child_sa import RESPONDERS, rekey_child, rekey_ike_sa
 from ike_lit.engine.model import ChildFailed, Closed, Config
 from ike_lit.testing.network import events, handshake, talk
@@ -133,11 +133,12 @@ one_of_two = fail(bob=BOB, who='bob', configs=(named(WRONG_NAME, stranger), stra
 none_of_two = fail(bob=BOB, who='bob', configs=(named(WRONG_NAME, BOB), named(BOB.local_id, BOB)))
 two_of_two = fail(bob=BOB, who='bob', configs=(stranger, stranger))
 quiet = silence()
-aead = '\n'.join(compare(read('aes256gcm16-prfsha256-x25519,aes128-sha256-modp2048'),
+aead = '\n'.join(compare_proposals(read('aes256gcm16-prfsha256-x25519,aes128-sha256-modp2048'),
                          read('aes256gcm16-prfsha256-modp2048,aes256-sha256-x25519')))
-no_aead = '\n'.join(compare(read('aes256-sha256-x25519,aes128-sha512-ecp256'), read('aes256-sha512-x25519')))
-other_group = '\n'.join(compare(read('aes256-sha256-modp2048'), read('aes256-sha256-x25519')))
-same = '\n'.join(compare(read('aes256-sha256-x25519'), read('aes256-sha256-x25519')))
+no_aead = '\n'.join(compare_proposals(read('aes256-sha256-x25519,aes128-sha512-ecp256'),
+                                      read('aes256-sha512-x25519')))
+other_group = '\n'.join(compare_proposals(read('aes256-sha256-modp2048'), read('aes256-sha256-x25519')))
+same = '\n'.join(compare_proposals(read('aes256-sha256-x25519'), read('aes256-sha256-x25519')))
 
 
 def guess() -> str:
@@ -248,7 +249,7 @@ def literals() -> Iterator[str]:
                 text = ''.join(p.value if isinstance(p, ast.Constant) else '{}' for p in part.values)
                 yield text
             elif isinstance(part, ast.Constant) and isinstance(part.value, str): yield part.value
-    yield from (*diagnosis.ADVICE.values(), *diagnosis.OPTIONS.values())
+    yield from (*diagnosis.ADVICE.values(), *diagnosis.OPTION_ADVICE.values())
 
 
 def test_each_sentence_has_a_row() -> None:

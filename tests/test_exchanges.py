@@ -320,7 +320,7 @@ def test_ike_auth_has_no_group_no_public_value_and_no_nonce() -> None:
                 for sk, (one, other) in zip(keys, ((alice, bob), (bob, alice)), strict=True)]
     for packet in messages:
         assert packet.exchange_type == AUTHENTICATE and not packet.all(KE) and not packet.all(Nonce)
-        for proposal in packet.one(SA).proposals: assert not proposal.of(TransformType.DH)
+        for proposal in packet.one(SA).proposals: assert not proposal.of_type(TransformType.DH)
     assert [len(p.one(SA).proposals) for p in messages] == [2, 1]
 
 
@@ -345,7 +345,7 @@ def test_the_public_value_is_of_a_group_that_is_offered(
         first: int, esp: str, group: Group | None, conversation: Callable) -> None:
     one, other = creations(first, esp=esp) if conversation is create_child else up(first, esp=esp)
     packet = other.incoming.open(request(one, conversation, *one.children))
-    offered = {t.id for p in packet.one(SA).proposals for t in p.of(TransformType.DH)}
+    offered = {t.id for p in packet.one(SA).proposals for t in p.of_type(TransformType.DH)}
     assert [ke.group for ke in packet.all(KE)] == ([] if group is None else [group])
     assert group is None or group in offered
 

@@ -11,7 +11,7 @@ from explaining import (
     BELIEVED, LIVE, Field, Frame, Recorded, certified, every, flipped, kinds, needs_tshark, numbered,
     pcap, record, remarks, said, story, tiled, tshark, wireshark)
 from ike_lit.capture.keylog import KeyTable, secret_line
-from ike_lit.capture.observer import Believed
+from ike_lit.capture.observer import TrustAnchors
 from ike_lit.capture.pcap import read_capture
 from ike_lit.capture.show import Story
 from ike_lit.engine.create_child_sa import create_child, rekey_child, rekey_ike_sa
@@ -53,7 +53,7 @@ class Session:
         first, last = (h(sa['shared']) for sa in self.log['ike_sas'])
         self.secrets = dict(zip(asked, [first, *pfs, last], strict=True))
         self.lines = ''.join(secret_line(*item) for item in self.secrets.items())
-        self.psk = Believed(shared=SharedKey(self.log['psk_ascii'].encode()))
+        self.psk = TrustAnchors(shared=SharedKey(self.log['psk_ascii'].encode()))
 
     def row(self, spis: tuple[bytes, bytes], sa: dict) -> str:
         encr, integ = NAMES[self.path.name]
@@ -107,7 +107,7 @@ def test_strongswans_proofs(live: Session) -> None:
     "Its own shared key fits both AUTH payloads, another one fits neither; names are those of its log."
     right = story(live.seen, live.lines, live.psk)
     assert sum('AUTH is right: method 2, shared key' in text for text in every(right)) == 2
-    wrong = story(live.seen, live.lines, Believed(shared=SharedKey(b'correct horse')))
+    wrong = story(live.seen, live.lines, TrustAnchors(shared=SharedKey(b'correct horse')))
     assert every(wrong, 'wrong') == 2 * ['AUTH does not fit the shared key (RFC 7296 §2.15)']
     unknown = story(live.seen, live.lines, BELIEVED)
     assert sum('AUTH by a shared key, which was not given' in text for text in every(unknown)) == 2

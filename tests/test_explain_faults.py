@@ -12,15 +12,15 @@ from canonical import public_key
 from explaining import (
     GCM_ESP, PUBLIC, Recorded, every, flipped, kinds, numbered, plain, record, remarks, seen, story)
 from ike_lit.capture.keylog import KeyTable, parse_keylog
-from ike_lit.capture.observer import Believed, Onlooked
-from ike_lit.capture.pcap import Seen
+from ike_lit.capture.observer import TrustAnchors, ObservedSA
+from ike_lit.capture.pcap import Captured
 from ike_lit.capture.show import Story
 from ike_lit.testing.network import ALICE, BOB
 from ike_lit.wire.auth import AUTH, IDi, IDr, Identity, SharedKey
 from ike_lit.wire.const import (
     AuthenticationType, Encryption, ExchangeType, Group, Integrity, MessageType, Prf, ProtocolID,
     TransformType, Type)
-from ike_lit.wire.fragment import FRAGMENT
+from ike_lit.wire.fragment import SKF
 from ike_lit.wire.header import Header
 from ike_lit.wire.ke import KE
 from ike_lit.wire.keys import ike_keys, skeyseed
@@ -100,14 +100,14 @@ def test_a_certificate_with_a_key_of_an_unknown_kind(r: Recorded) -> None:
     shown = replace(holder.payload, data=holder.der.replace(CURVE, OTHER_CURVE))
     data = r.sealed(IDi.of(Identity.from_text('a.example')), shown, AUTH(AuthenticationType(14), b'\1xx'),
                     exchange=ExchangeType.IKE_AUTH)
-    told = story(r.then(data), r.lines, Believed()).told[-1]
+    told = story(r.then(data), r.lines, TrustAnchors()).told[-1]
     assert kinds(told) == [35, 37, 39] and not any('AUTH is right' in text for text in remarks(told))
 
 
 def test_a_long_line_of_renewals() -> None:
     "An IKE SA that was replaced two thousand times still knows where it began."
-    first = ike = Onlooked(b'first---')
-    for n in range(2000): ike = Onlooked(n.to_bytes(8, 'big'), parent=ike)
+    first = ike = ObservedSA(b'first---')
+    for n in range(2000): ike = ObservedSA(n.to_bytes(8, 'big'), parent=ike)
     assert ike.root is first
 
 
@@ -162,7 +162,7 @@ def test_a_first_request_from_somewhere_else_is_not_the_one_that_was_signed(r: R
     "With the SPI of Alice's: the response goes to her address, not to theirs."
     forged = plain(SA(parse_proposals('aes128gcm16-prfsha256-x25519', ProtocolID.IKE)), NI,
                    spi_i=r.sas[0].spi_i)
-    stranger = Seen(0, 0.0, Endpoint('203.0.113.9', 500), BOB, forged)
+    stranger = Captured(0, 0.0, Endpoint('203.0.113.9', 500), BOB, forged)
     assert right(story(numbered([r.seen[0], stranger, *r.seen[1:]]), r.lines)) == 2
 
 
@@ -228,7 +228,8 @@ def test_a_proof_of_a_kind_that_we_do_not_know_is_not_wrong(method: int, r: Reco
     "A secure password (RFC 6467), the NULL method (RFC 7619) and one of tomorrow are no signatures."
     data = r.sealed(IDi.of(Identity.from_text('a.example')), AUTH(AuthenticationType(method), b'proof' * 7),
                     exchange=ExchangeType.IKE_AUTH)
-    for believed in Believed((public_key(PUBLIC[0]),)), Believed(shared=SharedKey(b'x')), Believed():
+    for believed in (TrustAnchors((public_key(PUBLIC[0]),)), TrustAnchors(shared=SharedKey(b'x')),
+                     TrustAnchors()):
         told = story(r.then(data), r.lines, believed).told[-1]
         assert not remarks(told, 'wrong') and not any('signature' in text for text in remarks(told))
 
@@ -255,7 +256,7 @@ def auth_of(ends: str) -> tuple[tuple[Payload, ...], tuple[Payload, ...]]:
     return (IDi.of(me), proof, SA((esp(b'aaaa'),)), *TS), (IDr.of(you), proof, SA((esp(b'bbbb'),)), *TS)
 
 
-KNOWN = Believed(shared=SharedKey(b'known')), KeyTable(secrets={NI.data: b'secret'})
+KNOWN = TrustAnchors(shared=SharedKey(b'known')), KeyTable(secrets={NI.data: b'secret'})
 
 
 def test_keys_that_a_third_secret_goes_into() -> None:
@@ -283,7 +284,7 @@ def test_keys_that_another_exchange_goes_into() -> None:
 def test_a_key_of_one_end_does_not_make_the_other_wrong(r: Recorded) -> None:
     "Who gives --peer-key for one of two ends has no key of the other."
     for path in PUBLIC:
-        found = story(r.seen, r.lines, Believed((public_key(path),)))
+        found = story(r.seen, r.lines, TrustAnchors((public_key(path),)))
         assert right(found) == 1 and not every(found, 'wrong')
 
 
@@ -322,7 +323,7 @@ def test_fragments_of_a_smaller_size_begin_afresh(r: Recorded) -> None:
     def piece(number: int, total: int, content: bytes) -> bytes:
         header = partial(Header, sa.spi_i, sa.spi_r, Type.SKF, ExchangeType.INFORMATIONAL, False, True, 9)
         return lock.protect(header, first if number == 1 else Type.NONE, content, bytes,
-                            FRAGMENT.pack(number, total))
+                            SKF.pack(number, total))
     old = piece(1, 2, octets[:15])
     new = [piece(n, 3, octets[at:at + 8]) for n, at in ((1, 0), (2, 8), (3, 16))]
     found = story(r.then(old, new[1], new[2], new[0]), r.lines)

@@ -15,14 +15,14 @@ from explaining import (
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from ike_lit.capture.keylog import KeyTable, parse_keylog
-from ike_lit.capture.pcap import Capture, Pieces, Seen
-from ike_lit.capture.show import Story, notebook, story_html, story_json, tell
+from ike_lit.capture.pcap import Capture, Pieces, Captured
+from ike_lit.capture.show import Story, notebook, story_html, story_json, analyse
 from ike_lit.engine.create_child_sa import rekey_child, rekey_ike_sa
 from ike_lit.testing.network import ALICE, BOB
 from ike_lit.wire.const import ExchangeType, Type
 from ike_lit.wire.header import Header
 from ike_lit.wire.payload import Vendor
-from ike_lit.wire.sk import closed
+from ike_lit.wire.sk import parse_outer
 
 QUICK = settings(max_examples=70, deadline=None, derandomize=True)
 
@@ -47,8 +47,8 @@ def shown(found: Story) -> int:
     return len(text)
 
 
-def looked_at(messages: list[Seen], keys: KeyTable) -> Story:
-    found = tell(Capture(tuple(messages), len(messages), Counter()), keys)
+def looked_at(messages: list[Captured], keys: KeyTable) -> Story:
+    found = analyse(Capture(tuple(messages), len(messages), Counter()), keys)
     assert len(found.told) == len(messages)
     shown(found)
     return found
@@ -113,7 +113,7 @@ def life_table(life: Recorded) -> KeyTable: return KeyTable(secrets=life.secrets
 
 def resealed(life: Recorded, data: bytes, plaintext: object) -> bytes:
     "A message of the first IKE SA with something else in the box."
-    header, box = closed(data, Type.SK)
+    header, box = parse_outer(data, Type.SK)
     lock = life.locks[0][not header.initiator]
     inside = plaintext(lock.decrypted(data, box))
     return lock.protect(partial(Header, header.spi_i, header.spi_r, Type.SK, header.exchange_type,
@@ -203,7 +203,7 @@ HUGE = {  # a datagram full of something
 def test_huge_messages_take_no_time(what: str) -> None:
     "As text and as JSON; a line of either is never long."
     begun = time.monotonic()
-    found = tell(Capture(tuple(seen(HUGE[what])), 1, Counter()), KeyTable())
+    found = analyse(Capture(tuple(seen(HUGE[what])), 1, Counter()), KeyTable())
     lines = list(found.lines())
     assert max(map(len, lines)) <= 1000 and len(json.dumps(story_json(found))) < 100 * len(HUGE[what])
     assert time.monotonic() - begun < 10
@@ -232,7 +232,8 @@ def test_strangers_do_not_hide_a_conversation(life: Recorded) -> None:
     "A capture with all of that between its messages tells the same of them."
     strangers = [IKE1, b'', bytes(40), plain(Vendor(b'v'), spi_i=b's' * 8), HUGE['a count of SPIs'],
                  plain(exchange=ExchangeType(40), spi_i=b's' * 8, spi_r=b't' * 8), b'\xff' * 100]
-    mixed = [m for n, one in enumerate(life.seen) for m in (Seen(0, 0, ALICE, BOB, strangers[n % 7]), one)]
+    mixed = [m for n, one in enumerate(life.seen)
+             for m in (Captured(0, 0, ALICE, BOB, strangers[n % 7]), one)]
     mixed = [m._replace(number=n) for n, m in enumerate(mixed, 1)]
     alone, among = story(life.seen, life.lines), story(mixed, life.lines)
     told = [t for t in among.told if t.seen.data in {m.data for m in life.seen}]

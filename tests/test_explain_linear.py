@@ -15,15 +15,15 @@ from pathlib import Path
 import pytest
 from explaining import BELIEVED, GCM, Recorded, pcap_of, plain, record, seen
 from ike_lit.capture.keylog import KeyTable, parse_keylog
-from ike_lit.capture.pcap import Capture, Pieces, Seen, read_capture
-from ike_lit.capture.show import notebook, story_html, story_json, tell
+from ike_lit.capture.pcap import Capture, Pieces, Captured, read_capture
+from ike_lit.capture.show import notebook, story_html, story_json, analyse
 from ike_lit.cli.options import Options
-from ike_lit.cli.program import Tape
+from ike_lit.cli.program import Recorder
 from ike_lit.engine.create_child_sa import rekey_ike_sa
 from ike_lit.testing.network import ALICE, BOB
 from ike_lit.wire.auth import AUTH
 from ike_lit.wire.const import AuthenticationType, ExchangeType, Group, MessageType, ProtocolID
-from ike_lit.wire.fragment import FRAGMENT
+from ike_lit.wire.fragment import SKF
 from ike_lit.wire.header import Header
 from ike_lit.wire.ke import KE
 from ike_lit.wire.nonce import Nonce
@@ -159,7 +159,7 @@ def cut(n: int) -> list[bytes]:
 
     def fragment(number: int, total: int, message_id: int) -> bytes:
         header = partial(Header, ike.spi_i, ike.spi_r, 53, ExchangeType.INFORMATIONAL, False, True)
-        return lock.protect(partial(header, message_id), 41, b'x' * 40, bytes, FRAGMENT.pack(number, total))
+        return lock.protect(partial(header, message_id), 41, b'x' * 40, bytes, SKF.pack(number, total))
     return [m.data for m in R.seen] + [fragment(k % 60 + 1, 64, 9 + k // 60) for k in range(n)]
 
 
@@ -198,7 +198,7 @@ def capture(messages: Iterable[bytes]) -> Capture:
 
 def told(make: Callable[[int], list[bytes]], n: int) -> Doing:
     whole, table = capture(make(n)), parse_keylog(R.lines + R.rows)
-    return lambda: tell(whole, table, BELIEVED)
+    return lambda: analyse(whole, table, BELIEVED)
 
 
 FORMS: dict[str, Callable[..., object]] = {
@@ -208,7 +208,7 @@ FORMS: dict[str, Callable[..., object]] = {
 
 
 def formed(form: str, make: Callable[[int], list[bytes]], n: int) -> Doing:
-    story = tell(capture(make(n)), KeyTable())
+    story = analyse(capture(make(n)), KeyTable())
     return lambda: FORMS[form](story)
 
 
@@ -217,7 +217,7 @@ def lineage(n: int) -> Doing:
     r = chain(24)
     messages = tuple(r.seen[:4 + 2 * n])
     whole, table = Capture(messages, len(messages), Counter()), parse_keylog(r.lines)
-    return lambda: [tell(whole, table) for _ in range(4)]
+    return lambda: [analyse(whole, table) for _ in range(4)]
 
 
 def chain(n: int, made: list[Recorded] = []) -> Recorded:  # noqa: B006  # one for all
@@ -285,7 +285,7 @@ def test_what_is_written_is_bounded_by_what_was_read(form: str) -> None:
     "240 KB of vendor IDs of no octets once made 39 MB of HTML: one name for each octet, 160 octets a name."
     for messages in ([plain(*[Vendor(b'')] * 12_000, spi_i=spi(k + 1)) for k in range(5)],
                      [plain(*[Vendor(b'')] * 75, spi_i=spi(k + 1)) for k in range(800)]):
-        story = tell(capture(messages), KeyTable())
+        story = analyse(capture(messages), KeyTable())
         done = FORMS[form](story)
         size = len(done) if isinstance(done, str) else sum(map(len, done))
         assert size < 10_000_000 + 20 * sum(map(len, messages))
@@ -301,14 +301,14 @@ def test_a_piece_costs_the_same_whatever_came_before() -> None:
 def test_ends_are_kept_for_each_message() -> None:
     "The table of cases is no use if its messages are not understood: each has its IKE SA, or says why not."
     for what, (_, make) in MESSAGES.items():
-        story = tell(capture(make(4)), parse_keylog(R.lines + R.rows), BELIEVED)
+        story = analyse(capture(make(4)), parse_keylog(R.lines + R.rows), BELIEVED)
         assert all(t.ike or 'no messages' in what for t in story.told), what
-    assert Seen(1, 0.0, ALICE, BOB, b'').source == ALICE
+    assert Captured(1, 0.0, ALICE, BOB, b'').source == ALICE
 
 
 def test_an_explanation_at_the_end_keeps_what_has_room_and_counts_the_rest(tmp_path: Path) -> None:
     "A stranger can send to a program with --explain as much as it likes."
-    tape = Tape(Options(explain=tmp_path / 'e.txt'))
+    tape = Recorder(Options(explain=tmp_path / 'e.txt'))
     chain = plain(*[Vendor(b'')] * 12_000)
     for _ in range(60): tape.add(chain, ALICE, BOB)
     tape.add(half_open(1)[0], ALICE, BOB)  # what is small still has room

@@ -23,8 +23,8 @@ from explaining import (
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from ike_lit.capture.keylog import KeyTable, parse_keylog
-from ike_lit.capture.pcap import Capture, Pieces, Seen, open_capture, read_capture
-from ike_lit.capture.show import tell
+from ike_lit.capture.pcap import Capture, Pieces, Captured, open_capture, read_capture
+from ike_lit.capture.show import analyse
 from ike_lit.testing.network import ALICE, BOB
 from ike_lit.wire.const import ExchangeType, Type
 from ike_lit.wire.header import Header
@@ -103,7 +103,7 @@ def test_a_file_with_other_octets(changes: list[tuple[int, int]]) -> None:
     data[20:24] = FILE[20:24]  # the link type
     found = read_capture(BytesIO(bytes(data)))
     assert len(found.messages) <= found.packets
-    list(tell(found, KeyTable()).lines())
+    list(analyse(found, KeyTable()).lines())
 
 
 def test_a_fragment_that_comes_twice_is_not_one_that_is_missing(r: Recorded) -> None:
@@ -168,14 +168,14 @@ def seconds(doing: Callable[[], object]) -> float:
 
 
 def flood(count: int) -> None:
-    messages = tuple(Seen(n, 0.0, ALICE, BOB, plain(NI, spi_i=n.to_bytes(8, 'big')))
+    messages = tuple(Captured(n, 0.0, ALICE, BOB, plain(NI, spi_i=n.to_bytes(8, 'big')))
                      for n in range(1, count + 1))
-    list(tell(Capture(messages, count, Counter()), KeyTable()).lines())
+    list(analyse(Capture(messages, count, Counter()), KeyTable()).lines())
 
 
 def strays(count: int) -> None:
     data = [struct.pack('!QQBBBBII', n, n, 0, 0x20, 37, 8, 0, 28) for n in range(1, count + 1)]
-    tell(Capture(tuple(seen(*data)), count, Counter()), KeyTable())
+    analyse(Capture(tuple(seen(*data)), count, Counter()), KeyTable())
 
 
 def endless(count: int) -> None:
@@ -199,7 +199,7 @@ def test_a_message_can_not_fill_the_screen() -> None:
         return bytes(Header(b'i' * 8, bytes(8), Type(kind), ExchangeType.IKE_SA_INIT, False, True, 0,
                             28 + len(octets))) + octets
     for data in full(43, b'', 8000), full(41, bytes([0, 0, 0, 7]), 4000):
-        found = tell(Capture(tuple(seen(data)), 1, Counter()), KeyTable())
+        found = analyse(Capture(tuple(seen(data)), 1, Counter()), KeyTable())
         assert len(list(found.lines())) < 500
 
 

@@ -19,8 +19,8 @@ from explaining import (
     LIVE, PUBLIC, ROOT, Recorded, call, certified, every, needs_tshark, pcap, pcap_of, plain, record, run,
     story, unread, wireshark)
 from ike_lit.capture.keylog import KeyTable
-from ike_lit.capture.pcap import Seen, read_capture
-from ike_lit.capture.show import story_html, tell
+from ike_lit.capture.pcap import Captured, read_capture
+from ike_lit.capture.show import story_html, analyse
 from ike_lit.engine.create_child_sa import rekey_child, rekey_ike_sa
 from ike_lit.wire.auth import IDi, Identity, SharedKey
 from ike_lit.wire.const import ExchangeType, IDType, MessageType
@@ -70,13 +70,13 @@ LINKS: dict[str, tuple[int, Callable[[Frame], bytes]]] = {
     **{f'raw {n}': (n, bytes) for n in (12, 14, 101)}}
 
 
-def four(m: Seen) -> Frame:
+def four(m: Captured) -> Frame:
     data = bytes(4) * m.source.natt + m.data
     return IP(src=m.source.host, dst=m.destination.host) / UDP(
         sport=m.source.port, dport=m.destination.port) / data
 
 
-def six(m: Seen, *headers: Frame) -> Frame:
+def six(m: Captured, *headers: Frame) -> Frame:
     packet = IPv6(src='2001:db8::1', dst='2001:db8::2')
     for header in headers: packet /= header
     return packet / UDP(sport=m.source.port, dport=m.destination.port) / m.data
@@ -106,7 +106,7 @@ def test_headers_between_ip_and_udp(headers: tuple, life: Recorded) -> None:
     assert [m.data for m in found.messages] == [m.data for m in life.seen[:2]]
 
 
-def pieces(version: int, m: Seen) -> list[bytes]:
+def pieces(version: int, m: Captured) -> list[bytes]:
     made = (fragment(four(m), 160) if version == 4 else
             fragment6(six(m, IPv6ExtHdrFragment(id=9)), 200))
     return [bytes(p) for p in made]
@@ -187,7 +187,7 @@ def test_a_sniffer_that_cuts_packets(life: Recorded) -> None:
     found = read_capture(pcap_of(101, *(bytes(four(m))[:96] for m in life.seen)))
     cut = [len(m.data) > 96 - 20 - 8 for m in life.seen]
     assert found.remarks == (f'{sum(cut)} packets: cut off by the sniffer',) and not all(cut)
-    told = tell(found, KeyTable()).told
+    told = analyse(found, KeyTable()).told
     assert ['not readable as IKEv2' in t.remarks[0].text for t in told] == cut
 
 
@@ -451,5 +451,5 @@ def test_a_notebook_can_be_run_again(files: Path, tmp_path: Path) -> None:
     assert again.returncode == 0, again.stdout[-3000:]
 
 
-def seen_in(files: Path) -> list[Seen]:
+def seen_in(files: Path) -> list[Captured]:
     with (files / 'life.pcap').open('rb') as file: return list(read_capture(file).messages)

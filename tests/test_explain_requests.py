@@ -8,7 +8,7 @@ import pytest
 from explaining import GCM, LIVE, every, flipped, plain, record, remarks, seen, story
 from ike_lit.capture.keylog import KeyTable
 from ike_lit.capture.pcap import read_capture
-from ike_lit.capture.show import tell
+from ike_lit.capture.show import analyse
 from ike_lit.wire.auth import IDi, Identity
 from ike_lit.wire.const import Encryption, ExchangeType, Group, MessageType, ProtocolID, TransformType
 from ike_lit.wire.ke import KE
@@ -69,8 +69,8 @@ BAD: dict[str, tuple[bytes, str]] = {
     'no such key length': (offer(encr(12, 129)), 'AES_CBC_129: no such key length (RFC 7296 §3.3.5)'),
     'a key length of a cipher of one size': (offer(encr(28, 256)), 'CHACHA20_POLY1305 has no key length'),
     'a key length of a PRF': (offer(beside(without(CBC, T.PRF), Transform(
-        T.PRF, CBC.of(T.PRF)[0].id, 128))), 'PRF_HMAC_SHA2_256 has no key length (RFC 7296 §3.3.5)'),
-    'AEAD beside integrity': (offer(beside(AEAD, *CBC.of(T.INTEG))), 'beside a cipher that has its own'),
+        T.PRF, CBC.of_type(T.PRF)[0].id, 128))), 'PRF_HMAC_SHA2_256 has no key length (RFC 7296 §3.3.5)'),
+    'AEAD beside integrity': (offer(beside(AEAD, *CBC.of_type(T.INTEG))), 'beside a cipher that has its own'),
     'NULL': (offer(encr(11)), 'NULL as the cipher of an IKE SA (RFC 7296 §5)'),
     'no integrity': (offer(beside(without(CBC, T.INTEG), NO_INTEG)), 'an IKE SA without integrity'),
     'no key exchange': (offer(beside(CBC, NO_GROUP)), 'an IKE SA without a key exchange (RFC 7296 §2.18)'),
@@ -144,7 +144,7 @@ INSIDE: dict[str, tuple[Callable[[], list[str]], str]] = {
     'IKE_AUTH without traffic': (lambda: proof(NAME, SA((ESP,))), 'IKE_AUTH with no TSi payload'),
     'IKE in IKE_AUTH': (lambda: proof(NAME, SA((without(CBC, T.DH),)), *TRAFFIC),
                         'a proposal for IKE in IKE_AUTH'),
-    'a group in IKE_AUTH': (lambda: proof(NAME, SA((beside(ESP, *CBC.of(T.DH)),)), *TRAFFIC),
+    'a group in IKE_AUTH': (lambda: proof(NAME, SA((beside(ESP, *CBC.of_type(T.DH)),)), *TRAFFIC),
                             'a group in IKE_AUTH, which has no KE (RFC 7296 §1.2)'),
     'ESP without sequence numbers': (lambda: sealed(SA((without(ESP, T.SN),)), NONCE, *TRAFFIC),
                                      'proposal 1: no SN (RFC 7296 §3.3.3)'),
@@ -152,7 +152,7 @@ INSIDE: dict[str, tuple[Callable[[], list[str]], str]] = {
                                             NONCE, *TRAFFIC), 'proposal 1: no INTEG'),
     'a Child SA without a nonce': (lambda: sealed(SA((ESP,)), *TRAFFIC),
                                    'CREATE_CHILD_SA with no Nonce payload (RFC 7296 §1.3)'),
-    'a group and no KE': (lambda: sealed(SA((beside(ESP, *CBC.of(T.DH)),)), NONCE, *TRAFFIC),
+    'a group and no KE': (lambda: sealed(SA((beside(ESP, *CBC.of_type(T.DH)),)), NONCE, *TRAFFIC),
                           'a group in each proposal, and no KE (RFC 7296 §1.3.1)'),
     'rekeying without a new SPI': (lambda: sealed(SA((CBC,)), PUBLIC, NONCE),
                                    'an SPI of 0 octets in CREATE_CHILD_SA'),
@@ -172,7 +172,7 @@ def test_a_fault_in_a_sealed_request_is_odd_and_nothing_else_is(what: str) -> No
 
 
 def test_sealed_requests_without_a_fault_are_not_odd() -> None:
-    pfs = beside(ESP, *CBC.of(T.DH))
+    pfs = beside(ESP, *CBC.of_type(T.DH))
     for payloads in ((SA((ESP,)), NONCE, *TRAFFIC), (SA((pfs,)), NONCE, PUBLIC, *TRAFFIC),
                      (SA((beside(pfs, NO_GROUP),)), NONCE, *TRAFFIC),
                      (SA((replace(CBC, spi=b's' * 8),)), NONCE, PUBLIC)):
@@ -183,7 +183,7 @@ def test_sealed_requests_without_a_fault_are_not_odd() -> None:
 
 @pytest.mark.parametrize('path', LIVE, ids=lambda path: path.name)
 def test_nothing_is_odd_in_what_strongswan_has_sent(path: object) -> None:
-    with (path / 'capture.pcap').open('rb') as file: found = tell(read_capture(file), KeyTable())
+    with (path / 'capture.pcap').open('rb') as file: found = analyse(read_capture(file), KeyTable())
     assert every(found, 'odd', 'wrong') == []
 
 

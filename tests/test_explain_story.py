@@ -13,10 +13,10 @@ from authority import ed_key, key, rsa_key
 from canonical import KEYS, private_key
 from explaining import (
     BELIEVED, Recorded, certified, every, flipped, kinds, numbered, plain, record, remarks, seen, story)
-from ike_lit.capture.examine import SIZES
-from ike_lit.capture.observer import Believed
+from ike_lit.capture.examine import NOTIFICATION_SIZES
+from ike_lit.capture.observer import TrustAnchors
 from ike_lit.capture.show import Story
-from ike_lit.capture.story import Onlooker
+from ike_lit.capture.story import Observer
 from ike_lit.engine.create_child_sa import rekey_child, rekey_ike_sa
 from ike_lit.engine.informational import liveness
 from ike_lit.testing.network import ALICE
@@ -72,7 +72,7 @@ def test_rekeyings_from_either_side(who: str, esp: str) -> None:
         assert f'SPI {spi.hex()}  10.2.0.0/24 -> 10.1.0.0/24  0 ESP' in text
         assert f'SPI {child.outbound.spi.hex()}  10.1.0.0/24 -> 10.2.0.0/24  0 ESP' in text
     assert f'to replace the one with the SPI {first.hex()} (RFC 7296 §1.3.3)' in every(found)
-    for told in found.told: assert told.forth == (told.seen.source == ALICE)
+    for told in found.told: assert told.from_first_initiator == (told.seen.source == ALICE)
 
 
 def test_who_answers_whom() -> None:
@@ -87,7 +87,7 @@ def test_who_answers_whom() -> None:
     told = found.told
     for request, response in zip(told[::2], told[1::2], strict=True):
         assert not request.header.response and request.request is None
-        assert response.request is request and response.forth != request.forth
+        assert response.request is request and response.from_first_initiator != request.from_first_initiator
 
 
 def test_a_cookie_and_another_group_on_the_way() -> None:
@@ -160,14 +160,14 @@ def test_shared_keys() -> None:
     r = record(alices=shared, bobs=shared)
     for psk, words, grade in ((SECRET, 'AUTH is right: method 2, shared key', 'fact'),
                               (SharedKey(b'another'), 'AUTH does not fit the shared key', 'wrong')):
-        found = story(r.seen, r.lines, Believed(shared=psk))
+        found = story(r.seen, r.lines, TrustAnchors(shared=psk))
         assert every(found, grade).count(f'{words} (RFC 7296 §2.15)') == 2
-    assert not any('AUTH is right' in t for t in every(story(r.seen, r.rows, Believed(shared=SECRET))))
+    assert not any('AUTH is right' in t for t in every(story(r.seen, r.rows, TrustAnchors(shared=SECRET))))
 
 
 def test_certificates_prove_by_the_key_beside_the_signature() -> None:
     r = record(alices=certified('initiator'), bobs=certified('responder'))
-    found = story(r.seen, r.lines, Believed())
+    found = story(r.seen, r.lines, TrustAnchors())
     assert sum('the key of the certificate beside it' in text for text in every(found)) == 2
     assert not every(found, 'odd', 'wrong')
 
@@ -187,7 +187,7 @@ def test_a_bare_key_beside_the_signature(encoding: CertEncoding, data: bytes | N
     "RFC 7670: it holds a SubjectPublicKeyInfo. Where it can't be read, the key that was given is taken."
     key = private_key(KEYS / 'initiator.key')
     r = record(alices={'credential': Bare(key, (encoding, data or spki(key.public_key())))})
-    found = [every(story(r.seen, r.lines, believed)) for believed in (Believed(), BELIEVED)]
+    found = [every(story(r.seen, r.lines, believed)) for believed in (TrustAnchors(), BELIEVED)]
     assert [sum('the bare key beside it' in t for t in texts) for texts in found] == [count, count]
     assert sum('a key that was given' in t for t in found[1]) == 2 - count
 
@@ -210,14 +210,14 @@ def test_older_methods(method: int, make: Callable, words: str) -> None:
     identity = IDi.of(Identity.from_text('old.example.org'))
     auth = proof(r, signer, (AuthenticationType(method), b''), identity)
     shown = partial(r.sealed, exchange=ExchangeType.IKE_AUTH, message_id=1)
-    believed = Believed((signer.public_key(),))
+    believed = TrustAnchors((signer.public_key(),))
     told = story([*r.seen[:2], *seen(shown(identity, auth), first=3)], r.lines, believed).told[2]
     assert any(text.startswith(f'AUTH is right: method {method}, {words}') for text in remarks(told))
     assert remarks(told, 'odd') == ['signed with SHA-1 (RFC 8247 §3.1)'] * (method == 1)
     other = IDi.of(Identity.from_text('new.example.org'))
     changed = AUTH(auth.method, flipped(auth.data, 9))
     for who, what, keys in ((other, auth, believed), (identity, changed, believed),
-                            (identity, auth, Believed((ed_key().public_key(),)))):
+                            (identity, auth, TrustAnchors((ed_key().public_key(),)))):
         told = story([*r.seen[:2], *seen(shown(who, what), first=3)], r.lines, keys).told[2]
         assert not any('AUTH is right' in text for text in remarks(told))
 
@@ -249,7 +249,7 @@ NI, NR = Nonce(b'\xa0' * 16), Nonce(b'\xe0' * 16)
 
 
 def init(offer: SA, choice: SA, *more: Payload) -> Story:
-    group, = {t.id for p in offer.proposals[:1] for t in p.of(T.DH)[:1]}
+    group, = {t.id for p in offer.proposals[:1] for t in p.of_type(T.DH)[:1]}
     ke = KE(Group(group), bytes(256))
     return story(seen(plain(offer, ke, NI), plain(choice, NR, *more, spi_r=b'r' * 8, response=True)))
 
@@ -376,7 +376,7 @@ def test_every_reserved_bit_is_found_and_no_other() -> None:
     for at in range(17, len(data)):
         for bit in (1 << n for n in range(8)):
             if data[at] & bit: continue
-            told = Onlooker().look(*seen(flipped(data, at, bit)))
+            told = Observer().look(*seen(flipped(data, at, bit)))
             texts = [text for text in remarks(told, 'odd') if 'reserved bits are set' in text]
             if not texts or kinds(told) != kinds(before): continue  # or it has become another message
             found.add((at, bit))
@@ -401,7 +401,7 @@ ERRORS = (1, 4, 5, 7, 9, 11, 14, 24, 34, 35, 36, 37, 38, 39, 43, 44)  # RFC 7296
 @pytest.mark.parametrize('number', [*ERRORS, 45, 8191, 16383])
 def test_errors_are_wrong_and_named(number: int) -> None:
     "Sealed or not; below 16384 is an error, also one that nobody knows. Unsealed it proves nothing."
-    data = bytes(SIZES[number][0][0]) if number in SIZES else b''
+    data = bytes(NOTIFICATION_SIZES[number][0][0]) if number in NOTIFICATION_SIZES else b''
     r, notify = record(seed=10), Notify(MessageType(number), data)
     for data, sealed in ((r.sealed(notify, response=True), True),
                          (plain(notify, exchange=ExchangeType.INFORMATIONAL, spi_i=r.sas[0].spi_i,

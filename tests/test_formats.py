@@ -30,12 +30,12 @@ from ike_lit.wire.const import (
 from ike_lit.wire.header import HEADER, Header, Reader
 from ike_lit.wire.ke import GROUPS, KE, DiffieHellman, Modp
 from ike_lit.wire.keys import prfplus
-from ike_lit.wire.nat import KEEPALIVE, Endpoint, Nat, detect, fingerprint, nat_detection, unwrap, wrap
+from ike_lit.wire.nat import KEEPALIVE, Endpoint, Nat, detect, address_hash, nat_detection, unwrap, wrap
 from ike_lit.wire.nonce import Nonce
 from ike_lit.wire.payload import (
     GENERIC, Delete, Notify, Opaque, Packet, Payload, Unreadable, pack_chain, parse_chain)
 from ike_lit.wire.proposal import ALGORITHMS, SA, Proposal, Transform, check_choice, choose, parse_proposals
-from ike_lit.wire.sk import BLOCK_SIZE, SK, checksum, encrypt
+from ike_lit.wire.sk import BLOCK_SIZE, SK, compute_icv, encrypt
 from ike_lit.wire.ts import TSi, TSr, TrafficSelector
 
 INIT, LATER = ExchangeType.IKE_SA_INIT, ExchangeType.INFORMATIONAL
@@ -574,11 +574,11 @@ def test_an_authentic_request_that_is_no_whole_blocks_is_answered(size: int) -> 
     "§2.21.3: authentic, so it is among \"all requests having errors\"."
     alice, bob = shaken()
     key = alice.outgoing
-    length = HEADER.size + 4 + BLOCK_SIZE + size + key.lock.icv_size
+    length = HEADER.size + 4 + BLOCK_SIZE + size + key.cipher.icv_size
     header = Header(alice.spi_i, alice.spi_r, Type.SK, LATER, False, True, 2, length)
     covered = bytes(header) + bytes([0, 0]) + (length - HEADER.size).to_bytes(2, 'big') + bytes(
         BLOCK_SIZE + size)
-    data = covered + checksum(Integrity(key.integ.id), key.sk_a, covered)
+    data = covered + compute_icv(Integrity(key.integ.id), key.sk_a, covered)
     answer, = replies(alice, bob, data)
     assert answer.payloads == (Notify(MessageType.INVALID_SYNTAX),)
 
@@ -641,7 +641,7 @@ def test_both_tell_their_addresses_right_after_the_nonce() -> None:
     (Endpoint('2001:db8::1', 500), '20010db8000000000000000000000001 01f4')], ids=str)
 def test_the_hash_of_an_address(end: Endpoint, octets: str) -> None:
     spis = bytes(range(1, 9)), bytes(8)
-    assert fingerprint(*spis, end) == sha1(b''.join(spis) + h(octets))
+    assert address_hash(*spis, end) == sha1(b''.join(spis) + h(octets))
 
 
 def test_one_of_several_source_addresses_is_enough() -> None:
@@ -968,7 +968,7 @@ def test_proposals_are_numbered_one_after_another(numbers: tuple[int, int], good
 def test_each_key_length_is_a_transform_of_its_own() -> None:
     proposal, = parse_proposals('aes128-aes256-sha256-modp2048', ProtocolID.IKE)
     assert bytes(SA((proposal,))).hex().count('0100000c800e') == 2
-    assert [t.key_length for t in proposal.of(ENCR)] == [128, 256]
+    assert [t.key_length for t in proposal.of_type(ENCR)] == [128, 256]
 
 
 @pytest.mark.parametrize('attributes', [
@@ -1080,7 +1080,7 @@ def test_the_public_value_is_of_the_first_group_of_the_first_proposal() -> None:
                          ('aes256-sha256-modp2048,aes128-sha256-modp3072', 14)):
         _, _, request = first_request(ike=words)
         packet = Packet.parse(Reader(request))
-        assert packet.one(KE).group == packet.one(SA).proposals[0].of(DH)[0].id == group
+        assert packet.one(KE).group == packet.one(SA).proposals[0].of_type(DH)[0].id == group
         assert len(packet.one(KE).public) == GROUPS[Group(group)].size
 
 
@@ -1357,11 +1357,11 @@ def test_what_is_in_no_box_or_in_two_is_refused(who: int) -> None:
 
     def resealed(first: int, octets: bytes) -> bytes:
         "With a checksum that is right for it."
-        size = HEADER.size + len(octets) + one.outgoing.lock.icv_size
+        size = HEADER.size + len(octets) + one.outgoing.cipher.icv_size
         header = Header(one.spi_i, one.spi_r, Type(first), LATER, False, one.initiator, message_id,
                         size)
         covered = bytes(header) + octets
-        return covered + checksum(Integrity.HMAC_SHA2_256_128, one.outgoing.sk_a, covered)
+        return covered + compute_icv(Integrity.HMAC_SHA2_256_128, one.outgoing.sk_a, covered)
     payload = bytes([0, 0, 0, 4 + 16])
     for data in naked, behind, resealed(Type.Vendor, payload):
         assert replies(one, other, data) == [] and other.child and told(other, Dropped)
@@ -1405,7 +1405,7 @@ def padded(sender: IKE, first: Type, plaintext: bytes, message_id: int) -> bytes
     header = Header(sender.spi_i, sender.spi_r, Type.SK, LATER, False, True, message_id,
                     HEADER.size + size)
     covered = bytes(header) + bytes([first, 0]) + size.to_bytes(2, 'big') + body
-    return covered + checksum(Integrity.HMAC_SHA2_256_128, key.sk_a, covered)
+    return covered + compute_icv(Integrity.HMAC_SHA2_256_128, key.sk_a, covered)
 
 
 def test_padding_of_any_length_and_content_is_accepted() -> None:
@@ -1433,7 +1433,7 @@ def test_nothing_is_decrypted_before_the_checksum_is_right(
     ends = shaken()
     one, other = ends[who], ends[1 - who]
     good = sealed(one, Packet(LATER, ()), other.window.expected_id)
-    expected = checksum(Integrity.HMAC_SHA2_256_128, one.outgoing.sk_a, good[:-16])
+    expected = compute_icv(Integrity.HMAC_SHA2_256_128, one.outgoing.sk_a, good[:-16])
     assert good.endswith(expected)
     decrypted, compared = [], []
     real, compare = sk.decrypt, hmac.compare_digest

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from ike_lit.wire.const import Discard, ExchangeType, InvalidSyntax, ProtocolID, Type
 from ike_lit.wire.fragment import (
-    FRAGMENT, MAX_FRAGMENTS, MAX_MESSAGE, REASSEMBLY_SECONDS, Reassembly, open_fragment, room, split)
+    SKF, MAX_FRAGMENTS, MAX_MESSAGE, REASSEMBLY_SECONDS, Reassembly, open_fragment, room, split)
 from ike_lit.wire.header import HEADER, Header, Reader
 from ike_lit.wire.payload import Delete, Notify, Opaque, Packet, Payload, Vendor, pack_chain, parse_chain
 from ike_lit.wire.proposal import parse_proposals
@@ -45,7 +45,7 @@ def made(number: int, total: int, content: bytes = b'?', *, first: Type = Type.V
          response: bool = False) -> bytes:
     "A fragment as only the true peer can make it, with whatever it likes in it."
     header = partial(Header, *SPIS, Type.SKF, exchange, response, True, message_id)
-    return OURS.protect(header, first, content, bytes, FRAGMENT.pack(number, total))
+    return OURS.protect(header, first, content, bytes, SKF.pack(number, total))
 
 
 def state(pieces: Reassembly) -> tuple: return dict(pieces.pieces), pieces.since
@@ -82,7 +82,7 @@ def test_every_room(size: int) -> None:
         assert [b.kind for b in boxes] == [Type.SKF] * len(boxes)
         assert [b.first for b in boxes] == [first] + [Type.NONE] * (len(boxes) - 1)
         assert [b.data[:4] for b in boxes] == [
-            FRAGMENT.pack(n + 1, len(boxes)) for n in range(len(boxes))]
+            SKF.pack(n + 1, len(boxes)) for n in range(len(boxes))]
         assert len({b.data[4:20] for b in boxes}) == len(boxes)  # each has its own IV
         pieces = Reassembly()
         *before, packet_again = [pieces.add(OURS, d, 0) for d in datagrams]

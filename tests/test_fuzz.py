@@ -28,7 +28,7 @@ from ike_lit.engine.model import Datagram
 from ike_lit.engine.protocol import IKE
 from ike_lit.engine.state import Alarm, Task
 from ike_lit.testing.network import ALICE, BOB
-from ike_lit.testing.stage import Said, talk
+from ike_lit.testing.stage import Underway, talk_through
 from ike_lit.wire.const import Discard, ExchangeType, IkeError, Type
 from ike_lit.wire.fragment import Reassembly, split
 from ike_lit.wire.header import Header, Reader, dissect
@@ -171,7 +171,7 @@ def test_what_nobody_vouches_for_changes_nothing(name: str) -> None:
 
 def outcome(here: Scene) -> list[tuple[int, int]]:
     "How many IKE SAs and Child SAs both ends have, once all has been said."
-    talk(here.end)
+    talk_through(here.end)
     return [(len(end.host.established), sum(len(ike.children) for ike in end.host.established))
             for end in (here.end, here.peer)]
 
@@ -187,7 +187,8 @@ def test_what_is_true_still_counts(name: str) -> None:
         here = scene(name)
         for octets in forged_ones:
             if octets in [d.data for d in here.coming]: continue
-            with in_time(): here.end.hears(Said('?', Datagram(octets, here.peer.address, here.end.address)))
+            datagram = Datagram(octets, here.peer.address, here.end.address)
+            with in_time(): here.end.hears(Underway('?', datagram))
         assert outcome(here) == expected
     check()
 
@@ -196,7 +197,7 @@ MARKS = {
     'a set': lambda ike: ike.exchange.early_deletes.add(b'1234'),
     'a time': lambda ike: setattr(ike, 'heard', 7.0),
     'a fragment': lambda ike: ike.window.pieces[1].pieces.update({1: None}),
-    'a counter': lambda ike: next(ike.outgoing.lock.counter),
+    'a counter': lambda ike: next(ike.outgoing.cipher.counter),
     'an alarm': lambda ike: ike.alarms.update({Alarm(Task.EXPIRE): (1.0, print)}),
     'a conversation': lambda ike: ike.window.conversation.gi_frame.f_locals['ike'].children.clear()}
 
@@ -228,12 +229,12 @@ def test_a_dissection_ends_with_the_parsers_own_words(body: str) -> None:
 def test_a_long_offer_is_compared_once(monkeypatch: pytest.MonkeyPatch) -> None:
     "30 proposals of 255 ciphers each, in one datagram: for each, our own are looked up once."
     bob = IKE(configs()[1], BOB, ALICE, initiator=False, responders=RESPONDERS)
-    asked, real = [0], Proposal.choices
+    asked, real = [0], Proposal.offered
 
-    def choices(proposal: Proposal, kind: int) -> tuple:
+    def offered(proposal: Proposal, kind: int) -> tuple:
         asked[0] += 1
         return real(proposal, kind)
-    monkeypatch.setattr(Proposal, 'choices', choices)
+    monkeypatch.setattr(Proposal, 'offered', offered)
     monkeypatch.setattr('ike_lit.wire.proposal.MAX_TRANSFORMS', 10**6)  # not the limit keeps it short
     data = headed(Type.SA, long_chain(*LONG['proposals']))
     data = data[:8] + bytes(8) + data[16:18] + bytes([ExchangeType.IKE_SA_INIT, 8]) + bytes(4) + data[24:]

@@ -46,7 +46,8 @@ from ike_lit.engine.model import (
 from ike_lit.engine.protocol import IKE
 from ike_lit.engine.state import TRANSITIONS, State
 from ike_lit.kernel import entries, install
-from ike_lit.kernel.dialects import SETKEY, XFRM, XFRM_MARKS, InstallError, flaw, setkey_script, xfrm_script
+from ike_lit.kernel.dialects import (
+    SETKEY, XFRM, XFRM_MARKS, InstallError, setkey_limitation, setkey_script, xfrm_script)
 from ike_lit.kernel.entries import cleanup
 from ike_lit.kernel.install import Installer
 from ike_lit.testing.network import ALICE, BOB, deliver, events, family, handshake, talk
@@ -706,7 +707,7 @@ def test_forged_refusals_end_nothing_and_weaken_nothing() -> None:
         for d in again or held_back: bob.receive_datagram(d.data, ALICE, 0, BOB)
         carry(bob, alice)
         up, = alice.established
-        assert len(bob.established) == 1 and up.suite.the(TransformType.DH).name == 'ECP_384'
+        assert len(bob.established) == 1 and up.suite.single(TransformType.DH).name == 'ECP_384'
     alice, _ = two_ends(RESPONDERS, left, right)
     alice.start(ike_sa_init, now=0)
     sent = 0
@@ -1451,7 +1452,7 @@ def test_no_vector_twice() -> None:
     alice, bob = shaken()
     seals = [alice.outgoing, bob.outgoing]
     for seal in seals:
-        assert len({seal.lock.vector(bytes) for _ in range(10_000)}) == 10_000
+        assert len({seal.cipher.vector(bytes) for _ in range(10_000)}) == 10_000
     assert seals[0].sk_e != seals[1].sk_e
     alice.start(liveness, now=0)
     sent = [d.data for d in alice.datagrams_to_send()]
@@ -1507,13 +1508,13 @@ def test_checksums_are_as_long_as_agreed() -> None:
         lines = xfrm_script(alice.child, show_keys=True).splitlines()[:2]
         for line, sa in zip(lines, (alice.child.inbound, alice.child.outbound), strict=True):
             assert line.endswith(words.format(sa.integ_key.hex())) and ' auth hmac' not in line
-    assert 'cuts HMAC-SHA2-256 to 96 bits' in flaw(shaken(esp='aes256-sha256')[0].child)
+    assert 'cuts HMAC-SHA2-256 to 96 bits' in setkey_limitation(shaken(esp='aes256-sha256')[0].child)
 
 
 def test_sequence_numbers_of_64_bits_are_not_agreed_on() -> None:
     "S65: we install none, so we neither offer them nor choose them nor take them for an answer."
     offered = parse_proposals(f'{DEFAULT_ESP},aes256-sha256-modp2048', ProtocolID.ESP)
-    assert {t.id for p in offered for t in p.of(TransformType.ESN)} == {Esn.NO_ESN}
+    assert {t.id for p in offered for t in p.of_type(TransformType.ESN)} == {Esn.NO_ESN}
     esn = Transform(TransformType.ESN, Esn.ESN)
     for p in offered:
         other = replace(p, transforms=tuple(esn if t.type == TransformType.ESN else t for t in p.transforms))
@@ -1521,7 +1522,7 @@ def test_sequence_numbers_of_64_bits_are_not_agreed_on() -> None:
         one = tuple({t.type: t for t in other.transforms}.values())
         with pytest.raises(IkeError): check_choice((p,), SA((replace(other, transforms=one),)))
         both_ = replace(p, transforms=(*p.transforms, esn))
-        assert choose(SA((both_,)), (p,)).the(TransformType.ESN).id == Esn.NO_ESN
+        assert choose(SA((both_,)), (p,)).single(TransformType.ESN).id == Esn.NO_ESN
 
 
 def test_the_kernel_is_told_to_refuse_replays() -> None:

@@ -15,10 +15,11 @@ import pytest
 from ike_lit.cli.diagnosis import remedied
 from ike_lit.engine.model import ChildEstablished, ChildSA
 from ike_lit.kernel import dialects, entries, install
-from ike_lit.kernel.dialects import SETKEY, XFRM, InstallError, Lack, Language
+from ike_lit.kernel.dialects import SETKEY, XFRM, InstallError, Lack, SadDialect
 from ike_lit.kernel.entries import RIGHT, Entry
 from ike_lit.kernel.install import (
-    GRACE_SECONDS, SWITCH_SECONDS, Installer, Tunnel, ask, carried, changes, may_ask, prepare, ready, user_of)
+    GRACE_SECONDS, SWITCH_SECONDS, Installer, Tunnel, changes, may_query, prepare, prepare_kernel,
+    query_status, setkey_can_carry, user_of)
 from ike_lit.wire.auth import Identity
 from ike_lit.wire.const import ProtocolID
 from ike_lit.wire.proposal import parse_proposals
@@ -68,7 +69,7 @@ class Kernel:
         if verb == 'delete': del held[key]
         else: held[key] = new
 
-    def entries(self, language: Language) -> list[Entry]:
+    def entries(self, language: SadDialect) -> list[Entry]:
         return [*(Entry(reqid, f'xfrm policy delete {way}', policy=True)
                   for way, (reqid, _) in self.policies.items()),
                 *(Entry(reqid, line) for line, reqid in self.sas.items())]
@@ -191,7 +192,7 @@ def test_an_spi_is_used_but_once(kernel: Kernel, way: str) -> None:
 
 
 def test_tunnels_that_can_be_told_apart_are_all_there_can_be(kernel: Kernel) -> None:
-    ours = Installer(replace(XFRM, marks=dialects.Marks(ord('I'), 256, 2)), 3)
+    ours = Installer(replace(XFRM, marks=dialects.ReqidSpace(ord('I'), 256, 2)), 3)
     nets = [made(n, near=f'10.{n}.0.0/24') for n in (2, 3, 4)]
     for one in nets[:2]: ours.add(ChildEstablished(one), BOB)
     assert len(ours.tunnels) == 2
@@ -211,7 +212,7 @@ def test_what_no_policy_can_hold_is_refused_in_a_line(kernel: Kernel) -> None:
 @pytest.mark.parametrize('system, language, passes', [
     ('linux', SETKEY, False), ('linux', XFRM, True), ('freebsd13', SETKEY, True)])
 def test_pf_key_of_linux_is_not_given_what_it_cuts(
-        monkeypatch: pytest.MonkeyPatch, system: str, language: Language, passes: bool) -> None:
+        monkeypatch: pytest.MonkeyPatch, system: str, language: SadDialect, passes: bool) -> None:
     ran: list[str] = []
     monkeypatch.setattr(sys, 'platform', system)
     monkeypatch.setattr(install, 'run_setkey', lambda command, script='', keep=(): ran.append(script) or '')
@@ -352,18 +353,18 @@ def test_we_leave_with_what_is_ours(kernel: Kernel) -> None:
 # Before it begins
 
 def test_setkey_of_linux_needs_an_algorithm_that_it_carries(monkeypatch: pytest.MonkeyPatch) -> None:
-    cleaned: list[Language] = []
+    cleaned: list[SadDialect] = []
     monkeypatch.setattr(install, 'cleanup', lambda language, program: cleaned.append(language))
     cut = parse_proposals('aes256-sha256,aes256gcm16', ProtocolID.ESP)
     whole = parse_proposals('aes256-sha512', ProtocolID.ESP)
-    assert not any(map(carried, cut)) and all(map(carried, whole))
+    assert not any(map(setkey_can_carry, cut)) and all(map(setkey_can_carry, whole))
     with pytest.raises(InstallError, match='no packet would pass') as caught:
-        ready(SETKEY, True, 3, cut)
+        prepare_kernel(SETKEY, True, 3, cut)
     assert caught.value.lack == Lack.BY_PF_KEY
     assert not cleaned
     for language, on_linux, esp in (
             (SETKEY, True, cut + whole), (SETKEY, True, whole), (SETKEY, False, cut), (XFRM, True, cut)):
-        ready(language, on_linux, 3, esp)
+        prepare_kernel(language, on_linux, 3, esp)
     assert cleaned == [SETKEY] * 3 + [XFRM]
 
 
@@ -394,10 +395,10 @@ def test_whom_we_tell_what_we_hold(monkeypatch: pytest.MonkeyPatch) -> None:
     "Root, and who we are ourselves."
     monkeypatch.setattr(install.os, 'geteuid', lambda: 1000)
     monkeypatch.setattr(sys, 'platform', 'linux')
-    assert [may_ask(Sock(user=user)) for user in (0, 1000, 1001)] == [True, True, False]
+    assert [may_query(Sock(user=user)) for user in (0, 1000, 1001)] == [True, True, False]
     assert user_of(Sock(user=1001)) == 1001
     monkeypatch.setattr(sys, 'platform', 'freebsd13')
-    assert may_ask(Sock(user=1001)) and user_of(Sock(user=1001)) is None
+    assert may_query(Sock(user=1001)) and user_of(Sock(user=1001)) is None
 
 
 @pytest.mark.parametrize('endless', [False, True])
@@ -416,5 +417,5 @@ def test_an_answer_may_come_in_pieces_and_has_an_end(monkeypatch: pytest.MonkeyP
     with server:
         thread = threading.Thread(target=answer, daemon=True)
         thread.start()
-        assert ask(lambda: 0.0) == ([] if endless else [{**told, 'user': os.geteuid()}])
+        assert query_status(lambda: 0.0) == ([] if endless else [{**told, 'user': os.geteuid()}])
         thread.join(30)

@@ -195,7 +195,7 @@ def opened(octets: bytes, row: str, suite: str) -> Packet:
     "Open a message with the keys of a row of the keylog."
     _, _, sk_ei, sk_er, _, sk_ai, sk_ar, _ = row.split(',')
     proposal, = parse_proposals(suite, ProtocolID.IKE)
-    encr, integ = proposal.the(TransformType.ENCR), proposal.the(TransformType.INTEG)
+    encr, integ = proposal.single(TransformType.ENCR), proposal.single(TransformType.INTEG)
     ours = Header.parse(Reader(octets)).initiator
     sk_e, sk_a = (sk_ei, sk_ai) if ours else (sk_er, sk_ar)
     return SK(encr, integ, bytes.fromhex(sk_e), bytes.fromhex(sk_a)).open(octets)

@@ -2,7 +2,7 @@
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 
 import pytest
-from ike_lit.wire.configuration import CP, SHOWN, Assigned, Attribute, Pool, Range
+from ike_lit.wire.configuration import CP, SHOWN_ATTRIBUTES, Assigned, Attribute, Pool, Range
 from ike_lit.wire.const import CfgAttribute as A, CfgType
 from ike_lit.wire.header import Reader, dissect
 from ike_lit.wire.payload import pack_chain, parse_chain
@@ -31,10 +31,11 @@ def test_an_attribute_without_a_value_reads_as_nothing() -> None:
     assert str(Attribute(A.APPLICATION_VERSION)) == str(Attribute(A.INTERNAL_IP6_DNS)) == ''
 
 
-@pytest.mark.parametrize(('count', 'rest'), [(0, ''), (SHOWN, ''), (SHOWN + 1, ', 1 more')])
+@pytest.mark.parametrize(('count', 'rest'), [
+    (0, ''), (SHOWN_ATTRIBUTES, ''), (SHOWN_ATTRIBUTES + 1, ', 1 more')])
 def test_eight_attributes_are_shown_and_the_others_are_counted(count: int, rest: str) -> None:
     one = Attribute(A.INTERNAL_IP4_DNS)
-    shown = f', {one!r}' * min(count, SHOWN)
+    shown = f', {one!r}' * min(count, SHOWN_ATTRIBUTES)
     assert repr(CP(CfgType.CFG_REQUEST, (one,) * count)) == f'CP({CfgType.CFG_REQUEST}{shown}{rest})'
 
 

@@ -3,7 +3,7 @@ import pytest
 from ike_lit.testing.network import ALICE, BOB
 from ike_lit.wire.const import ExchangeType, MessageType
 from ike_lit.wire.nat import (
-    KEEPALIVE, NON_ESP_MARKER, Endpoint, Nat, detect, fingerprint, nat_detection, unwrap, wrap)
+    KEEPALIVE, NON_ESP_MARKER, Endpoint, Nat, detect, address_hash, nat_detection, unwrap, wrap)
 from ike_lit.wire.payload import Notify, Packet
 
 SPIS = b'spi of i', b'spi of r'
@@ -28,7 +28,7 @@ def test_one_true_source_of_several_is_enough() -> None:
 
 
 def test_the_true_hash_in_another_notification_shows_nothing() -> None:
-    cookie = Notify(MessageType.COOKIE, fingerprint(*SPIS, ALICE))
+    cookie = Notify(MessageType.COOKIE, address_hash(*SPIS, ALICE))
     assert seen(ELSEWHERE, cookie, DESTINATION) == Nat(True, there=True)
     assert seen(cookie, DESTINATION) == Nat(False)
 

@@ -138,8 +138,8 @@ def test_what_we_do_not_have_is_no_word(word: str) -> None:
 def test_the_defaults_are_strong_and_have_their_aeads_apart() -> None:
     for line, protocol in (DEFAULT_IKE, IKE), (DEFAULT_ESP, ESP):
         aeads, classic = parse_proposals(line, protocol)
-        assert all(t.aead for t in aeads.of(ENCR)) and not aeads.of(INTEG)
-        assert not any(t.aead for t in classic.transforms) and classic.of(INTEG)
+        assert all(t.aead for t in aeads.of_type(ENCR)) and not aeads.of_type(INTEG)
+        assert not any(t.aead for t in classic.transforms) and classic.of_type(INTEG)
         assert (aeads.number, classic.number) == (1, 2)
 
 
@@ -214,8 +214,8 @@ def test_the_responders_choice(offered: tuple, chosen: tuple | None) -> None:
     suite = choose(sa, OURS)
     assert sorted(suite.transforms, key=repr) == sorted(chosen, key=repr)
     assert check_choice(sa.proposals, SA((suite,))) == suite
-    for kind in ENCR, PRF, INTEG, DH: assert suite.the(kind) in (*chosen, NO_INTEG)
-    assert suite.the(ENCR).aead == (suite.the(INTEG) == NO_INTEG)
+    for kind in ENCR, PRF, INTEG, DH: assert suite.single(kind) in (*chosen, NO_INTEG)
+    assert suite.single(ENCR).aead == (suite.single(INTEG) == NO_INTEG)
 
 
 AEAD_OFFER = offer(GCM, CHACHA, SHA, X25519)
@@ -236,7 +236,7 @@ def test_the_initiators_check(lie: tuple) -> None:
     good = offer(GCM, *REST)
     assert check_choice((AEAD_OFFER, CLASSIC_OFFER), SA((good,))) == good
     spelled = offer(CHACHA, NO_INTEG, *REST)
-    assert check_choice((AEAD_OFFER, CLASSIC_OFFER), SA((spelled,))).the(INTEG) == NO_INTEG
+    assert check_choice((AEAD_OFFER, CLASSIC_OFFER), SA((spelled,))).single(INTEG) == NO_INTEG
     with pytest.raises(NoProposalChosen):
         check_choice((AEAD_OFFER, CLASSIC_OFFER), journey(offer(*lie)) if lie else SA((offer(),)))
 
@@ -253,8 +253,8 @@ def test_the_initiators_check_of_a_classic_answer(lie: tuple) -> None:
 
 def test_only_an_aead_does_without_a_checksum() -> None:
     bare = offer(CBC, *REST)
-    assert bare.choices(INTEG) == () and offer(GCM, *REST).choices(INTEG) == (NO_INTEG,)
-    with pytest.raises(NoProposalChosen, match='0 transforms of type INTEG'): bare.the(INTEG)
+    assert bare.offered(INTEG) == () and offer(GCM, *REST).offered(INTEG) == (NO_INTEG,)
+    with pytest.raises(NoProposalChosen, match='0 transforms of type INTEG'): bare.single(INTEG)
     none = offer(CBC, NO_INTEG, *REST)
     for one, other in (bare, none), (none, bare): assert common(one, other) is None
     with pytest.raises(NoProposalChosen): check_choice((bare,), SA((none,)))
@@ -275,7 +275,7 @@ def test_esp_with_aeads(offered: str, chosen: str | None) -> None:
                        (CBC, HMAC, esn)):
         assert not any(common(offer(*transforms, protocol=ESP), p) for p in ours)
     both = common(offer(GCM, esn, T['noesn'], protocol=ESP), ours[0])
-    assert both.of(TransformType.ESN) == (T['noesn'],)
+    assert both.of_type(TransformType.ESN) == (T['noesn'],)
 
 
 ANY = st.one_of(
@@ -304,13 +304,13 @@ def test_whatever_is_offered_no_suite_is_weak_or_without_integrity(
     assert repr(sa) and all(isinstance(p.words, str) for p in sa.proposals)
     try: suite = choose(sa, parse_proposals(line, protocol))
     except NoProposalChosen: return
-    assert suite.the(ENCR).aead != (suite.the(INTEG) != NO_INTEG)
+    assert suite.single(ENCR).aead != (suite.single(INTEG) != NO_INTEG)
     assert len({t.type for t in suite.transforms}) == len(suite.transforms)
     weak = {row.transform for row in ALGORITHMS.values() if row.weak}
     assert not weak & set(suite.transforms) and not set(ODD.values()) & set(suite.transforms)
     assert set(suite.transforms) <= set(offered[suite.number - 1])
     assert check_choice(sa.proposals, SA((suite,))) == suite
-    if protocol == IKE: assert suite.the(PRF) and suite.the(DH).id
+    if protocol == IKE: assert suite.single(PRF) and suite.single(DH).id
 
 
 # Attributes, as octets

@@ -26,7 +26,7 @@ from ike_lit.engine.host import Host
 from ike_lit.engine.informational import delete_child
 from ike_lit.initiator import demo_peer
 from ike_lit.kernel.entries import claim
-from ike_lit.kernel.install import ask
+from ike_lit.kernel.install import query_status
 from ike_lit.testing.network import ALICE, BOB
 from ike_lit.wire.auth import Identity
 from ike_lit.wire.const import Encryption, ExchangeType, Group, ProtocolID, TransformType
@@ -391,7 +391,7 @@ def test_each_line_says_when_and_whose_it_is_if_there_are_several() -> None:
 # Who asks what we hold
 
 def test_a_status_that_is_empty_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(program, 'ask', lambda clock: [])
+    monkeypatch.setattr(program, 'query_status', lambda clock: [])
     with redirect_stdout(io.StringIO()) as said:
         assert program.show_status(options.Options()) == 0
     assert said.getvalue() == 'no program of ours answers here\n'
@@ -425,7 +425,7 @@ def test_a_status_does_not_wait_for_whoever_has_the_names() -> None:
                 asker.send(json.dumps({'program': 'test', 'pid': 1, 'ike': []}).encode())
         for work in drip, answer: threading.Thread(target=work, daemon=True).start()
         now = iter(n / 100 for n in range(100_000))
-        found = ask(lambda: next(now))
+        found = query_status(lambda: next(now))
         stop.set()
     assert {'program': 'test', 'pid': 1, 'ike': [], 'user': os.geteuid()} in found
     assert next(now) < 5 and drips < 1000

@@ -65,7 +65,7 @@ PAIRS = [(cipher, integ) for cipher in CLASSIC for integ in INTEG]
 def child(esp: str) -> ChildSA:
     "A Child SA with keys that are easily told apart: what is sent is e1 and a1."
     suite, = parse_proposals(esp, ProtocolID.ESP)
-    encr, integ = suite.the(TransformType.ENCR), suite.the(TransformType.INTEG)
+    encr, integ = suite.single(TransformType.ENCR), suite.single(TransformType.INTEG)
     e, a = ALGORITHMS[esp.partition('-')[0]].key_size, INTEG.get(esp.partition('-')[2], (0,))[0]
     network, other = (TrafficSelector.from_text(f'10.{n}.0.0/24') for n in (1, 2))
     here, there = '192.0.2.1', '192.0.2.2'

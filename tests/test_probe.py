@@ -21,7 +21,7 @@ class Wire:
     def __init__(self, host: Host | None, before: object = None):
         self.host, self.before, self.sent, self.arriving = host, before, list[bytes](), deque[bytes]()
 
-    def settimeout(self, seconds: float) -> None: assert 0 < seconds <= probe.PATIENCE
+    def settimeout(self, seconds: float) -> None: assert 0 < seconds <= probe.ANSWER_SECONDS
 
     def send(self, data: bytes) -> None:
         self.sent.append(data)
@@ -114,5 +114,5 @@ def test_the_question_is_one_that_daemons_take() -> None:
         packet = probe.question(ask.proposals, os.urandom)
         ke, decoy = packet.one(KE), packet.one(SA).proposals[-1]
         assert ke.group == Group.MODP_768 and len(ke.public) == 96
-        assert [t.id for t in decoy.of(TransformType.DH)] == [ke.group]
-        assert ke.group not in {t.id for p in ask.proposals for t in p.of(TransformType.DH)}
+        assert [t.id for t in decoy.of_type(TransformType.DH)] == [ke.group]
+        assert ke.group not in {t.id for p in ask.proposals for t in p.of_type(TransformType.DH)}

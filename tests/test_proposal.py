@@ -152,7 +152,7 @@ def test_an_ike_sa_has_a_group() -> None:
         with pytest.raises(NoProposalChosen): check_choice(ours, SA((weak,)))
         assert choose(SA((weak, replace(ours[0], number=2))), ours).number == 2
     nothing, none = (replace(ours[0], transforms=(*ours[0].transforms[:-1], *dh)) for dh in ((), (NO_GROUP,)))
-    assert nothing.choices(DH) == () and common(nothing, none) is None and common(none, nothing) is None
+    assert nothing.offered(DH) == () and common(nothing, none) is None and common(none, nothing) is None
 
 
 # The initiator's check: of the groups exactly one, of those that were offered

@@ -10,7 +10,7 @@ from explaining import tiled
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from ike_lit.capture.examine import about_octets
-from ike_lit.cli.probe import response_to
+from ike_lit.cli.probe import response_for
 from ike_lit.engine.create_child_sa import RESPONDERS
 from ike_lit.engine.ike_sa import announced_hashes, ike_sa_init
 from ike_lit.engine.model import AddressAssigned, ChildEstablished, Established
@@ -231,7 +231,7 @@ def test_a_probe_takes_an_answer_that_can_not_be_read_for_none(body: str) -> Non
     _, chain = pack_chain([Opaque(Type.SA, h(body))])
     data = bytes(Header(b'initiate', b'responds', Type.SA, ExchangeType.IKE_SA_INIT, True, False, 0,
                         HEADER.size + len(chain))) + chain
-    assert response_to(data, b'initiate') is None
+    assert response_for(data, b'initiate') is None
 
 
 def test_a_pool_refuses_lengths_that_do_not_add_up_before_anybody_is_believed() -> None:

@@ -3,7 +3,7 @@ itself, and never by the name of something else. A name is no promise: what has 
 understood.
 """
 import pytest
-from ike_lit.cli.diagnosis import compare
+from ike_lit.cli.diagnosis import compare_proposals
 from ike_lit.wire.const import (
     AuthenticationType, CertEncoding, CfgAttribute, Encryption, Esn, ExchangeType, Group, HashAlgorithm,
     IDType, Integrity, MessageType, Prf, ProtocolID, Registry, TSType, TransformType, Type,
@@ -83,7 +83,7 @@ def test_what_a_peer_insists_on_and_we_lack_is_said_in_words() -> None:
     ours = parse_proposals('aes256gcm16-prfsha256-x25519', ProtocolID.IKE)
     theirs = Proposal(1, ProtocolID.IKE, b'', (
         *ours[0].transforms, Transform(TransformType.ADDKE1, Group.ML_KEM_1024)))
-    lines = list(compare((theirs,), ours))
+    lines = list(compare_proposals((theirs,), ours))
     assert ('the peer insists on an additional key exchange, ML_KEM_1024 (RFC 9370), which we do not have'
             in lines[-1])
     assert not any('single proposal' in line for line in lines)

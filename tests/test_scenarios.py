@@ -18,7 +18,7 @@ from ike_lit.wire.header import Header, Reader
 from ike_lit.wire.payload import Delete, Packet
 from ike_lit.wire.proposal import parse_proposals
 from canonical import ends
-from ike_lit.testing.stage import NEVER, PATIENT, End, lose, pair, play, run, sas, spi, talk, wait
+from ike_lit.testing.stage import NEVER, PATIENT, End, lose, pair, play, run, sas, spi, talk_through, wait
 
 HOUR = 3600
 
@@ -65,7 +65,7 @@ def at_rest(a: End, expected: str, failed: bool = False) -> None:
     assert secrets(a) == secrets(b, mirrored=True)
     for end in (a, b) if expected else ():
         end.begins(liveness)
-        assert talk(a) == [f'{end.name} -> alive?', f'{end.peer.name} -> nothing']
+        assert talk_through(a) == [f'{end.name} -> alive?', f'{end.peer.name} -> nothing']
 
 
 def postponed(end: End) -> float:
@@ -844,7 +844,7 @@ def test_childless_a_child_sa_is_created_only_on_request(mover: str) -> None:
     a, _ = ends(mover, childless='force')
     at_rest(a, 'A1 B1:')
     a.begins(create_child)
-    assert talk(a) == ['a -> create', 'b -> grant b1']
+    assert talk_through(a) == ['a -> create', 'b -> grant b1']
     at_rest(a, 'A1 B1: a1 b1')
 
 

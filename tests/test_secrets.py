@@ -27,7 +27,7 @@ from ike_lit import initiator
 from ike_lit.capture.keylog import keylog_row, parse_keylog, secret_line
 from ike_lit.capture.pcap import read_capture
 from ike_lit.cli.options import Options
-from ike_lit.cli.program import Tape
+from ike_lit.cli.program import Recorder
 from ike_lit.cli.report import as_json, held_json, report
 from ike_lit.engine.child_sa import KeymatInput
 from ike_lit.engine.create_child_sa import RESPONDERS
@@ -180,7 +180,7 @@ def session(here: Path) -> dict[str, bytes]:
     for ni, secret in table.secrets.items():
         answer = next(p for p in first if p.header.response and p.all(SA))
         suite, nr = answer.one(SA).proposals[0], answer.one(Nonce).data
-        kind = Prf(suite.the(TransformType.PRF).id)
+        kind = Prf(suite.single(TransformType.PRF).id)
         seed = skeyseed(kind, ni, nr, secret)
         keys = ike_keys(suite, seed, ni, nr, answer.header.spi_i, answer.header.spi_r)
         child = keymat(kind, keys.sk_d, ni, nr, ESP)
@@ -350,7 +350,7 @@ def test_no_repr_shows_a_secret(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
     third = replace(child, inbound=replace(child.inbound, spi=b'trio'),
                     outbound=replace(child.outbound, spi=b'tree'))
     planned = addition(installer, ChildEstablished(third), config.remote_id, 0)
-    tape = Tape(Options(explain=tmp_path / 'told'))
+    tape = Recorder(Options(explain=tmp_path / 'told'))
     for pair in logged: tape.learn(*pair)
     wrong = refusal(config, bob.host.configs[0])
     for ike in one, other:
@@ -374,8 +374,8 @@ def test_no_repr_shows_a_secret(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
     for kind, text in chain(found, (('told', text) for text in said)):
         kinds.add(kind)
         assert leaks(text.encode(), secrets) == [], f'{kind}: {text[:300]}'
-    assert {'IKE', 'Host', 'Session', 'Server', 'Config', 'SharedKey', 'Keys', 'SK', 'CipherAndChecksum',
-            'ChildSA', 'EspSA', 'DiffieHellman', 'Pending', 'Installer', 'Tunnel', 'Tape', 'KeyTable',
+    assert {'IKE', 'Host', 'Session', 'Server', 'Config', 'SharedKey', 'Keys', 'SK', 'EncryptThenMac',
+            'ChildSA', 'EspSA', 'DiffieHellman', 'Pending', 'Installer', 'Tunnel', 'Recorder', 'KeyTable',
             'Addition', 'KeyRow', 'Evidence', 'InitResult', 'KeymatInput', 'ChildKeys', 'Signer',
             'AuthenticationFailed', 'Cookies', 'ChildEstablished'} <= kinds
 

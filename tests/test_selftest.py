@@ -15,7 +15,7 @@ from ike_lit.cli.options import InitiatorOptions, config_from, warnings
 from ike_lit.wire import selftest, sk
 from ike_lit.wire.const import Discard, ProtocolID, TransformType
 from ike_lit.wire.proposal import ALGORITHMS, DEFAULT_ESP, DEFAULT_IKE, NO_GROUP, Proposal, parse_proposals
-from ike_lit.wire.selftest import ANSWERS, answer, complaint
+from ike_lit.wire.selftest import KNOWN_ANSWERS, answer, complaint
 
 what_is_left = selftest.tested  # under its own name pytest would run it
 IKE, ESP = ProtocolID.IKE, ProtocolID.ESP
@@ -42,29 +42,29 @@ def breaks(monkeypatch: pytest.MonkeyPatch, error: object, *keywords: str) -> No
 
 def keywords_of(proposals: tuple[Proposal, ...]) -> list[set[str]]:
     names = {a.transform: k for k, a in ALGORITHMS.items()}
-    return [{names[t] for t in p.transforms if names.get(t) in ANSWERS} for p in proposals]
+    return [{names[t] for t in p.transforms if names.get(t) in KNOWN_ANSWERS} for p in proposals]
 
 
 # The table
 
-@pytest.mark.parametrize('keyword', [k for k, a in ALGORITHMS.items() if not a.weak or k in ANSWERS])
+@pytest.mark.parametrize('keyword', [k for k, a in ALGORITHMS.items() if not a.weak or k in KNOWN_ANSWERS])
 def test_whatever_calculates_has_an_answer(keyword: str) -> None:
     algorithm = ALGORITHMS[keyword]
     given = answer(algorithm)
-    if keyword in ANSWERS:
-        assert given[-8:].hex() == ANSWERS[keyword] and len(ANSWERS[keyword]) == 16
+    if keyword in KNOWN_ANSWERS:
+        assert given[-8:].hex() == KNOWN_ANSWERS[keyword] and len(KNOWN_ANSWERS[keyword]) == 16
         assert answer(algorithm) == given and complaint(keyword) == ''
     else: assert given == b'' and keyword not in CALCULATE
 
 
 def test_the_table_has_no_answers_to_questions_that_nobody_asks() -> None:
-    assert set(ANSWERS) <= set(ALGORITHMS)
-    assert {k for k, a in CALCULATE.items() if not a.weak and a.transform.id != 0} <= set(ANSWERS)
+    assert set(KNOWN_ANSWERS) <= set(ALGORITHMS)
+    assert {k for k, a in CALCULATE.items() if not a.weak and a.transform.id != 0} <= set(KNOWN_ANSWERS)
 
 
 def test_no_two_answers_are_the_same() -> None:
     "Or a mistake in the table of algorithms might give one in place of the other."
-    assert len(set(ANSWERS.values())) == len(ANSWERS)
+    assert len(set(KNOWN_ANSWERS.values())) == len(KNOWN_ANSWERS)
 
 
 @pytest.mark.parametrize('text, protocol', [(DEFAULT_IKE, IKE), (DEFAULT_ESP, ESP)])
@@ -139,10 +139,10 @@ class OneWay:
     "A lock that opens to something else."
     iv_size, icv_size = 8, 16
 
-    def lock(self, seen: bytes, iv: bytes, plaintext: bytes) -> bytes:
-        return bytes(40) + bytes.fromhex(ANSWERS['aes256gcm16'])  # what was expected
+    def seal(self, seen: bytes, iv: bytes, plaintext: bytes) -> bytes:
+        return bytes(40) + bytes.fromhex(KNOWN_ANSWERS['aes256gcm16'])  # what was expected
 
-    def unlock(self, *sealed: bytes) -> bytes: return b'something else'
+    def open(self, *sealed: bytes) -> bytes: return b'something else'
 
 
 # The programs
@@ -177,7 +177,7 @@ def test_what_is_missing_is_told_if_people_want_to_know(
 
 
 def test_a_wrong_answer_is_told_always(monkeypatch: pytest.MonkeyPatch, options: list[str]) -> None:
-    monkeypatch.setitem(ANSWERS, 'camellia256', '00' * 8)
+    monkeypatch.setitem(KNOWN_ANSWERS, 'camellia256', '00' * 8)
     for verbose in [], ['-v']:
         offered, words = said([*options, *verbose])
         assert not any('camellia256' in keywords for keywords in offered)
@@ -185,7 +185,7 @@ def test_a_wrong_answer_is_told_always(monkeypatch: pytest.MonkeyPatch, options:
 
 
 def test_it_is_told_once(monkeypatch: pytest.MonkeyPatch, options: list[str]) -> None:
-    monkeypatch.setitem(ANSWERS, 'camellia256', '00' * 8)
+    monkeypatch.setitem(KNOWN_ANSWERS, 'camellia256', '00' * 8)
     assert len(said(options)[1]) == 1
 
 

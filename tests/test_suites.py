@@ -54,7 +54,7 @@ def mirrored(alice: IKE, bob: IKE) -> None:
     assert alice.child.outbound == bob.child.inbound and alice.child.inbound == bob.child.outbound
     assert alice.child.local_ts == bob.child.remote_ts
     assert alice.child.remote_ts == bob.child.local_ts
-    prf, integ, encr = (key_size(alice.suite.the(t)) for t in
+    prf, integ, encr = (key_size(alice.suite.single(t)) for t in
                         (TransformType.PRF, TransformType.INTEG, TransformType.ENCR))
     sizes = [len(key) for key in vars(alice.keys).values()]
     assert sizes == [prf, integ, integ, encr, encr, prf, prf]
@@ -77,7 +77,7 @@ def test_a_whole_life(ike: str, esp: str) -> None:
     mirrored(alice, bob)
     assert alice.suite.words == (
         alice.config.ike[0].words if ike != DEFAULT_IKE else 'aes256gcm16-prfsha256-x25519')
-    assert alice.child.outbound.encr == alice.config.esp[0].of(TransformType.ENCR)[0]
+    assert alice.child.outbound.encr == alice.config.esp[0].of_type(TransformType.ENCR)[0]
     keys, old = octets_of(alice), alice.child
     alice.start(rekey_child, old.inbound.spi, now=1)
     talk(alice, bob, now=1)
@@ -114,10 +114,10 @@ def test_an_ike_sa_is_replaced_by_one_of_another_suite(
         assert sk_d == alice.keys.sk_d
         return skeyseed(kind, ni, nr, secret, sk_d)
     monkeypatch.setattr(create_child_sa, 'skeyseed', noted)
-    old = alice.suite.the(TransformType.PRF).id
+    old = alice.suite.single(TransformType.PRF).id
     alice.start(rekey_ike_sa, now=1)
     talk(alice, bob, now=1)
-    assert kinds == [old, old] and old != alice.lineage.successor.suite.the(TransformType.PRF).id
+    assert kinds == [old, old] and old != alice.lineage.successor.suite.single(TransformType.PRF).id
     mirrored(alice.lineage.successor, bob.lineage.successor)
     alice.lineage.successor.start(liveness, now=2)
     talk(alice.lineage.successor, bob.lineage.successor, now=2)

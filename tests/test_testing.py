@@ -20,7 +20,7 @@ from ike_lit.engine.model import Closed, Config, Datagram, Dropped, Event
 from ike_lit.engine.state import State
 from ike_lit.testing.network import ALICE, BOB, Network, handshake, two_ends
 from ike_lit.testing.scripted import Change, Raw, ScriptedPeer, When, over_udp
-from ike_lit.testing.stage import PATIENT, Drawing, drawn, ends, play, sas, strangers, talk
+from ike_lit.testing.stage import PATIENT, Drawing, drawn, ends, play, sas, strangers, talk_through
 from ike_lit.wire.auth import AUTH, IDi
 from ike_lit.wire.const import AuthenticationType, ExchangeType, MessageType, Type
 from ike_lit.wire.header import Header, Reader
@@ -137,7 +137,7 @@ def test_strangers_meet_when_one_calls() -> None:
     a, b = strangers(*shared(timing=PATIENT), 'responder')
     assert (sas(a), sas(b)) == ('', '')
     b.calls()
-    assert len(talk(a)) == 4 and sas(a) == sas(b) == 'A1 B1: a1 b1'
+    assert len(talk_through(a)) == 4 and sas(a) == sas(b) == 'A1 B1: a1 b1'
 
 
 # the critical flag

@@ -16,7 +16,7 @@ from ike_lit.wire.keys import Keys, ike_keys, keymat, prf, prf_size, prfplus, sk
 from ike_lit.wire.nonce import Nonce
 from ike_lit.wire.payload import Encrypted, Notify, Packet, pack_chain, parse_chain
 from ike_lit.wire.proposal import NO_INTEG, SA, Proposal, Transform, check_choice, key_size
-from ike_lit.wire.sk import SK, OnePiece, checksum, decrypt, directions, encrypt
+from ike_lit.wire.sk import SK, AeadCipher, compute_icv, decrypt, directions, encrypt
 from ike_lit.wire.ts import TSi, TSr
 from scapy.layers.inet import UDP
 from scapy.utils import rdpcap
@@ -92,7 +92,7 @@ def test_prf_is_the_rfcs(v: dict) -> None:
 def test_checksum_is_the_rfcs(v: dict) -> None:
     "RFC 4868, RFC 3566 and RFC 4494."
     kind = Integrity[v['alg'].removeprefix('AUTH_')]
-    assert checksum(kind, v['key'], v['data']) == v['mac']
+    assert compute_icv(kind, v['key'], v['data']) == v['mac']
     assert key_size(Transform(TransformType.INTEG, kind)) == len(v['key'])
 
 
@@ -114,17 +114,17 @@ def test_aeads(v: dict) -> None:
     "Of aes_ccm15, strongSwan uses the first 19 octets of a key that is written down with 35."
     size = int(v['key_size']) + int(v['salt_size'])
     assert len(v['key']) == (35 if v['name'] == 'aes_ccm15' else size)
-    lock = OnePiece(CIPHERS[v['alg']], v['key'][:size])
+    lock = AeadCipher(CIPHERS[v['alg']], v['key'][:size])
     seen, plain = v.get('adata', b''), v.get('plain', b'')
     assert len(seen) == int(v['alen']) and len(plain) == int(v['len'])
-    assert lock.lock(seen, v['iv'], plain) == v['cipher']
+    assert lock.seal(seen, v['iv'], plain) == v['cipher']
     ciphertext, icv = v['cipher'][:len(plain)], v['cipher'][len(plain):]
     assert lock.icv_size == len(icv) and len(lock.salt) == int(v['salt_size'])
-    assert lock.unlock(seen, v['iv'], ciphertext, icv) == plain
+    assert lock.open(seen, v['iv'], ciphertext, icv) == plain
     for at in range(len(v['cipher'])):
         wrong = v['cipher'][:at] + bytes([v['cipher'][at] ^ 1]) + v['cipher'][at + 1:]
         with pytest.raises(Discard):
-            lock.unlock(seen, v['iv'], wrong[:len(plain)], wrong[len(plain):])
+            lock.open(seen, v['iv'], wrong[:len(plain)], wrong[len(plain):])
 
 
 def test_a_message_of_rfc_7634_opens_and_is_sealed_again() -> None:
@@ -135,7 +135,7 @@ def test_a_message_of_rfc_7634_opens_and_is_sealed_again() -> None:
     packet = sk.open(h(v['packet']))
     assert packet.payloads == (Notify(MessageType.SET_WINDOW_SIZE, bytes([0, 0, 0, 10])),)
     assert (packet.exchange_type, packet.header.message_id) == (ExchangeType.INFORMATIONAL, 9)
-    sk.lock.vector = lambda _: h(v['iv'])
+    sk.cipher.vector = lambda _: h(v['iv'])
     assert sealed_again(sk, packet) == h(v['packet'])
 
 
@@ -260,7 +260,7 @@ def blocks(secrets: dict, name: str) -> list[bytes]:
     return [h(b['hex']) for b in secrets['log_blocks'] if b['name'] == name]
 
 
-def kind_of(suite: Proposal) -> Prf: return Prf(suite.the(TransformType.PRF).id)
+def kind_of(suite: Proposal) -> Prf: return Prf(suite.single(TransformType.PRF).id)
 
 
 def test_live_key_chain(live: Path, secrets: dict, init: tuple[Packet, Packet]) -> None:
@@ -372,7 +372,7 @@ def test_live_rekeyed_child_sa(live: Path, secrets: dict, messages: list[bytes],
     suite = check_choice(request.one(SA).proposals, answer)
     ni, nr = request.one(Nonce).data, response.one(Nonce).data
     logged = blocks(secrets, 'DH secret')
-    groups = suite.of(TransformType.DH)
+    groups = suite.of_type(TransformType.DH)
     assert len(logged) == len(groups) == len(request.all(KE)) == len(response.all(KE))
     if groups: assert request.one(KE).group == response.one(KE).group == groups[0].id
     secret = logged[0] if logged else b''
@@ -392,7 +392,7 @@ def test_live_rekeyed_ike_sa(live: Path, secrets: dict, messages: list[bytes],
     ni, nr = request.one(Nonce).data, response.one(Nonce).data
     suite = check_choice(request.one(SA).proposals,
                          agreed(response, ProtocolID.IKE, SUITES[live.name][0]))
-    assert request.one(KE).group == response.one(KE).group == suite.the(TransformType.DH).id
+    assert request.one(KE).group == response.one(KE).group == suite.single(TransformType.DH).id
     kind = kind_of(suite)
     seed = prf(kind, h(old['Sk_d']), h(new['shared']) + ni + nr)
     assert seed == h(new['SKEYSEED'])
@@ -413,7 +413,7 @@ def test_live_octets_survive_a_round_trip(live: Path, secrets: dict, messages: l
     """Every payload that strongSwan wrote, parsed and written again, has the same octets;
     and so has every message that an AEAD sealed, if it is sealed with the same vector."""
     suite = init[1].one(SA).proposals[0]
-    assert (ENCR, suite.the(TransformType.ENCR).id, suite.the(TransformType.ENCR).key_length) in (
+    assert (ENCR, suite.single(TransformType.ENCR).id, suite.single(TransformType.ENCR).key_length) in (
         SUITES[live.name][0])
     for packet in (*init, *opened(secrets, messages, init)):
         first, chain = pack_chain(packet.payloads)
@@ -424,5 +424,5 @@ def test_live_octets_survive_a_round_trip(live: Path, secrets: dict, messages: l
     for sk, data in with_keys(secrets, messages, init):
         if not sk.encr.aead: continue
         again = SK(sk.encr, sk.integ, sk.sk_e, sk.sk_a)
-        again.lock.vector = lambda _, iv=data[32:40]: iv
+        again.cipher.vector = lambda _, iv=data[32:40]: iv
         assert sealed_again(again, sk.open(data)) == data

@@ -4,15 +4,15 @@
 
 # %% auto #0
 __all__ = ['WEAK', 'T', 'MANDATORY', 'COMBINED', 'SIZED', 'ANY_SIZE', 'ERRORS', 'UNDEFINED', 'ODD_BITS', 'OPENING', 'INITIATORS',
-           'ALLOWED', 'SIZES', 'weak', 'additional', 'flaws', 'about_octets', 'about_header', 'about_algorithms',
-           'about_request', 'about_ke', 'about_sizes', 'about_traffic', 'about_notifications', 'about_nat',
-           'about_parts']
+           'ALLOWED', 'NOTIFICATION_SIZES', 'weak', 'additional', 'flaws', 'about_octets', 'about_header',
+           'about_algorithms', 'about_request', 'about_ke', 'about_sizes', 'about_traffic', 'about_notifications',
+           'about_nat', 'about_parts']
 
 # %% ../../nbs/30_examine.ipynb #e8a00004
 from collections.abc import Collection, Iterable, Iterator
 from itertools import chain
 
-from .observer import Onlooked, Remark, Told
+from .observer import ObservedSA, Remark, Analysed
 from ..wire.algorithm import AEADS
 from ..wire.auth import IDi
 from ..wire.const import (
@@ -150,7 +150,7 @@ OPENING = ExchangeType.IKE_SA_INIT, ExchangeType.IKE_SESSION_RESUME
 INITIATORS = (*OPENING, ExchangeType.IKE_AUTH, ExchangeType.IKE_INTERMEDIATE)
 
 # %% ../../nbs/30_examine.ipynb #54806cd5
-def about_algorithms(told: Told, packet: Packet, ike: Onlooked) -> Iterator[Remark]:
+def about_algorithms(told: Analysed, packet: Packet, ike: ObservedSA) -> Iterator[Remark]:
     "Remark on an offer, or on a choice and what it was chosen from (RFC 7296 §2.7, §3.3)."
     answer = next(iter(packet.all(SA)), None)
     if answer is None: return
@@ -160,7 +160,7 @@ def about_algorithms(told: Told, packet: Packet, ike: Onlooked) -> Iterator[Rema
         if names := weak(answer.proposals):
             yield Remark(f'{names} is too weak for today', 'RFC 8247 §2', 'odd')
         if offers: check_choice(offers[0].proposals, answer)
-        chosen = {t.id for t in answer.proposals[0].of(TransformType.DH)}
+        chosen = {t.id for t in answer.proposals[0].of_type(TransformType.DH)}
         for ke in packet.all(KE):
             if ke.group not in chosen:
                 yield Remark(f'KE is of {ke.group}, which was not chosen',
@@ -173,7 +173,7 @@ def about_algorithms(told: Told, packet: Packet, ike: Onlooked) -> Iterator[Rema
     if more: yield Remark(f'with an additional key exchange, {", ".join(more)}', 'RFC 9370 §2.2')
 
 # %% ../../nbs/30_examine.ipynb #cf099929
-def about_request(told: Told, packet: Packet, ike: Onlooked) -> Iterator[Remark]:
+def about_request(told: Analysed, packet: Packet, ike: ObservedSA) -> Iterator[Remark]:
     "Remark on what nobody could accept in a message, whatever it answers (RFC 7296 §3.3)."
     yield from about_sizes(packet)
     header = told.header
@@ -259,11 +259,11 @@ def _group_misfits(packet: Packet, exchange: ExchangeType,
 
 def _has_ke(p: Proposal) -> bool:
     "True if a proposal has groups, and none of them is NONE."
-    groups = [t.id for t in p.of(TransformType.DH)]
+    groups = [t.id for t in p.of_type(TransformType.DH)]
     return bool(groups) and all(groups)
 
 # %% ../../nbs/30_examine.ipynb #b5e46306
-SIZES: dict[int, tuple[Collection[int], str]] = {  # octets of Notification Data
+NOTIFICATION_SIZES: dict[int, tuple[Collection[int], str]] = {  # octets of Notification Data
     MessageType.UNSUPPORTED_CRITICAL_PAYLOAD: ((1,), '§2.5'),
     MessageType.INVALID_KE_PAYLOAD: ((2,), '§1.2'), MessageType.INVALID_MESSAGE_ID: ((4,), '§2.3'),
     MessageType.SET_WINDOW_SIZE: ((4,), '§2.3'), MessageType.COOKIE: (range(1, 65), '§2.6'),
@@ -275,7 +275,7 @@ SIZES: dict[int, tuple[Collection[int], str]] = {  # octets of Notification Data
 def about_sizes(packet: Packet) -> Iterator[Remark]:
     "Remark on notifications that can not say what they should."
     for n in packet.all(Notify):
-        sizes, section = SIZES.get(n.message_type, (range(1 << 16), ''))
+        sizes, section = NOTIFICATION_SIZES.get(n.message_type, (range(1 << 16), ''))
         if len(n.data) not in sizes:
             yield Remark(f'{n.message_type} with {len(n.data)} octets of data',
                          f'RFC 7296 {section}', 'odd')
@@ -285,7 +285,7 @@ def about_sizes(packet: Packet) -> Iterator[Remark]:
                          'odd')
 
 # %% ../../nbs/30_examine.ipynb #1c1648c2
-def about_traffic(told: Told, packet: Packet, ike: Onlooked) -> Iterator[Remark]:
+def about_traffic(told: Analysed, packet: Packet, ike: ObservedSA) -> Iterator[Remark]:
     "Remark on traffic that was narrowed, and on what is wider than was asked for (RFC 7296 §2.9)."
     request = told.asked
     # what is not sealed grants nothing
@@ -298,7 +298,7 @@ def about_traffic(told: Told, packet: Packet, ike: Onlooked) -> Iterator[Remark]
                 yield Remark(f'{side.__name__} narrowed from {was} to {now}', 'RFC 7296 §2.9')
 
 # %% ../../nbs/30_examine.ipynb #54c17cf6
-def about_notifications(told: Told, packet: Packet, ike: Onlooked) -> Iterator[Remark]:
+def about_notifications(told: Analysed, packet: Packet, ike: ObservedSA) -> Iterator[Remark]:
     "Remark on errors, and on what a request has to do again."
     for n in packet.all(Notify):
         name = n.message_type
@@ -312,7 +312,7 @@ def about_notifications(told: Told, packet: Packet, ike: Onlooked) -> Iterator[R
             yield Remark(f'{name}: {meaning}', f'RFC 7296 §{section}', 'wrong')
 
 # %% ../../nbs/30_examine.ipynb #4549a06e
-def about_nat(told: Told, packet: Packet, ike: Onlooked) -> Iterator[Remark]:
+def about_nat(told: Analysed, packet: Packet, ike: ObservedSA) -> Iterator[Remark]:
     "Remark on what the hashes of addresses tell (RFC 7296 §2.23)."
     header, seen = told.header, told.seen
     if header is None or not (packet.notify(MessageType.NAT_DETECTION_SOURCE_IP)): return
@@ -324,7 +324,7 @@ def about_nat(told: Told, packet: Packet, ike: Onlooked) -> Iterator[Remark]:
     if nat.supported and not nat.found: yield Remark('no NAT on the way to here', where)
 
 
-def about_parts(told: Told, packet: Packet, ike: Onlooked) -> Iterator[Remark]:
+def about_parts(told: Analysed, packet: Packet, ike: ObservedSA) -> Iterator[Remark]:
     "Remark on unknown payloads, and protection that is missing."
     for payload in packet.payloads:
         if isinstance(payload, Opaque):

@@ -30,7 +30,7 @@ UNKNOWN = '# not known to Wireshark: '  # the row is a comment then
 def keylog_row(spi_i: bytes, spi_r: bytes, keys: Keys, suite: Proposal) -> str:
     """Return the row of Wireshark's ikev2_decryption_table for an IKE SA with SPIs of 8 octets;
     a comment if Wireshark lacks the cipher."""
-    encr, integ = suite.the(TransformType.ENCR), suite.the(TransformType.INTEG)
+    encr, integ = suite.single(TransformType.ENCR), suite.single(TransformType.INTEG)
     encr_name = WIRESHARK_ENCR.get(encr.id, encr.name).format(encr.key_length)
     integ_name = WIRESHARK_INTEG.get(integ.id, integ.name)
     # a checksum that Wireshark does not know is skipped, and must have no key

@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['MARKER', 'RAW', 'ETHERTYPES', 'PPP', 'BARE', 'NFLOG', 'LINKS', 'IP_TYPES', 'VLANS', 'MPLS', 'PPPOE', 'SNAP',
-           'DATAGRAM', 'UDP', 'ESP', 'FRAGMENT', 'OPTIONS', 'Frame', 'Said', 'MOST', 'PCAP', 'LARGEST', 'SECTION',
-           'INTERFACE', 'OLD_PACKET', 'SIMPLE_PACKET', 'PACKET', 'NO_PACKETS', 'RESOLUTION', 'OFFSET', 'BEGINNING',
-           'ORDERS', 'Seen', 'Capture', 'ike_message', 'network', 'Pieces', 'Inside', 'ipv4', 'ipv6', 'transport',
-           'read_capture', 'open_capture', 'Interface', 'blocks', 'packet_of', 'pcap_writer', 'write_capture']
+           'LARGEST_DATAGRAM', 'UDP', 'ESP', 'FRAGMENT_HEADER', 'EXTENSION_HEADERS', 'Frame', 'Oddities', 'MOST_NAMED',
+           'PCAP', 'LARGEST', 'SECTION', 'INTERFACE', 'OLD_PACKET', 'SIMPLE_PACKET', 'PACKET', 'NO_PACKETS',
+           'RESOLUTION', 'OFFSET', 'BEGINNING', 'ORDERS', 'Captured', 'Capture', 'ike_message', 'ip_at', 'Pieces',
+           'Inside', 'ipv4', 'ipv6', 'transport', 'read_capture', 'open_capture', 'Interface', 'blocks', 'packet_of',
+           'pcap_writer', 'write_capture']
 
 # %% ../../nbs/28_pcap.ipynb #382724fb
 import struct
@@ -24,7 +25,7 @@ from ..wire.header import HEADER
 from ..wire.nat import IKE_PORT, NAT_PORT, NON_ESP_MARKER, Endpoint, wrap
 
 # %% ../../nbs/28_pcap.ipynb #06be6f36
-class Seen(NamedTuple):
+class Captured(NamedTuple):
     "An IKE message on the wire."
     number: int  # of its packet in the file, from 1
     time: float  # seconds
@@ -36,7 +37,7 @@ class Seen(NamedTuple):
 @dataclass(frozen=True)
 class Capture:
     "What was found in a file."
-    messages: tuple[Seen, ...]
+    messages: tuple[Captured, ...]
     packets: int  # of whatever kind
     esp: Counter[tuple[str, str, bytes]]  # packets, by source, destination and SPI
     remarks: tuple[str, ...] = ()  # what could not be read
@@ -69,7 +70,7 @@ BARE = {RAW: 0, 12: 0, 14: 0, 228: 0, 229: 0, 0: 4, 108: 4, 109: 12}
 NFLOG = 239  # of Linux' firewall
 
 
-def network(link: int, frame: bytes) -> int | None:
+def ip_at(link: int, frame: bytes) -> int | None:
     """Return where the IP packet of a frame begins, None if there is none.
 
     Raise `IndexError` if the frame ends before."""
@@ -115,7 +116,7 @@ def _in_nflog(frame: bytes) -> int | None:
     return None
 
 # %% ../../nbs/28_pcap.ipynb #ff48787b
-DATAGRAM = 65535  # octets that IP can carry
+LARGEST_DATAGRAM = 65535  # octets that IP can carry
 
 
 class Pieces:
@@ -131,14 +132,14 @@ class Pieces:
 
     def add(self, datagram: object, at: int, more: bool, octets: bytes) -> bytes | None:
         "Take a fragment that begins `at` octets; return the datagram that it completes."
-        if at + len(octets) > DATAGRAM: return None
+        if at + len(octets) > LARGEST_DATAGRAM: return None
         if self.done.get(datagram, b'')[at:at + len(octets)] == octets: return None  # once more
         parts = self.waiting.setdefault(datagram, {})
         self.sizes[datagram] = self.sizes.get(datagram, 0) + len(octets) - len(parts.get(at, b''))
         parts[at] = octets
         if not more: self.ends[datagram] = at + len(octets)
         if len(self.waiting) > self.most: self._forget(next(iter(self.waiting)))
-        end = self.ends.get(datagram, DATAGRAM + 1)
+        end = self.ends.get(datagram, LARGEST_DATAGRAM + 1)
         if self.sizes.get(datagram, 0) < end: return None
         self._forget(datagram)
         return self._joined(datagram, parts, end)
@@ -160,7 +161,7 @@ class Pieces:
 # %% ../../nbs/28_pcap.ipynb #2764561a
 UDP, ESP = 17, 50
 # headers of IPv6 that all begin alike: next header, and size - 1 in units of eight octets
-FRAGMENT, OPTIONS = 44, (0, 43, 60, 135, 139, 140)
+FRAGMENT_HEADER, EXTENSION_HEADERS = 44, (0, 43, 60, 135, 139, 140)
 
 
 class Inside(NamedTuple):
@@ -189,9 +190,11 @@ def ipv6(frame: bytes, begin: int) -> Inside:
     size, protocol, source, destination = struct.unpack_from('!4xHBx16s16s', frame, begin)
     begin += 40
     end, at, more, name = begin + (size or len(frame)), 0, False, 0
-    while protocol in (*OPTIONS, FRAGMENT) and not at:  # behind it is the middle of something
+    # behind a fragment is the middle of something
+    while protocol in (*EXTENSION_HEADERS, FRAGMENT_HEADER) and not at:
         following, units, place, number = struct.unpack_from('!BBHI', frame, begin)
-        if protocol == FRAGMENT: at, more, name, units = place & ~7, bool(place & 1), number, 0
+        if protocol == FRAGMENT_HEADER:
+            at, more, name, units = place & ~7, bool(place & 1), number, 0
         protocol, begin = following, begin + 8 + 8 * units
     return Inside(source, destination, protocol, frame[begin:end], at, more, name)
 
@@ -205,14 +208,15 @@ def transport(ip: Inside, pieces: Pieces) -> tuple[int, bytes] | None:
 
 # %% ../../nbs/28_pcap.ipynb #df629d40
 Frame = tuple[float, int, bytes]  # time, link type, octets
-Said = Counter[tuple[str, str]]  # how many packets or blocks there are of which one thing is said
+# of how many packets or blocks one odd thing is said
+Oddities = Counter[tuple[str, str]]
 
 
 def read_capture(file: BinaryIO) -> Capture:
     "Read a pcap or pcapng file. Raise `ValueError` if it is none, or of an unknown kind of link."
-    said: Said = Counter()
+    said: Oddities = Counter()
     frames = _whole(_frames(file, said), said)
-    messages: list[Seen] = []
+    messages: list[Captured] = []
     esp: Counter[tuple[str, str, bytes]] = Counter()
     pieces, number, foreign = Pieces(), 0, Counter[int]()
     for number, (time, link, frame) in enumerate(frames, 1):
@@ -222,19 +226,19 @@ def read_capture(file: BinaryIO) -> Capture:
             if found: _sort(number, time, *found, messages, esp, said)
         except (struct.error, IndexError): said['packet', 'could not be read'] += 1
     if number and foreign.total() == number: raise _unknown(next(iter(foreign)))
-    for link, count in foreign.most_common(MOST):
+    for link, count in foreign.most_common(MOST_NAMED):
         said['packet', f'of link type {link}, which is not read here'] = count
     said['datagram', 'given up, as its IP fragments overlap'] = pieces.overlaps
     said['packet', 'lack some of their IP fragments'] = len(pieces.waiting)
     return Capture(tuple(messages), number, esp, tuple(_counted(said)))
 
-
-def _counted(said: Said) -> Iterator[str]:
+# %% ../../nbs/28_pcap.ipynb #d32a1cdf
+def _counted(said: Oddities) -> Iterator[str]:
     for (noun, what), count in said.items():
         if count: yield f'{count} {noun}{"s" if count > 1 else ""}: {what}'
 
 
-MOST = 8  # link types, and kinds of blocks, that are named
+MOST_NAMED = 8  # link types, and kinds of blocks, that are named
 
 # %% ../../nbs/28_pcap.ipynb #98e381e4
 PCAP: dict[bytes, tuple[str, float, int]] = {}  # order, ticks a second, octets before a packet
@@ -246,7 +250,7 @@ for _order in '<', '>':
 LARGEST = 1 << 24  # octets of a packet, and of a block; what is larger is damaged
 
 # %% ../../nbs/28_pcap.ipynb #21d01678
-def _frames(file: BinaryIO, said: Said) -> Iterator[Frame]:
+def _frames(file: BinaryIO, said: Oddities) -> Iterator[Frame]:
     head = file.read(12)
     if head.startswith(BEGINNING) and head[8:] in ORDERS: return blocks(file, head, said)
     head += file.read(12)
@@ -270,14 +274,14 @@ def _packets(file: BinaryIO, order: str, ticks: float, size: int, link: int) -> 
         yield seconds + parts / ticks, link, file.read(kept)
 
 # %% ../../nbs/28_pcap.ipynb #3e17ebcf
-def _whole(frames: Iterator[Frame], said: Said) -> Iterator[Frame]:
+def _whole(frames: Iterator[Frame], said: Oddities) -> Iterator[Frame]:
     try:
         yield from frames
     except (EOFError, struct.error): said['packet', 'the file ends in the middle of it'] += 1
 
 
 def _datagram(link: int, frame: bytes, pieces: Pieces) -> tuple[str, str, int, bytes] | None:
-    if (at := network(link, frame) if frame else None) is None: return None
+    if (at := ip_at(link, frame) if frame else None) is None: return None
     ip = ipv4(frame, at) if frame[at] >> 4 == 4 else ipv6(frame, at)
     if (found := transport(ip, pieces)) is None: return None
     return str(ip_address(ip.source)), str(ip_address(ip.destination)), *found
@@ -311,7 +315,7 @@ class Interface(NamedTuple):
     offset: int = 0  # seconds
 
 # %% ../../nbs/28_pcap.ipynb #b04fde19
-def blocks(file: BinaryIO, head: bytes, said: Said) -> Iterator[Frame]:
+def blocks(file: BinaryIO, head: bytes, said: Oddities) -> Iterator[Frame]:
     """Yield the packets of a pcapng file, of which the first twelve octets are read, and given.
 
     Raise `EOFError` or `struct.error` where it is broken."""
@@ -333,15 +337,15 @@ def blocks(file: BinaryIO, head: bytes, said: Said) -> Iterator[Frame]:
         if head.startswith(BEGINNING): head += file.read(4)
 
 
-def _name(kind: int, said: Said) -> None:
+def _name(kind: int, said: Oddities) -> None:
     what = 'block', f'of kind {kind:#x}, which is not read here'
-    if what not in said and sum(noun == 'block' for noun, _ in said) >= MOST:
+    if what not in said and sum(noun == 'block' for noun, _ in said) >= MOST_NAMED:
         what = 'block', 'of yet other kinds'
     said[what] += 1
 
 # %% ../../nbs/28_pcap.ipynb #9c825a32
 def _packet(order: str, kind: int, body: bytes, interfaces: list[Interface],
-            said: Said) -> Frame:
+            said: Oddities) -> Frame:
     which, high, low, start = 0, 0, 0, 4
     if kind == SIMPLE_PACKET: kept = struct.unpack_from(f'{order}I', body)[0]
     else:
@@ -372,7 +376,7 @@ def _interface(order: str, body: bytes) -> Interface:
 
 # %% ../../nbs/28_pcap.ipynb #ad5f35e6
 def _sort(number: int, time: float, source: str, destination: str, protocol: int, data: bytes,
-          messages: list[Seen], esp: Counter[tuple[str, str, bytes]], said: Said) -> None:
+          messages: list[Captured], esp: Counter[tuple[str, str, bytes]], said: Oddities) -> None:
     if protocol == ESP: esp[source, destination, data[:4]] += 1
     if protocol != UDP: return
     from_port, to_port, size, _ = struct.unpack_from('!4H', data)
@@ -380,7 +384,7 @@ def _sort(number: int, time: float, source: str, destination: str, protocol: int
     content, ports = data[8:size], (from_port, to_port)
     if found := ike_message(content, ports):
         message, natt = found
-        messages.append(Seen(number, time, Endpoint(source, from_port, natt),
+        messages.append(Captured(number, time, Endpoint(source, from_port, natt),
                              Endpoint(destination, to_port, natt), message))
     elif NAT_PORT in ports and len(content) > 8: esp[source, destination, content[:4]] += 1
 
@@ -393,7 +397,7 @@ def _checksum(octets: bytes) -> int:
     return total ^ 0xFFFF
 
 
-def packet_of(seen: Seen) -> bytes:
+def packet_of(seen: Captured) -> bytes:
     "Return an IP packet that carries a message."
     data = wrap(seen.data, seen.source)
     size = 8 + len(data)
@@ -408,17 +412,17 @@ def packet_of(seen: Seen) -> bytes:
     return head + _checksum(head + both).to_bytes(2, 'big') + both + udp
 
 # %% ../../nbs/28_pcap.ipynb #d502c329
-def pcap_writer(file: BinaryIO) -> Callable[[Seen], None]:
+def pcap_writer(file: BinaryIO) -> Callable[[Captured], None]:
     "Begin a pcap file, and return what writes a message into it."
-    file.write(struct.pack('<IHHIIII', 0xA1B2C3D4, 2, 4, 0, 0, DATAGRAM, RAW))
+    file.write(struct.pack('<IHHIIII', 0xA1B2C3D4, 2, 4, 0, 0, LARGEST_DATAGRAM, RAW))
 
-    def write(seen: Seen) -> None:
+    def write(seen: Captured) -> None:
         packet, time = packet_of(seen), divmod(round(seen.time * 1e6), 1_000_000)
         file.write(struct.pack('<IIII', *time, len(packet), len(packet)) + packet)
     return write
 
 
-def write_capture(file: BinaryIO, messages: Iterable[Seen]) -> None:
+def write_capture(file: BinaryIO, messages: Iterable[Captured]) -> None:
     "Write a pcap file."
     write = pcap_writer(file)
     for seen in messages: write(seen)

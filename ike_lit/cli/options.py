@@ -212,7 +212,7 @@ class ResponderOptions(Options):
                                    str(COOKIE_THRESHOLD), read=int)
     status: bool = flag('show the SAs that programs of ours hold here, and exit', in_file=False)
 
-
+# %% ../../nbs/35_options.ipynb #00822440
 def declared(kind: type[Options]) -> dict[str, Field[Any]]:
     "Return options by the names they have in a file, those that only one program has first."
     shared = {one.name for one in fields(Options)}

@@ -15,9 +15,9 @@ from ..engine.model import (
     AddressAssigned, ChildClosed, ChildEstablished, ChildFailed, ChildSA, Closed, Dropped,
     Established, Event, Installed, Message, Moved, NotInstalled, Postponed, Rekeyed)
 from ..engine.protocol import IKE
-from ..kernel.dialects import SETKEY, Language, flaw
+from ..kernel.dialects import SETKEY, SadDialect, setkey_limitation
 from ..wire.const import IkeError
-from ..wire.payload import LENGTH, SHOWN, payload_names, short
+from ..wire.payload import LENGTH, SHOWN_PAYLOADS, payload_names, short
 
 # %% ../../nbs/26_report.ipynb #b4591386
 def message_line(m: Message) -> str:
@@ -33,7 +33,7 @@ def message_line(m: Message) -> str:
 
 def payload_lines(m: Message) -> Iterator[str]:
     "Yield a line for each payload of a message, of the first ones if there are many."
-    for payload in m.packet.payloads[:SHOWN]: yield f'     {payload!r}'[:LENGTH]
+    for payload in m.packet.payloads[:SHOWN_PAYLOADS]: yield f'     {payload!r}'[:LENGTH]
 
 # %% ../../nbs/26_report.ipynb #4c210d04
 def report(ike: IKE | None, event: Event, verbose: bool = False) -> Iterator[str]:
@@ -158,7 +158,8 @@ def event_json(ike: IKE | None, event: Event) -> dict[str, Any]:
 # %% ../../nbs/26_report.ipynb #8946dc03
 def _message(m: Message) -> dict[str, Any]:
     return {'sent': m.sent, 'exchange': str(m.packet.exchange_type), 'response': m.response,
-            'message_id': m.message_id, 'payloads': [short(p) for p in m.packet.payloads[:SHOWN]],
+            'message_id': m.message_id,
+            'payloads': [short(p) for p in m.packet.payloads[:SHOWN_PAYLOADS]],
             'octets': m.size, 'peer': str(m.peer), 'attempt': m.attempt, 'seconds': m.seconds,
             'fragments': m.fragments}
 
@@ -177,7 +178,7 @@ def _ended(ike: IKE | None, error: IkeError | None) -> dict[str, Any]:
             'replaced': ike is not None and ike.lineage.successor is not None}
 
 # %% ../../nbs/26_report.ipynb #d24e0e45
-def script_lines(child: ChildSA, language: Language, show_keys: bool = False,
+def script_lines(child: ChildSA, language: SadDialect, show_keys: bool = False,
                  on_linux: bool = True) -> Iterator[str]:
     "Yield the script that would install a Child SA, and what to know about it."
     try:
@@ -187,8 +188,8 @@ def script_lines(child: ChildSA, language: Language, show_keys: bool = False,
         return
     hint = '' if show_keys else '; --dry-run shows the keys'
     yield f'\n# for {" ".join(language.command)}   (nothing was installed{hint})'
-    if language is SETKEY and on_linux and flaw(child):
-        yield f'# no packet would pass here: {flaw(child)}; use ip xfrm'
+    if language is SETKEY and on_linux and setkey_limitation(child):
+        yield f'# no packet would pass here: {setkey_limitation(child)}; use ip xfrm'
     yield f'{script}\n'
 
 # %% ../../nbs/26_report.ipynb #a8be3c9d

@@ -126,12 +126,12 @@ def make_child(ike: IKE, suite: Proposal, spi_in: bytes, local_ts: tuple[Traffic
     Raise `NoProposalChosen` for one that could not work."""
     check_workable(ike, suite)
     if ike.suite is None or ike.keys is None: raise RuntimeError('no keys yet')
-    kind = Prf(ike.suite.the(TransformType.PRF).id)
+    kind = Prf(ike.suite.single(TransformType.PRF).id)
     keys = keymat(kind, ike.keys.sk_d, fresh.ni, fresh.nr, suite, fresh.secret)
     if ike.config.keylog and fresh.secret: ike.config.keylog(fresh.ni, fresh.secret)
     ours, theirs = (keys.encr_i, keys.integ_i), (keys.encr_r, keys.integ_r)
     if not fresh.ours: ours, theirs = theirs, ours
-    encr, integ = suite.the(TransformType.ENCR), suite.the(TransformType.INTEG)
+    encr, integ = suite.single(TransformType.ENCR), suite.single(TransformType.INTEG)
     inbound = EspSA(ike.remote.host, ike.local.host, spi_in, encr, theirs[0], integ, theirs[1])
     outbound = EspSA(ike.local.host, ike.remote.host, suite.spi, encr, ours[0], integ, ours[1])
     encap = (ike.local.port, ike.remote.port) if ike.agreed.nat.found else None
@@ -168,7 +168,7 @@ def accepted_child(ike: IKE, asked: ChildOffer, response: Packet, ni: bytes, nr:
 # %% ../../nbs/20_child_sa.ipynb #f35241e3
 def dh_group(suite: Proposal) -> Group | None:
     "Return the Diffie-Hellman group of a suite, None if it does without."
-    return next((Group(t.id) for t in suite.of(TransformType.DH) if t.id), None)
+    return next((Group(t.id) for t in suite.of_type(TransformType.DH) if t.id), None)
 
 # %% ../../nbs/20_child_sa.ipynb #6c078bf1
 @dataclass(frozen=True)

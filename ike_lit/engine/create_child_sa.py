@@ -124,7 +124,7 @@ def rekey_child(ike: IKE, spi: bytes) -> Conversation:
         if not ike.exchange.simultaneous and spi in ike.children: not_replaced(ike, spi, error)
     else: yield from replaced(ike, old, new, min(ni, response.one(Nonce).data))
 
-
+# %% ../../nbs/23_create_child_sa.ipynb #73a38aaa
 def replaced(ike: IKE, old: ChildSA, new: ChildSA, nonce: bytes) -> Conversation:
     "Delete what is redundant, now that there is a new Child SA. `nonce`: our exchange's lower one."
     rival, early = ike.exchange.simultaneous, deleted_early(ike, new)
@@ -240,7 +240,7 @@ def accepted_ike_sa(ike: IKE, offer: tuple[Proposal, ...], response: Packet, ni:
                     dh: DiffieHellman | None) -> IKE:
     "Return the IKE SA that a response grants. Raise an `IkeError` if it is not what we asked for."
     suite, ke, nr = check_choice(offer, response.one(SA)), response.one(KE), response.one(Nonce)
-    if dh is None or not suite.the(TransformType.DH).id == ke.group == dh.group:
+    if dh is None or not suite.single(TransformType.DH).id == ke.group == dh.group:
         raise InvalidSyntax(f'KE of group {ke.group} for {suite}')
     if not any(suite.spi) or suite.spi in (ike.spi_i, ike.spi_r, offer[0].spi):
         raise InvalidSyntax(f'the new IKE SA can not have the SPI {suite.spi.hex()}')
@@ -251,7 +251,7 @@ def accepted_ike_sa(ike: IKE, offer: tuple[Proposal, ...], response: Packet, ni:
 def fresh_ike_sa(ike: IKE, a: InitResult, *, initiator: bool) -> IKE:
     "Return an heir with keys of its own, born established."
     if ike.keys is None or ike.suite is None: raise RuntimeError('no keys')
-    kind = Prf(ike.suite.the(TransformType.PRF).id)
+    kind = Prf(ike.suite.single(TransformType.PRF).id)
     # RFC 7296 §2.18: the old SA's SK_d, and its PRF even if the new one has another
     seed = skeyseed(kind, a.ni, a.nr, a.secret, ike.keys.sk_d)
     new_sa = new_ike_sa(ike, initiator=initiator, spi_i=a.spi_i)
@@ -271,7 +271,7 @@ def respond_rekey_ike_sa(ike: IKE, request: Packet, sa: SA, ni: bytes) -> Packet
     if sum(old.state != State.CLOSED for old in ike.lineage.awaiting_delete) >= REPLACED_LIMIT:
         raise TemporaryFailure('older IKE SAs still wait for their Delete')
     suite, ke = choose(sa, ike.config.ike), request.one(KE)
-    group = Group(suite.the(TransformType.DH).id)
+    group = Group(suite.single(TransformType.DH).id)
     if not any(suite.spi): raise NoProposalChosen('an IKE SA with the SPI zero')
     if ke.group != group:
         raise InvalidKePayload(f'KE of group {ke.group}, we want {group}', group.to_bytes(2, 'big'))

@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['COOKIE_SECONDS', 'REPLIES', 'TRANSIENT_LIMIT', 'TRANSIENT_SECONDS', 'COOKIE_THRESHOLD', 'ADDRESS_THRESHOLD',
            'ADDRESS_LIMIT', 'PEER_LIMIT', 'FIRST_LIMIT', 'renew_ike_sa', 'renew_child', 'expire_child',
-           'check_liveness', 'keep_alive', 'Cookies', 'check_pools', 'Timers', 'Host', 'find_sa', 'site', 'accept_new',
-           'check_cookie', 'send_unprotected_notify', 'drain', 'collect', 'renew_children', 'register', 'on_event',
-           'await_better_answer', 'add_to_peer', 'remove_from_peer', 'established', 'release', 'retain',
+           'check_liveness', 'keep_alive', 'Cookies', 'check_pools', 'Timers', 'Host', 'new_attempt', 'find_sa', 'site',
+           'accept_new', 'check_cookie', 'send_unprotected_notify', 'drain', 'collect', 'renew_children', 'register',
+           'on_event', 'await_better_answer', 'add_to_peer', 'remove_from_peer', 'established', 'release', 'retain',
            'evict_expired', 'evict']
 
 # %% ../../nbs/24_host.ipynb #309b1b81
@@ -145,14 +145,14 @@ class Timers:
             self.heap = [(at, next(self.serial), ike) for ike, at in self.due.items()]
             heapify(self.heap)
 
-    def first(self) -> float | None:
-        "Return the earliest time, None if nobody wants to be woken."
+    def first(self) -> list[float]:
+        "Return the earliest time, none if nobody wants to be woken."
         while self.heap and self.due.get(self.heap[0][2]) != self.heap[0][0]: heappop(self.heap)
-        return self.heap[0][0] if self.heap else None
+        return [at for at, _, _ in self.heap[:1]]
 
     def rung(self, now: float) -> Iterator[IKE]:
         "Yield the SAs whose time has come, and forget it."
-        while (at := self.first()) is not None and at <= now:
+        while any(at <= now for at in self.first()):
             ike = heappop(self.heap)[2]
             del self.due[ike]
             yield ike
@@ -173,17 +173,16 @@ class Host:
     def __init__(self, configs: tuple[Config, ...] = (), *, random: Random = os.urandom,
                  cookie_threshold: int = COOKIE_THRESHOLD):
         check_pools(configs)
-        self.configs, self.random = configs, random
-        self.cookies, self.cookie_threshold = Cookies(random), cookie_threshold
+        self.configs, self.random, self.cookies = configs, random, Cookies(random)
+        self.cookie_threshold = cookie_threshold
         self.sas: dict[bytes, list[IKE]] = {}  # by the SPI that we have given
         self.first: dict[bytes, IKE] = {}  # by the first message that was answered
         self.transient: dict[IKE, float] = {}  # half open or closed: when they go, oldest first
         self.attempts: dict[IKE, IKE] = {}  # whose candidate an SA is
         self.peers: dict[Identity, dict[IKE, None]] = {}  # by the name that was proven
         self.replies = deque[float](maxlen=REPLIES)  # when they were sent
-        self._outbox: list[Datagram] = []
-        self._events: deque[tuple[IKE | None, Event]] = deque()
-        self.timers = Timers()
+        self.timers, self._outbox = Timers(), list[Datagram]()
+        self._events = deque[tuple[IKE | None, Event]]()
 
     @property
     def established(self) -> list[IKE]:
@@ -192,25 +191,18 @@ class Host:
                 if ike.state == State.ESTABLISHED and not ike.lineage.successor]
 
     def connect(self, config: Config, local: Endpoint, remote: Endpoint, now: float,
-                natt: tuple[Endpoint, Endpoint] | None = None) -> IKE:
-        """Start IKE_SA_INIT with a peer; return the attempt.
-
-        The attempt is CLOSED on success: the IKE SA that is up comes with `Established`.
-        `natt`: our endpoint and the peer's for port 4500."""
-        spi = new_ike_spi(self.random)
-        while spi in self.sas: spi = new_ike_spi(self.random)
-        ike = IKE(config, local, remote, initiator=True, responders=RESPONDERS,
-                  random=self.random, spi_i=spi)
+                natt: tuple[Endpoint, Endpoint] | None = None) -> IKE:  # both, for port 4500
+        """Start IKE_SA_INIT with a peer; return the attempt, which is CLOSED on success:
+        the IKE SA that is up comes with `Established`."""
+        ike = new_attempt(self, config, local, remote)
         ike.natt = natt
-        self.sas[spi] = [ike]
         self.start(ike, ike_sa_init, now=now)
         return ike
 
     def start(self, ike: IKE, conversation: Begin, *args: object, now: float) -> None:
         "Begin a conversation of one of our SAs, or of the one that has replaced it."
-        newest = latest(ike)
-        newest.start(conversation, *args, now=now)
-        drain(self, newest)
+        latest(ike).start(conversation, *args, now=now)
+        drain(self, latest(ike))
 
     def close_all(self, now: float) -> None:
         "Close all IKE SAs."
@@ -221,11 +213,10 @@ class Host:
         evict_expired(self, now)
         try:
             ike = find_sa(self, data, addr, now, here)
-        except IkeError as error:
-            self._events.append((None, dropped(error, data, addr)))
-            return
-        ike.receive_datagram(data, addr, now, here)
-        drain(self, ike)
+        except IkeError as error: self._events.append((None, dropped(error, data, addr)))
+        else:
+            ike.receive_datagram(data, addr, now, here)
+            drain(self, ike)
 
     def datagrams_to_send(self) -> list[Datagram]:
         "Return what is to be sent, and forget it."
@@ -234,8 +225,7 @@ class Host:
 
     def next_timer(self) -> float | None:
         "Return the time at which `handle_timer` wants to be called, None if it does not."
-        times = [self.timers.first(), *islice(self.transient.values(), 1)]
-        return min((at for at in times if at is not None), default=None)
+        return min((*self.timers.first(), *islice(self.transient.values(), 1)), default=None)
 
     def handle_timer(self, now: float) -> None:
         "Forget the SAs that were passing for too long, and wake those that want to be woken."
@@ -247,6 +237,16 @@ class Host:
     def next_event(self) -> tuple[IKE | None, Event] | None:
         "Return the oldest event, and the SA that tells it, and forget it; None if there is none."
         return self._events.popleft() if self._events else None
+
+# %% ../../nbs/24_host.ipynb #24d00003
+def new_attempt(host: Host, config: Config, local: Endpoint, remote: Endpoint) -> IKE:
+    "Return an IKE SA that we are about to begin, under an SPI that none of ours has."
+    spi = new_ike_spi(host.random)
+    while spi in host.sas: spi = new_ike_spi(host.random)
+    ike = IKE(config, local, remote, initiator=True, responders=RESPONDERS,
+              random=host.random, spi_i=spi)
+    host.sas[spi] = [ike]
+    return ike
 
 # %% ../../nbs/24_host.ipynb #4d8606e5
 def find_sa(host: Host, data: bytes, addr: Endpoint, now: float, here: Endpoint) -> IKE:
@@ -299,7 +299,7 @@ def accept_new(host: Host, data: bytes, addr: Endpoint, now: float, here: Endpoi
     ike.reachable = shown
     return ike
 
-
+# %% ../../nbs/24_host.ipynb #5b34ac91
 def check_cookie(host: Host, packet: Packet, spi_i: bytes, addr: Endpoint, now: float,
                  here: Endpoint) -> None:
     "Ask for a cookie, and raise `Discard`, unless a first message brings a good one."
@@ -439,7 +439,7 @@ def established(host: Host, ike: IKE, event: Established) -> None:
         oldest.close(IkeError(f'more than {PEER_LIMIT} IKE SAs with one peer'))
         drain(host, oldest)
 
-
+# %% ../../nbs/24_host.ipynb #1373a997
 def release(host: Host, ike: IKE) -> None:
     "Take a peer's inner address back, if it has no other IKE SA."
     if ike.config.pool and not ike.lineage.successor and not any(

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['LAST_ID', 'IKE', 'new_ike_sa', 'latest', 'advance', 'begin_next', 'end_conversations', 'post', 'send',
            'datagrams_for', 'retransmit', 'has_live_candidate', 'ask_no_more', 'gave_up', 'fail', 'announce_and_close',
-           'later', 'postpone', 'receive', 'decrypt', 'receive_response', 'in_turn', 'receive_request', 'repeat',
+           'later', 'postpone', 'receive', 'open_message', 'receive_response', 'in_turn', 'receive_request', 'repeat',
            'response_to', 'keep_answering', 'respond', 'follow']
 
 # %% ../../nbs/19_protocol.ipynb #aaa5f565
@@ -36,8 +36,7 @@ class IKE(IkeSA):
     "The machine that moves an IKE SA, at one end. It does no input or output."
 
     def start(self, conversation: Begin, *args: object, now: float) -> None:
-        """Begin `conversation(self, *args)`, after those that are under way:
-        only one request waits at a time (RFC 7296 §2.3)."""
+        "Begin `conversation(self, *args)`, after the one that is under way (RFC 7296 §2.3)."
         self.now = now
         if self.state == State.CLOSED: return
         if self.busy: self.window.queue.append((conversation, args))
@@ -47,9 +46,7 @@ class IKE(IkeSA):
 
     def receive_datagram(self, data: bytes, addr: Endpoint, now: float,
                          local: Endpoint | None = None) -> None:
-        """Take an IKE message that came from `addr`.
-
-        Never raises: what can't be believed becomes a `Dropped` event."""
+        "Take an IKE message from `addr`. Never raises: what can't be believed is `Dropped`."
         self.now = now
         try:
             receive(self, data, addr, local or self.local)
@@ -62,8 +59,8 @@ class IKE(IkeSA):
 
     def next_timer(self) -> float | None:
         "Return the time at which `handle_timer` wants to be called, None if it does not."
-        times, pending = [at for at, _ in self.alarms.values()], self.window.pending
-        if pending: times.append(min(pending.resend_at, pending.give_up_at))
+        times = [at for at, _ in self.alarms.values()]
+        if self.window.pending: times.append(self.window.pending.timer)
         return min(times, default=None)
 
     def handle_timer(self, now: float) -> None:
@@ -203,7 +200,7 @@ def datagrams_for(ike: IKE, packet: Packet, *, response: bool,
 def retransmit(ike: IKE) -> None:
     "Send the pending request again, or give up, if it is time."
     pending = ike.window.pending
-    if pending is None or ike.now < min(pending.resend_at, pending.give_up_at): return
+    if pending is None or ike.now < pending.timer: return
     if ike.now >= pending.give_up_at:
         if ike.state == State.INITIAL and has_live_candidate(ike):
             ike.window.pending = None  # an answer came, and is being put to the proof
@@ -298,7 +295,7 @@ def receive(ike: IKE, data: bytes, addr: Endpoint, local: Endpoint) -> None:
     else: receive_request(ike, header, data, addr, local)
 
 # %% ../../nbs/19_protocol.ipynb #1de59e09
-def decrypt(ike: IKE, header: Header, data: bytes) -> Packet | None:
+def open_message(ike: IKE, header: Header, data: bytes) -> Packet | None:
     """Return a message, decrypted if there are keys; None while fragments are missing.
 
     Raise `Discard` unless it is authentic, another `IkeError` if it is and makes no sense."""
@@ -322,7 +319,7 @@ def receive_response(ike: IKE, header: Header, data: bytes, addr: Endpoint,
         raise Discard(f'{header.exchange_type} response {header.message_id} '
                       'answers nothing that we asked')
     try:
-        packet = decrypt(ike, header, data)
+        packet = open_message(ike, header, data)
     except Discard: raise
     except IkeError as error:
         if ike.incoming is None: raise
@@ -411,7 +408,7 @@ def respond(ike: IKE, header: Header, data: bytes, addr: Endpoint,
     None while fragments are missing."""
     first = data
     try:
-        packet = decrypt(ike, header, data)
+        packet = open_message(ike, header, data)
         if packet is None: return None
         first = packet.data
         if ike.state == State.INITIAL: ike.local, ike.remote = local, addr

@@ -51,6 +51,11 @@ class Pending:
     give_up_at: float
     attempt: int = 1
 
+    @property
+    def timer(self) -> float:
+        "When to send it again, or to give up."
+        return min(self.resend_at, self.give_up_at)
+
 # %% ../../nbs/18_state.ipynb #17d00008
 @dataclass
 class Window:
@@ -203,7 +208,6 @@ class IkeSA:
         # the Child SAs, by the SPI under which we receive, oldest first
         self.children: dict[bytes, ChildSA] = {}
         self.replaced: dict[bytes, bytes] = {}  # those which the peer is about to delete: for which
-        # what is under way, and what has come out of it
         self.window, self.exchange = Window(), Exchange()
         self.lineage: Lineage[Self] = Lineage()
         self.closing = False  # close once the response is on its way

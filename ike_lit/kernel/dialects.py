@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['MAX_POLICIES', 'WITH_PORTS', 'XFRM_MARKS', 'SETKEY_MARKS', 'XFRM_ENCR', 'XFRM_INTEG', 'REPLAY_WINDOW', 'XFRM',
-           'SETKEY_ENCR', 'SETKEY_INTEG', 'SETKEY', 'Icmp', 'Traffic', 'traffic', 'Marks', 'Lack', 'InstallError',
-           'Language', 'xfrm_script', 'flaw', 'setkey_script']
+           'SETKEY_ENCR', 'SETKEY_INTEG', 'SETKEY', 'Icmp', 'PolicyTraffic', 'traffic', 'ReqidSpace', 'Lack',
+           'InstallError', 'SadDialect', 'xfrm_script', 'setkey_limitation', 'setkey_script']
 
 # %% ../../nbs/17_setkey.ipynb #3db311be
 from collections.abc import Callable, Iterable
@@ -28,7 +28,7 @@ class Icmp:
 
 
 @dataclass(frozen=True)
-class Traffic:
+class PolicyTraffic:
     "What one policy matches: networks, and a protocol with a port on either side."
     local: str
     remote: str
@@ -41,7 +41,7 @@ MAX_POLICIES = 256  # a peer chooses the ranges, and we write the lines
 WITH_PORTS = (6, 17, 33, 132)  # TCP, UDP, DCCP, SCTP
 
 # %% ../../nbs/17_setkey.ipynb #9c9c5aa4
-def traffic(child: ChildSA) -> list[Traffic]:
+def traffic(child: ChildSA) -> list[PolicyTraffic]:
     """Return what the policies of a Child SA match.
 
     Raise `ValueError` for what no policy can say."""
@@ -49,7 +49,7 @@ def traffic(child: ChildSA) -> list[Traffic]:
     if len(ours) * len(theirs) > MAX_POLICIES:
         raise ValueError(f'the traffic needs more than {MAX_POLICIES} policies')
     found = dict.fromkeys(
-        Traffic(near, far, a.protocol or b.protocol, _port(a, b), _port(b, a))
+        PolicyTraffic(near, far, a.protocol or b.protocol, _port(a, b), _port(b, a))
         for (a, near), (b, far) in product(ours, theirs)
         if a.start.version == b.start.version
         and (a.protocol == b.protocol or 0 in (a.protocol, b.protocol)))
@@ -84,7 +84,7 @@ def _icmp(ts: TrafficSelector) -> Icmp:
 
 # %% ../../nbs/17_setkey.ipynb #67d3edba
 @dataclass(frozen=True)
-class Marks:
+class ReqidSpace:
     "How a reqid is composed: the mark first, then the program, then the tunnel."
     mark: int
     programs: int  # how many different ones
@@ -101,7 +101,7 @@ class Marks:
         return program if mark == self.mark else None
 
 
-XFRM_MARKS, SETKEY_MARKS = Marks(ord('I'), 256, 65536), Marks(1, 32, 256)
+XFRM_MARKS, SETKEY_MARKS = ReqidSpace(ord('I'), 256, 65536), ReqidSpace(1, 32, 256)
 
 
 class Lack(Enum):
@@ -176,7 +176,7 @@ def _xfrm_ports(sport: int | Icmp | None, dport: int | Icmp | None, protocol: in
     return source if dport is None else f'{source} dport {dport}'
 
 # %% ../../nbs/17_setkey.ipynb #af6e051f
-def _priority(t: Traffic) -> int:
+def _priority(t: PolicyTraffic) -> int:
     bits = ip_network(t.local).prefixlen + ip_network(t.remote).prefixlen
     parts = t.protocol or None, t.local_port, t.remote_port
     named = [part for part in parts if part is not None]
@@ -184,7 +184,7 @@ def _priority(t: Traffic) -> int:
 
 # %% ../../nbs/17_setkey.ipynb #bf0a897a
 @dataclass(frozen=True)
-class Language:
+class SadDialect:
     "How SAs and policies are written, and which program reads it from its standard input."
     command: tuple[str, ...]
     sa: Callable[[ChildSA, EspSA, int, int, bool], str]  # the line that adds one
@@ -193,7 +193,7 @@ class Language:
     update: str
     delete: str  # in setkey without what it does, the forwarding policy may be forgotten
     delete_sa: str  # for the addresses and the SPI of an SA
-    marks: Marks
+    marks: ReqidSpace
 
     def lines(self, child: ChildSA, reqid: int, hard: int = 0, show_keys: bool = True) -> list[str]:
         """Return the lines that add a Child SA with hard lifetime `hard` (seconds; 0: none).
@@ -202,12 +202,12 @@ class Language:
         sas = [self.sa(child, sa, reqid, hard, show_keys) for sa in (child.inbound, child.outbound)]
         return sas + [self.add.format(*policy) for policy in self.policies(child, reqid).items()]
 
-    def gone(self, sa: EspSA) -> str:
+    def delete_line(self, sa: EspSA) -> str:
         "Return the line that removes an SA."
         return self.delete_sa.format(sa.source, sa.destination, sa.spi.hex())
 
 # %% ../../nbs/17_setkey.ipynb #5273e581
-XFRM = Language(
+XFRM = SadDialect(
     ('ip', '-batch', '-'), _xfrm_sa, _xfrm_policies,
     'xfrm policy add {} {}', 'xfrm policy update {} {}', 'xfrm policy delete {}',
     'xfrm state delete src {} dst {} proto esp spi 0x{}', XFRM_MARKS)
@@ -255,7 +255,7 @@ def _setkey_port(port: int | Icmp | None) -> str:
     return '[any]' if port is None else f'[{port}]'
 
 # %% ../../nbs/17_setkey.ipynb #08258a36
-def flaw(child: ChildSA) -> str:
+def setkey_limitation(child: ChildSA) -> str:
     "Say why no packet would pass SAs that `setkey` has made on Linux; '' if they would."
     sa = child.outbound
     if sa.encr.aead: return 'PF_KEY knows no AEAD on Linux'
@@ -267,7 +267,7 @@ def flaw(child: ChildSA) -> str:
     return ''
 
 # %% ../../nbs/17_setkey.ipynb #3731b43a
-SETKEY = Language(
+SETKEY = SadDialect(
     ('setkey', '-f', '/dev/stdin'), _setkey_sa, _setkey_policies,
     'spdadd {} {};', 'spdupdate {} {};', 'spddelete {} {};', 'delete {} {} esp 0x{};', SETKEY_MARKS)
 

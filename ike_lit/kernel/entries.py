@@ -17,7 +17,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
-from .dialects import SETKEY, InstallError, Lack, Language
+from .dialects import SETKEY, InstallError, Lack, SadDialect
 
 # %% ../../nbs/36_entries.ipynb #37529cc3
 @dataclass(frozen=True)
@@ -137,7 +137,7 @@ def run_setkey(command: Collection[str], script: str = '', keep: Collection[int]
     return done.stdout
 
 # %% ../../nbs/36_entries.ipynb #0d294386
-def entries(language: Language) -> list[Entry]:
+def entries(language: SadDialect) -> list[Entry]:
     "Return the policies and SAs that the kernel holds. Raise `InstallError`."
     if language is SETKEY:
         return parse_setkey(run_setkey(('setkey', '-DP')), run_setkey(('setkey', '-D')))
@@ -145,7 +145,7 @@ def entries(language: Language) -> list[Entry]:
                       run_setkey(('ip', 'xfrm', 'state', 'list', 'nokeys')))
 
 # %% ../../nbs/36_entries.ipynb #ddf63242
-def remove(language: Language, unwanted: list[Entry], keep: Collection[int] = ()) -> None:
+def remove(language: SadDialect, unwanted: list[Entry], keep: Collection[int] = ()) -> None:
     "Take entries out of the kernel; it is no error if one is gone already. Raise `InstallError`."
     while unwanted:
         try:
@@ -158,7 +158,7 @@ def remove(language: Language, unwanted: list[Entry], keep: Collection[int] = ()
             unwanted = left
 
 
-def cleanup(language: Language, mine: int | None = None) -> int:
+def cleanup(language: SadDialect, mine: int | None = None) -> int:
     """Remove what dead programs of ours have left behind; return how many SAs and policies.
 
     One who has just taken a number and made nothing yet, `mine`, inherits from a dead one."""

@@ -19,7 +19,7 @@ from ..engine.ike_sa import (
 from ..engine.model import Config, Datagram, Event
 from ..engine.protocol import IKE, latest, send
 from ..engine.state import Answers, Begin, Conversation, Responder, Wait
-from .network import ALICE, BOB, family, named
+from .network import ALICE, BOB, family, addressee
 from ..wire.auth import AUTH, IDi, hash_algorithms
 from ..wire.const import (
     ExchangeType, Group, IkeError, InvalidSyntax, MessageType, TransformType, Type, error_for)
@@ -86,7 +86,7 @@ def initial_exchanges(ike: IKE) -> Conversation:
 
     Raise an `IkeError` if the answer is a refusal, or can't be used."""
     offer, ni = SA(ike.config.ike), Nonce(ike.random(NONCE_SIZE))
-    dh = DiffieHellman(Group(offer.proposals[0].of(TransformType.DH)[0].id), ike.random)
+    dh = DiffieHellman(Group(offer.proposals[0].of_type(TransformType.DH)[0].id), ike.random)
     extras = (*nat_detection(ike.spi_i, bytes(8), ike.local, ike.remote), hash_algorithms(),
               *fragmentation(ike.config))
     cookie = tuple[Notify, ...]()
@@ -145,7 +145,7 @@ class Family:
     def receive_datagram(self, data: bytes, addr: Endpoint, now: float,
                          here: Endpoint | None = None) -> None:
         "Take an IKE message. Never raises."
-        named(self.ike, data).receive_datagram(data, addr, now, here)
+        addressee(self.ike, data).receive_datagram(data, addr, now, here)
 
     def datagrams_to_send(self) -> list[Datagram]:
         "Return what is to be sent, and forget it."
@@ -217,7 +217,7 @@ class ScriptedPeer(Family):
                          here: Endpoint | None = None) -> None:
         "Take an IKE message, keep what it says, and go on. Never raises."
         with suppress(IkeError):  # an event tells why
-            self.answers += self._read(named(self.ike, data), data, now)
+            self.answers += self._read(addressee(self.ike, data), data, now)
         super().receive_datagram(data, addr, now, here)
 
     def _read(self, ike: IKE, data: bytes, now: float) -> list[Packet]:

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['AES_BLOCK', 'PRF_CIPHERS', 'prf', 'prf_size', 'prfplus', 'aes', 'xcbc', 'cmac_of', 'xcbc_prf', 'cmac_prf', 'skeyseed',
-           'Keys', 'ike_keys', 'cut', 'ChildKeys', 'keymat']
+           'Keys', 'ike_keys', 'split_keymat', 'ChildKeys', 'keymat']
 
 # %% ../../nbs/07_keys.ipynb #e1d9dada
 import hmac
@@ -135,15 +135,15 @@ def ike_keys(
     spi_r: bytes,  # 8 octets
 ) -> Keys:
     "Return the keys of an IKE SA (RFC 7296 §2.14)."
-    kind = suite.the(TransformType.PRF)
+    kind = suite.single(TransformType.PRF)
     kinds = (TransformType.PRF, TransformType.INTEG, TransformType.ENCR)
-    p, a, e = (key_size(suite.the(t)) for t in kinds)
+    p, a, e = (key_size(suite.single(t)) for t in kinds)
     sizes = (p, a, a, e, e, p, p)
     stream = prfplus(Prf(kind.id), seed, ni + nr + spi_i + spi_r, sum(sizes))
-    return Keys(*cut(stream, sizes))
+    return Keys(*split_keymat(stream, sizes))
 
 
-def cut(stream: bytes, sizes: tuple[int, ...]) -> list[bytes]:
+def split_keymat(stream: bytes, sizes: tuple[int, ...]) -> list[bytes]:
     "Cut octets into pieces of these sizes."
     ends = [sum(sizes[:n + 1]) for n in range(len(sizes))]
     return [stream[end - size:end] for end, size in zip(ends, sizes, strict=True)]
@@ -170,6 +170,6 @@ def keymat(
     secret: bytes = b'',  # g^ir, if the Child SA had a Diffie-Hellman exchange of its own
 ) -> ChildKeys:
     "Return the keys of a Child SA (RFC 7296 §2.17)."
-    e, a = (key_size(suite.the(t)) for t in (TransformType.ENCR, TransformType.INTEG))
+    e, a = (key_size(suite.single(t)) for t in (TransformType.ENCR, TransformType.INTEG))
     sizes = (e, a, e, a)
-    return ChildKeys(*cut(prfplus(kind, sk_d, secret + ni + nr, sum(sizes)), sizes))
+    return ChildKeys(*split_keymat(prfplus(kind, sk_d, secret + ni + nr, sum(sizes)), sizes))

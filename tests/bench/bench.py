@@ -67,7 +67,7 @@ ECDSA = Signature('ECDSA P-256', (ec.ECDSA(SHA256()),),
 def both(suite: str, signature: Signature) -> tuple[Config, Config]:
     "Return the configurations of both ends; ESP has the same cipher."
     names = suite.split('-')
-    aead = parse_proposals(suite, ProtocolID.IKE)[0].the(TransformType.ENCR).aead
+    aead = parse_proposals(suite, ProtocolID.IKE)[0].single(TransformType.ENCR).aead
     left, right = configs(suite, names[0] if aead else '-'.join(names[:2]))
     if signature.keys is None: return left, right
     one, other = signature.keys
@@ -94,11 +94,11 @@ def bare_primitives(suite: str, signature: Signature) -> Work:
     2 key pairs, 2 shared secrets, 2 signatures, 2 verifications, 2 messages sealed and opened."""
     left, right = both(suite, signature)
     ike, esp = left.ike[0], left.esp[0]
-    exchange, locks = bare_exchange(Group(ike.the(TransformType.DH).id)), (bare_lock(ike),) * 2
-    prf = PRFS[ike.the(TransformType.PRF).id]
+    exchange, locks = bare_exchange(Group(ike.single(TransformType.DH).id)), (bare_lock(ike),) * 2
+    prf = PRFS[ike.single(TransformType.PRF).id]
     hash_name, size = prf.function, prf.key_size
-    e, a = (key_size(ike.the(t)) for t in (TransformType.ENCR, TransformType.INTEG))
-    child = sum(key_size(esp.the(t)) for t in (TransformType.ENCR, TransformType.INTEG))
+    e, a = (key_size(ike.single(t)) for t in (TransformType.ENCR, TransformType.INTEG))
+    child = sum(key_size(esp.single(t)) for t in (TransformType.ENCR, TransformType.INTEG))
     # SKEYSEED, two identities, the keys of the IKE SA, those of the Child SA
     calls = 3 + -(-(3 * size + 2 * a + 2 * e) // size) + -(-2 * child // size)
     octets, key, plain, seen = bytes(510), bytes(32), bytes(448), bytes(32)
@@ -160,10 +160,10 @@ def bare_parameters(kind: Modp) -> tuple[dh.DHParameterNumbers, dh.DHPublicNumbe
 def bare_lock(suite: Proposal) -> Callable[[], tuple[Callable, Callable]]:
     """Return what makes a pair of functions with new cipher objects: seal `plain`, with `seen`
     covered, into vector and ciphertext with checksum; and the reverse."""
-    encr = suite.the(TransformType.ENCR)
+    encr = suite.single(TransformType.ENCR)
     kind, key = Encryption(encr.id), os.urandom(key_size(encr))
     if encr.aead: return lambda: bare_aead(kind, key)
-    integ = INTEGRITY[suite.the(TransformType.INTEG).id]
+    integ = INTEGRITY[suite.single(TransformType.INTEG).id]
     return lambda: bare_classic(kind, key, integ.function, integ.icv_size)
 
 
@@ -213,14 +213,14 @@ def bare_classic(kind: Encryption, key: bytes, hash_name: str,
 def one_message(table: Table, words: str) -> None:
     "Seal and open a message whose payloads have 300 octets, against the cipher alone."
     suite, = parse_proposals(f'{words}-prfsha256-x25519', ProtocolID.IKE)
-    encr, integ = suite.the(TransformType.ENCR), suite.the(TransformType.INTEG)
+    encr, integ = suite.single(TransformType.ENCR), suite.single(TransformType.INTEG)
     sk = SK(encr, integ, os.urandom(key_size(encr)), os.urandom(key_size(integ)))
     identity = IDi.of(Identity.from_text('alice.example.org'))
     proof = AUTH(AuthenticationType.DIGITAL_SIGNATURE, bytes(300 - 25 - 8))
     packet = Packet(ExchangeType.IKE_AUTH, (identity, proof))
     chain = pack_chain(packet.payloads)[1]
     if len(chain) != 300: raise ValueError(f'{len(chain)} octets')
-    plain, seen = pad(chain, sk.lock.block_size), bytes(32)
+    plain, seen = pad(chain, sk.cipher.block_size), bytes(32)
     seal, unseal = bare_lock(suite)()
     sealed = seal(seen, plain)
 

@@ -12,8 +12,8 @@ from fuzz.targets import (
 
 from canonical import two_ends
 from explaining import pcap
-from ike_lit.capture.pcap import Seen, packet_of, read_capture
-from ike_lit.capture.show import tell
+from ike_lit.capture.pcap import Captured, packet_of, read_capture
+from ike_lit.capture.show import analyse
 from ike_lit.engine.create_child_sa import RESPONDERS
 from ike_lit.testing.network import handshake
 from ike_lit.wire.const import ExchangeType
@@ -28,7 +28,7 @@ VECTORS, GOLDEN, README = HERE.parent / 'vectors', HERE.parent / 'golden', HERE.
 def size(data: bytes) -> bytes: return len(data).to_bytes(2, 'big') + data
 
 
-def captured() -> Iterator[Seen]:
+def captured() -> Iterator[Captured]:
     "Every message that somebody has recorded."
     for folder in LIVE:
         with (folder / 'capture.pcap').open('rb') as file: yield from read_capture(file).messages
@@ -47,9 +47,9 @@ def packets() -> Iterator[Packet]:
     "What is inside of those messages, as far as there are keys."
     for folder in LIVE:
         with (folder / 'capture.pcap').open('rb') as file: capture = read_capture(file)
-        yield from (t.packet for t in tell(capture, key_table()).told if t.packet)
+        yield from (t.packet for t in analyse(capture, key_table()).told if t.packet)
     capture = read_capture(BytesIO(pcap(life().seen)))
-    yield from (t.packet for t in tell(capture, key_table()).told if t.packet)
+    yield from (t.packet for t in analyse(capture, key_table()).told if t.packet)
 
 
 # Long ones

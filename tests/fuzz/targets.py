@@ -26,8 +26,8 @@ for folder in ROOT / 'nbs', ROOT / 'tests': sys.path.insert(0, str(folder))
 from canonical import KEYS, configs
 from explaining import BELIEVED, LIVE, Recorded, record, tiled
 from ike_lit.capture.keylog import KeyTable, parse_keylog
-from ike_lit.capture.pcap import RAW, Capture, Seen, read_capture
-from ike_lit.capture.show import Story, notebook, story_html, story_json, tell
+from ike_lit.capture.pcap import RAW, Capture, Captured, read_capture
+from ike_lit.capture.show import Story, notebook, story_html, story_json, analyse
 from ike_lit.cli.credential import parse_secret
 from ike_lit.cli.options import InitiatorOptions, config_from, declared, read_connections, warnings
 from ike_lit.cli.report import as_json, report
@@ -42,12 +42,12 @@ from ike_lit.initiator import build_parser
 from ike_lit.testing.network import ALICE, BOB
 from ike_lit.wire.auth import IDi, Identity
 from ike_lit.wire.const import Discard, ExchangeType, IkeError, ProtocolID, TransformType, Type
-from ike_lit.wire.fragment import FRAGMENT, MAX_FRAGMENTS, MAX_MESSAGE, Reassembly
+from ike_lit.wire.fragment import SKF, MAX_FRAGMENTS, MAX_MESSAGE, Reassembly
 from ike_lit.wire.header import Header, Reader, dissect
 from ike_lit.wire.nonce import Nonce
 from ike_lit.wire.payload import Packet
 from ike_lit.wire.proposal import ALGORITHMS, NO_INTEG, SA, key_size, parse_proposals
-from ike_lit.wire.sk import SK, closed, parse_inside
+from ike_lit.wire.sk import SK, parse_outer, parse_inside
 from ike_lit.wire.ts import TrafficSelector
 from scenes import CONVERSATIONS, NAMES, SECRET, TOLD, Scene, scene
 from snapshot import Tree, changes, tree
@@ -187,14 +187,14 @@ def sk(data: bytes, timed: Clock) -> None:
             with suppress(IkeError): timed(lock.open, o.rest())
         case 1: opened(o, lock, timed)
         case 2:  # the plaintext is padded as it likes
-            fixed, iv, plain = head(o, Type.SK), lock.lock.vector(chance), o.rest()
-            plain = plain[:len(plain) // lock.lock.block_size * lock.lock.block_size]
-            size = 4 + len(iv) + len(plain) + lock.lock.icv_size
+            fixed, iv, plain = head(o, Type.SK), lock.cipher.vector(chance), o.rest()
+            plain = plain[:len(plain) // lock.cipher.block_size * lock.cipher.block_size]
+            size = 4 + len(iv) + len(plain) + lock.cipher.icv_size
             if size > 0xffff: return
             seen = bytes(fixed(28 + size)) + bytes([Type.Notify, 0]) + size.to_bytes(2, 'big')
             with suppress(IkeError):
-                timed(lock.open, seen + iv + (lock.lock.lock(seen, iv, plain) if plain else
-                                              bytes(lock.lock.icv_size)))
+                timed(lock.open, seen + iv + (lock.cipher.seal(seen, iv, plain) if plain else
+                                              bytes(lock.cipher.icv_size)))
         case _: fragments(o, lock, timed)
 
 
@@ -223,7 +223,7 @@ def fragments(o: Octets, lock: SK, timed: Clock) -> None:
         now += how >> 4
         if how & 1: made = head(o, Type.SKF)
         content = o.some()[:4000] * (1 if how & 2 else 12)
-        data = lock.protect(made, first, content, chance, FRAGMENT.pack(number, total))
+        data = lock.protect(made, first, content, chance, SKF.pack(number, total))
         if how & 4:
             before = tree(pieces)
             changed = spoiled(data, o.edits(), mend=True)
@@ -357,7 +357,7 @@ def by_a_stranger(here: Scene, o: Octets, timed: Clock) -> None:
     "A box or a fragment, sealed with other keys."
     _, header = addressed(here, o)
     lock, first, content = o.pick(LOCKS), Type(o.number()), o.some()[:60000]
-    fixed = FRAGMENT.pack(1 + o.number() % 3, 1 + o.number() % 3) if o.number() & 1 else b''
+    fixed = SKF.pack(1 + o.number() % 3, 1 + o.number() % 3) if o.number() & 1 else b''
     kind = Type.SKF if fixed else Type.SK
     forged(here, lock.protect(header(kind), first, content, chance, fixed), timed)
 
@@ -371,10 +371,10 @@ def by_the_peer(here: Scene, o: Octets, timed: Clock) -> None:
         for d in here.coming[:1]:
             with suppress(IkeError):
                 if theirs and theirs.outgoing:
-                    _, box = closed(d.data, Type.SK)
+                    _, box = parse_outer(d.data, Type.SK)
                     first, content = box.first, spoiled(theirs.outgoing.decrypted(d.data, box), edits)
     if theirs is None or theirs.outgoing is None: return
-    fixed = FRAGMENT.pack(1 + o.number() % 3, 1 + o.number() % 3) if o.number() & 1 else b''
+    fixed = SKF.pack(1 + o.number() % 3, 1 + o.number() % 3) if o.number() & 1 else b''
     kind = Type.SKF if fixed else Type.SK
     SCENES.pop(here.name, None)
     data = theirs.outgoing.protect(header(kind), first, content, chance, fixed)
@@ -449,7 +449,7 @@ def explain(data: bytes, timed: Clock) -> None:
             messages = said(o)
             capture = Capture(tuple(messages), len(messages), Counter())
     capture = replace(capture, messages=capture.messages[:MESSAGES])
-    shown(timed(tell, capture, table, BELIEVED), how // 3, timed)
+    shown(timed(analyse, capture, table, BELIEVED), how // 3, timed)
 
 
 MESSAGES = 6  # of a capture
@@ -465,9 +465,9 @@ def framed(o: Octets) -> bytes:
     return out
 
 
-def said(o: Octets) -> list[Seen]:
+def said(o: Octets) -> list[Captured]:
     "Messages of a conversation: true, changed, changed by somebody who has the keys, and others."
-    found: list[Seen] = []
+    found: list[Captured] = []
     while o.left and len(found) < MESSAGES:
         how, true = o.number(), o.pick(life().seen)
         data = true.data
@@ -482,7 +482,7 @@ def resealed(data: bytes, o: Octets) -> bytes:
     "A message of the first IKE SA with something else in the box."
     first, edits = life().seen[0].data[:8], o.edits()
     if data[16] != Type.SK or data[:8] != first: return data
-    header, box = closed(data, Type.SK)
+    header, box = parse_outer(data, Type.SK)
     lock = life().locks[0][not header.initiator]
     made = partial(Header, header.spi_i, header.spi_r, Type.SK, header.exchange_type, header.response,
                    header.initiator, header.message_id)

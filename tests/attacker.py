@@ -12,7 +12,7 @@ from ike_lit.wire.auth import AUTH, IDi, IDr, Identity
 from ike_lit.wire.const import (
     AuthenticationType, ExchangeType, Group, IkeError, MessageType, Prf, ProtocolID, TransformType, Type)
 from ike_lit.wire.header import HEADER, Reader
-from ike_lit.wire.ke import GROUPS, KE, DiffieHellman
+from ike_lit.wire.ke import GROUPS, KE, KeyExchange
 from ike_lit.wire.keys import ike_keys, skeyseed
 from ike_lit.wire.nat import Endpoint
 from ike_lit.wire.nonce import Nonce
@@ -31,7 +31,7 @@ class Past:
     "An earlier run between the same ends, with its secrets."
     datagrams: tuple[Datagram, ...]
     first: tuple[Packet, Packet]  # IKE_SA_INIT, as it was sent
-    exponents: tuple[DiffieHellman, DiffieHellman]  # the initiator's, the responder's
+    exponents: tuple[KeyExchange, KeyExchange]  # the initiator's, the responder's
     proofs: tuple[tuple[Payload, ...], tuple[Payload, ...]]  # what was in the boxes of IKE_AUTH
 
 
@@ -239,7 +239,7 @@ def acceptance(m: Attacker, clear: Packet | None) -> tuple[Payload, ...]:
     one = {t.type: t for t in reversed(offer.transforms)}
     one |= {t.type: t for t in offer.of_type(TransformType.DH) if t.id == group}
     suite = replace(offer, transforms=tuple(one[kind] for kind in sorted(one)))
-    return (SA((suite,)), KE(group, DiffieHellman(group, m.octets).public), Nonce(m.octets(32)),
+    return (SA((suite,)), KE(group, KeyExchange(group, m.octets).public), Nonce(m.octets(32)),
             *(n for n in clear.all(Notify) if n.message_type == MessageType.SIGNATURE_HASH_ALGORITHMS))
 
 
@@ -309,8 +309,8 @@ def other_ke(m: Attacker, packet: Packet, payloads: list[Payload]) -> list[Paylo
         group = m.chance.choice((Group.CURVE_25519, Group.ECP_256))
         options = [KE(ke.group, m.octets(size)), KE(ke.group, bytes(size)), KE(group, ke.public),
                    KE(ke.group, bytes(size - 1) + b'\1' if size > 64 else b'\1' + bytes(size - 1)),
-                   KE(group, DiffieHellman(group, m.octets).public), *m.clear(packet).all(KE)]
-        if ke.group in GROUPS: options.append(KE(ke.group, DiffieHellman(ke.group, m.octets).public))
+                   KE(group, KeyExchange(group, m.octets).public), *m.clear(packet).all(KE)]
+        if ke.group in GROUPS: options.append(KE(ke.group, KeyExchange(ke.group, m.octets).public))
         return m.chance.choice(options)
     return exchanged(payloads, KE, change)
 
@@ -385,7 +385,7 @@ class Between:
 
     def __init__(self, m: Attacker):
         self.m, self.meddles = m, m.chance.random() < 0.6
-        self.asked: dict[bytes, tuple[Packet, DiffieHellman]] = {}  # by the initiator's SPI
+        self.asked: dict[bytes, tuple[Packet, KeyExchange]] = {}  # by the initiator's SPI
         self.keys: dict[bytes, tuple[tuple[SK, SK], tuple[SK, SK]]] = {}  # by both
         self.inside: list[tuple[Payload, ...]] = []  # what she has read
 
@@ -414,7 +414,7 @@ class Between:
     def asks(self, packet: Packet) -> bytes:
         spi_i, group = packet.header.spi_i, packet.one(KE).group
         if spi_i not in self.asked or self.asked[spi_i][1].group != group:
-            self.asked[spi_i] = packet, DiffieHellman(group, self.m.octets)
+            self.asked[spi_i] = packet, KeyExchange(group, self.m.octets)
         return self.with_mine(packet, self.asked[spi_i][1])
 
     def answered(self, packet: Packet) -> bytes:
@@ -429,7 +429,7 @@ class Between:
         except IkeError: return encoded(packet, packet.payloads)
         return self.with_mine(packet, dh)
 
-    def with_mine(self, packet: Packet, dh: DiffieHellman) -> bytes:
+    def with_mine(self, packet: Packet, dh: KeyExchange) -> bytes:
         self.m.forged += 1
         return encoded(packet, tuple(KE(dh.group, dh.public) if isinstance(p, KE) else p
                                      for p in packet.payloads))
@@ -506,7 +506,7 @@ class Impostor:
             self.m.spend(1)
             yield EARLY, Datagram(sealed, d.destination, d.source)
 
-    def proves(self, d: Datagram, packet: Packet, dh: DiffieHellman, ni: bytes, nr: bytes, spi_i: bytes,
+    def proves(self, d: Datagram, packet: Packet, dh: KeyExchange, ni: bytes, nr: bytes, spi_i: bytes,
                spi_r: bytes, role: int) -> Iterator[tuple[float, Datagram]]:
         try: mine = locks(packet.one(SA).proposals[0], dh.derive(packet.one(KE).public), ni, nr,
                           spi_i, spi_r)[role]

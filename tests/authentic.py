@@ -17,7 +17,7 @@ from ike_lit.engine.protocol import IKE
 from ike_lit.wire.auth import IDi, IDr, Identity, SharedKey
 from ike_lit.wire.configuration import CP, Attribute
 from ike_lit.wire.const import CfgAttribute, CfgType, ExchangeType, Group, MessageType, ProtocolID, Type
-from ike_lit.wire.ke import KE, DiffieHellman
+from ike_lit.wire.ke import KE, KeyExchange
 from ike_lit.wire.nat import Endpoint
 from ike_lit.wire.nonce import Nonce, new_esp_spi
 from ike_lit.wire.payload import Delete, Notify, Packet, Payload
@@ -108,7 +108,7 @@ class Line:
 
     def rekey(self, spi: bytes = b'') -> 'Line | None':
         "Replace the IKE SA; return our end of the new one."
-        dh, ni = DiffieHellman(Group.CURVE_25519, DRAW.randbytes), Nonce(DRAW.randbytes(32))
+        dh, ni = KeyExchange(Group.CURVE_25519, DRAW.randbytes), Nonce(DRAW.randbytes(32))
         spi = spi or DRAW.randbytes(8)
         offer = replace(parse_proposals(IKE_SUITE, ProtocolID.IKE)[0], spi=spi)
         response = self.ask(CREATE, SA((offer,)), ni, KE(dh.group, dh.public))
@@ -120,7 +120,7 @@ class Line:
     def grant_rekey(self, request: Packet, nr: bytes = b'') -> 'Line':
         "Grant a new IKE SA that the other end asks for, with a nonce; return our end of it."
         suite, ke, ni = request.one(SA).proposals[0], request.one(KE), request.one(Nonce).data
-        dh, spi_r = DiffieHellman(ke.group, DRAW.randbytes), DRAW.randbytes(8)
+        dh, spi_r = KeyExchange(ke.group, DRAW.randbytes), DRAW.randbytes(8)
         nr = nr or DRAW.randbytes(32)
         suite = replace(suite, transforms=tuple({t.type: t for t in reversed(suite.transforms)}.values()))
         line = self.heir(InitResult(suite.spi, spi_r, replace(suite, spi=b''), dh.derive(ke.public), ni, nr),
@@ -140,7 +140,7 @@ class Line:
         spi = spi or new_esp_spi(DRAW.randbytes)
         one = {t.type: t for t in reversed(first.transforms)}
         group = dh_group(first)
-        ke = (KE(group, DiffieHellman(group, DRAW.randbytes).public),) if group else ()
+        ke = (KE(group, KeyExchange(group, DRAW.randbytes).public),) if group else ()
         self.children[spi] = first.spi
         self.answer(request, SA((replace(first, spi=spi, transforms=tuple(one.values())),)),
                     Nonce(DRAW.randbytes(32)), *ke,

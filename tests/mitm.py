@@ -46,7 +46,7 @@ from ike_lit.engine.state import State
 from ike_lit.testing.network import ALICE, BOB, Network
 from ike_lit.wire.auth import SharedKey
 from ike_lit.wire.certificate import Signer
-from ike_lit.wire.ke import KE, DiffieHellman
+from ike_lit.wire.ke import KE, KeyExchange
 from ike_lit.wire.proposal import DEFAULT_ESP, DEFAULT_IKE, Transform
 
 NATT = {end: end._replace(port=4500, natt=True) for end in (ALICE, BOB)}
@@ -272,14 +272,14 @@ def opened(ike: IKE, messages: list[bytes]) -> tuple:
     raise RuntimeError('no IKE_AUTH')
 
 
-def exponent(ke: KE, drawn: list[bytes]) -> DiffieHellman:
+def exponent(ke: KE, drawn: list[bytes]) -> KeyExchange:
     "Return the secret half of a public value, which is among the octets that were drawn."
     for octets in drawn:
         def again(size: int, octets: bytes = octets) -> bytes:
             if size != len(octets): raise ValueError
             return octets
         with contextlib.suppress(ValueError):
-            if (dh := DiffieHellman(ke.group, again)).public == ke.public: return dh
+            if (dh := KeyExchange(ke.group, again)).public == ke.public: return dh
     raise RuntimeError('no exponent')
 
 

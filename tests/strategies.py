@@ -17,7 +17,7 @@ from ike_lit.wire.const import (
     AuthenticationType, CertEncoding, CfgAttribute, CfgType, ExchangeType, Group, HashAlgorithm, IDType,
     MessageType, ProtocolID, Registry, TransformType, Type)
 from ike_lit.wire.header import HEADER, Header
-from ike_lit.wire.ke import GROUPS, KE, DiffieHellman
+from ike_lit.wire.ke import GROUPS, KE, KeyExchange
 from ike_lit.wire.nat import Endpoint, nat_detection
 from ike_lit.wire.nonce import Nonce
 from ike_lit.wire.payload import Delete, Encrypted, Notify, Opaque, Packet, Payload, Vendor, pack_chain
@@ -70,7 +70,7 @@ FAST = [g for g in GROUPS if 'MODP' not in g.name]  # whose public values cost n
 
 def public_value(group: Group, seed: bytes) -> KE:
     "A value that a peer can calculate with."
-    return KE(group, DiffieHellman(group, lambda size: (seed * size)[:size]).public)
+    return KE(group, KeyExchange(group, lambda size: (seed * size)[:size]).public)
 
 
 real_kes = st.builds(public_value, st.sampled_from(FAST), octets(1, 8))

@@ -24,7 +24,7 @@ from ike_lit.wire.const import (
     CfgAttribute, CfgType, ExchangeType, Group, InvalidSyntax, MessageType, ProtocolID, Type)
 from ike_lit.wire.fragment import ELSEWHERE, REPEATS, REPEAT_SECONDS, split
 from ike_lit.wire.header import Reader
-from ike_lit.wire.ke import KE, DiffieHellman
+from ike_lit.wire.ke import KE, KeyExchange
 from ike_lit.wire.nat import Endpoint, Nat
 from ike_lit.wire.nonce import Nonce
 from ike_lit.wire.payload import Delete, Notify, Packet, Payload, Vendor, pack_chain
@@ -310,7 +310,7 @@ def test_while_we_rekey_the_ike_sa_the_peer_has_one_other_and_no_more() -> None:
     for n in range(20):
         random = Random(n).randbytes  # noqa: S311
         sa = replace(asker.config.ike[0], spi=random(8))
-        dh = DiffieHellman(Group.MODP_2048, random)
+        dh = KeyExchange(Group.MODP_2048, random)
         response = answer(asker, other, SA((sa,)), Nonce(random(32)), KE(dh.group, dh.public),
                           exchange=ExchangeType.CREATE_CHILD_SA)
         made.append(response.error())

@@ -30,7 +30,7 @@ from ike_lit.wire.const import (
     AuthenticationFailed, CfgType, ExchangeType, Group, MessageType, NoAnswer, ProtocolID,
     TransformType, Type)
 from ike_lit.wire.header import HEADER, RESERVED, Header, Layout, Reader, Span, dissect
-from ike_lit.wire.ke import KE, DiffieHellman
+from ike_lit.wire.ke import KE, KeyExchange
 from ike_lit.wire.nat import Endpoint, unwrap
 from ike_lit.wire.nonce import Nonce, new_ike_spi
 from ike_lit.wire.payload import (
@@ -1448,13 +1448,13 @@ def test_nothing_is_left_from_which_the_keys_could_be_had(
         monkeypatch: pytest.MonkeyPatch, end: str, forged: bool) -> None:
     "§2.12: 'any information that could be used to recompute those keys'."
     secrets: set[object] = set()
-    real = DiffieHellman.derive
+    real = KeyExchange.derive
 
-    def derive(dh: DiffieHellman, public: bytes) -> bytes:
+    def derive(dh: KeyExchange, public: bytes) -> bytes:
         secret = real(dh, public)
         secrets.update((secret, dh._secret))
         return secret
-    monkeypatch.setattr(DiffieHellman, 'derive', derive)
+    monkeypatch.setattr(KeyExchange, 'derive', derive)
     (left, right), random = configs(timing=NEVER, esp=PFS), Random(7296).randbytes  # noqa: S311
     alice, bob = Host(random=random), Host((right,), random=random)
     network = Network({ALICE: alice, BOB: bob})
@@ -1482,7 +1482,7 @@ def test_nothing_is_left_from_which_the_keys_could_be_had(
     def secret(*roots: object) -> Iterator[object]:
         for item in reachable(*roots):
             known = isinstance(item, bytes | int) and item in secrets
-            if known or isinstance(item, DiffieHellman): yield item
+            if known or isinstance(item, KeyExchange): yield item
 
     everything = attempt, *alice.established, *bob.established, alice, bob
     assert len(secrets) > 20 and list(secret(*everything))  # so we can see what is there

@@ -29,7 +29,7 @@ from ike_lit.engine.model import Config, Lifetime, Timing
 from ike_lit.testing.network import ALICE, BOB
 from ike_lit.wire.const import ExchangeType, Group, MessageType, Type
 from ike_lit.wire.header import Header, Reader
-from ike_lit.wire.ke import KE, DiffieHellman
+from ike_lit.wire.ke import KE, KeyExchange
 from ike_lit.wire.nat import NON_ESP_MARKER, Endpoint
 from ike_lit.wire.nonce import Nonce
 from ike_lit.wire.payload import Notify, Packet, Payload
@@ -270,7 +270,7 @@ def forged_answers(request: bytes, seed: int = 0) -> Iterator[bytes]:
         return Packet(ExchangeType.IKE_SA_INIT, payloads).encode(
             request[:8], spi_r, response=True, initiator=False, message_id=0)
     while True:
-        public = DiffieHellman(ke.group, chance.randbytes).public
+        public = KeyExchange(ke.group, chance.randbytes).public
         yield answer(suite, KE(ke.group, public), Nonce(chance.randbytes(32)), *hashes,
                      spi_r=chance.randbytes(8))
         yield answer(Notify(MessageType.COOKIE, chance.randbytes(16)))

@@ -28,7 +28,7 @@ from ike_lit.wire.const import (
     IDType, IkeError, Integrity, InvalidSyntax, MessageType, NoProposalChosen, Prf, ProtocolID,
     TemporaryFailure, TransformType, Type)
 from ike_lit.wire.header import HEADER, Header, Reader
-from ike_lit.wire.ke import GROUPS, KE, DiffieHellman, Modp
+from ike_lit.wire.ke import GROUPS, KE, KeyExchange, Modp
 from ike_lit.wire.keys import prfplus
 from ike_lit.wire.nat import KEEPALIVE, Endpoint, Nat, detect, address_hash, nat_detection, unwrap, wrap
 from ike_lit.wire.nonce import Nonce
@@ -188,8 +188,8 @@ def test_keys_of_an_ike_sa(cipher: str) -> None:
 
 def test_leading_zeros_stay_where_they_are() -> None:
     "§2.14: g^ir \"padded with zeros if necessary to make it the length of the modulus\"."
-    def end(number: int) -> DiffieHellman:
-        return DiffieHellman(Group.MODP_2048, lambda _: hashlib.sha256(b'%d' % number).digest())
+    def end(number: int) -> KeyExchange:
+        return KeyExchange(Group.MODP_2048, lambda _: hashlib.sha256(b'%d' % number).digest())
     alice, bob = end(47), end(517)  # found by trying
     assert alice.public[0] == 0 and len(alice.public) == 256
     assert alice.derive(bob.public) == bob.derive(alice.public)
@@ -497,7 +497,7 @@ def test_a_malformed_payload_is_refused_where_it_is_used(what: str, kind: Exchan
     else:
         alice, bob = shaken(esp='aes256-sha256-modp2048')
         proof = (SA(with_spi('aes256-sha256-modp2048')), Nonce(bytes(32)), KE(
-            Group.MODP_2048, DiffieHellman(Group.MODP_2048).public), TSi(alice.config.local_ts),
+            Group.MODP_2048, KeyExchange(Group.MODP_2048).public), TSi(alice.config.local_ts),
             TSr(alice.config.remote_ts)) if kind == CREATE else ()
     first, chain = pack(*((p.kind, bytes(p)) for p in proof), MALFORMED[what])
     answer, = replies(alice, bob, boxed(alice, first, chain, bob.window.expected_id, kind=kind))
@@ -537,7 +537,7 @@ def test_every_request_with_an_error_is_answered_with_it(
     ends = shaken(esp='aes256-sha256-modp2048')
     one, other = ends[who], ends[1 - who]
     offer = with_spi('aes256-sha256-modp2048')
-    ke = KE(Group.MODP_2048, DiffieHellman(Group.MODP_2048).public)
+    ke = KE(Group.MODP_2048, KeyExchange(Group.MODP_2048).public)
     traffic = TSi(one.config.local_ts), TSr(one.config.remote_ts)
     payloads = {
         'suite': (SA(with_spi('camellia128-sha256-modp2048')), ke, *traffic),
@@ -1056,7 +1056,7 @@ def test_spis_in_the_proposals_of_each_exchange(who: int) -> None:
 def test_a_new_ike_sa_needs_an_spi_of_8_octets(size: int) -> None:
     alice, bob = shaken(ike='aes256-sha256-modp2048')
     offer = replace(suite(lambda t: (t,), ProtocolID.IKE), spi=b'\1' * size)
-    ke = KE(Group.MODP_2048, DiffieHellman(Group.MODP_2048).public)
+    ke = KE(Group.MODP_2048, KeyExchange(Group.MODP_2048).public)
     answer = asked(alice, bob, SA((offer,)), Nonce(bytes(32)), ke, kind=CREATE)
     assert answer.error() and not answer.all(SA) and not bob.lineage.successor
 

@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from ike_lit.wire import ke
 from ike_lit.wire.const import Group, InvalidSyntax, TransformType
 from ike_lit.wire.header import Reader
-from ike_lit.wire.ke import GROUPS, KE, DiffieHellman, Modp, power
+from ike_lit.wire.ke import GROUPS, KE, KeyExchange, Modp, power
 from ike_lit.wire.nonce import Random
 from ike_lit.wire.proposal import ALGORITHMS
 
@@ -63,7 +63,7 @@ def seeded(seed: str) -> Random:
 
 
 @cache
-def end(group: Group, name: str) -> DiffieHellman: return DiffieHellman(group, seeded(name))
+def end(group: Group, name: str) -> KeyExchange: return KeyExchange(group, seeded(name))
 
 
 def refused(group: Group, public: bytes) -> str:
@@ -95,16 +95,16 @@ def test_two_ends_agree(group: Group) -> None:
 
 @every_group
 def test_fresh_secrets_differ_and_are_not_shown(group: Group) -> None:
-    one, other = DiffieHellman(group), DiffieHellman(group)
+    one, other = KeyExchange(group), KeyExchange(group)
     assert one.public != other.public and one.derive(other.public) == other.derive(one.public)
-    assert repr(one) == f'<DiffieHellman {group}>'
+    assert repr(one) == f'<KeyExchange {group}>'
 
 
 @every_group
 @pytest.mark.parametrize('octet', [b'\0', b'\xff'])
 def test_a_bad_source_of_octets_still_gives_a_secret(group: Group, octet: bytes) -> None:
     "None that is zero, or as large as the order of the group."
-    dh, other = DiffieHellman(group, octet.__mul__), end(group, 'other')
+    dh, other = KeyExchange(group, octet.__mul__), end(group, 'other')
     assert dh.derive(other.public) == other.derive(dh.public)
 
 

@@ -16,7 +16,7 @@ from ike_lit.wire.auth import Identity
 from ike_lit.wire.const import (
     ExchangeType, Group, IkeError, InvalidKePayload, InvalidSyntax, MessageType, NoAnswer,
     NoProposalChosen, ProtocolID, Type)
-from ike_lit.wire.ke import KE, DiffieHellman
+from ike_lit.wire.ke import KE, KeyExchange
 from ike_lit.wire.nat import KEEPALIVE, Nat
 from ike_lit.wire.nonce import Nonce
 from ike_lit.wire.payload import Delete, Notify, Opaque, Packet
@@ -283,7 +283,7 @@ def test_a_child_sa_that_we_may_be_waiting_for_is_not_said_to_be_missing(
 def test_an_ike_sa_with_the_spi_zero_is_not_granted(spi: bytes, good: bool) -> None:
     "RFC 7296 §3.1: 'This value MUST NOT be zero.'"
     asker, other = up(0)
-    dh = DiffieHellman(Group.MODP_2048, lambda size: b'7' * size)
+    dh = KeyExchange(Group.MODP_2048, lambda size: b'7' * size)
     response = put(asker, other, SA((replace(asker.config.ike[0], spi=spi),)), Nonce(bytes(32)),
                    KE(dh.group, dh.public), exchange=ExchangeType.CREATE_CHILD_SA)
     assert bool(response.all(SA)) == good and len(other.lineage.new_sas) == good

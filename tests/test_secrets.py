@@ -42,7 +42,7 @@ from ike_lit.wire.auth import SharedKey
 from ike_lit.wire.certificate import Signer
 from ike_lit.wire.const import Prf, ProtocolID, TransformType
 from ike_lit.wire.header import Reader
-from ike_lit.wire.ke import DiffieHellman
+from ike_lit.wire.ke import KeyExchange
 from ike_lit.wire.keys import ChildKeys, ike_keys, keymat, prf, skeyseed
 from ike_lit.wire.nonce import Nonce
 from ike_lit.wire.payload import Packet
@@ -235,7 +235,7 @@ def test_no_secret_is_written_anywhere(files: Path, tmp_path: Path, what: str, f
 
 
 FAULTS = {  # where something goes wrong that nobody has foreseen, with secrets on the stack
-    'the secret is shared': 'ike_sa.DiffieHellman.derive', 'the keys are made': 'ike_sa.directions',
+    'the secret is shared': 'ike_sa.KeyExchange.derive', 'the keys are made': 'ike_sa.directions',
     'the proof is checked': 'ike_sa.verify_auth', 'a Child SA is made': 'child_sa.EspSA',
     'it is logged': 'program.keylog_row', 'it is explained': 'show.explained'}
 FAULT = '''
@@ -312,14 +312,14 @@ def test_no_repr_shows_a_secret(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
     "S73: of each object of ours that can be reached from both programs in the middle of their work."
     secrets = {'the shared key': SECRET,
                'the key of the proof': prf(Prf.PRF_HMAC_SHA2_256, SECRET, b'Key Pad for IKEv2')}
-    real = DiffieHellman.derive
+    real = KeyExchange.derive
 
-    def derive(dh: DiffieHellman, public: bytes) -> bytes:
+    def derive(dh: KeyExchange, public: bytes) -> bytes:
         secret = real(dh, public)
         secrets[f'g^ir {len(secrets)}'] = secret
         secrets[f'x {len(secrets)}'] = dh._secret.private_bytes_raw()
         return secret
-    monkeypatch.setattr(DiffieHellman, 'derive', derive)
+    monkeypatch.setattr(KeyExchange, 'derive', derive)
     monkeypatch.setattr(install, 'run_setkey', lambda *args, **kwargs: '')
     logged: list[tuple[bytes, bytes]] = []
     ends = Ends(ike='aes256-sha256-x25519', esp='aes256-sha256-x25519',
@@ -375,7 +375,7 @@ def test_no_repr_shows_a_secret(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
         kinds.add(kind)
         assert leaks(text.encode(), secrets) == [], f'{kind}: {text[:300]}'
     assert {'IKE', 'Host', 'Session', 'Server', 'Config', 'SharedKey', 'Keys', 'SK', 'EncryptThenMac',
-            'ChildSA', 'EspSA', 'DiffieHellman', 'Pending', 'Installer', 'Tunnel', 'Recorder', 'KeyTable',
+            'ChildSA', 'EspSA', 'KeyExchange', 'Pending', 'Installer', 'Tunnel', 'Recorder', 'KeyTable',
             'Addition', 'KeyRow', 'Evidence', 'InitResult', 'KeymatInput', 'ChildKeys', 'Signer',
             'AuthenticationFailed', 'Cookies', 'ChildEstablished'} <= kinds
 

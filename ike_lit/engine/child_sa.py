@@ -17,7 +17,7 @@ from ..wire.configuration import CP, assigned, cfg_request, selectors_for
 from ..wire.const import (
     CfgType, Fact, FailedCpRequired, Group, InternalAddressFailure, InvalidKePayload, InvalidSyntax,
     MessageType, NoProposalChosen, Prf, TransformType, TsUnacceptable, error_for)
-from ..wire.ke import KE, DiffieHellman
+from ..wire.ke import KE, KeyExchange, answer_ke
 from ..wire.keys import keymat
 from ..wire.nonce import RESERVED_SPIS, new_esp_spi
 from ..wire.payload import Notify, Packet, Payload
@@ -145,7 +145,7 @@ def install(ike: IKE, child: ChildSA, replaces: ChildSA | None = None, ours: boo
 
 # %% ../../nbs/20_child_sa.ipynb #8018670f
 def accepted_child(ike: IKE, asked: ChildOffer, response: Packet, ni: bytes, nr: bytes,
-                   dh: DiffieHellman | None = None) -> ChildSA:
+                   dh: KeyExchange | None = None) -> ChildSA:
     """Check the other end's half of a Child SA that we asked for.
 
     Raise an `IkeError` if there is none, or if it is not what we asked for."""
@@ -224,8 +224,8 @@ def respond_ke(ike: IKE, suite: Proposal, request: Packet) -> tuple[tuple[KE, ..
     if ke is None or ke.group != group:
         what = f'of group {ke.group}' if ke else 'missing'
         raise InvalidKePayload(f'KE is {what}, we want {group}', group.to_bytes(2, 'big'))
-    dh = DiffieHellman(group, ike.random)
-    return (KE(group, dh.public),), dh.derive(ke.public)
+    public, secret = answer_ke(group, ke.public, ike.random)
+    return (KE(group, public),), secret
 
 # %% ../../nbs/20_child_sa.ipynb #19d00002
 def accepted_address(ike: IKE, response: Packet) -> AddressAssigned | None:

@@ -27,7 +27,7 @@ from ..wire.const import (
     ChildSaNotFound, ExchangeType, Fact, Group, IkeError, InvalidKePayload, InvalidSyntax,
     MessageType, NoAdditionalSas, NoProposalChosen, Prf, ProtocolID, TemporaryFailure,
     TransformType, Type, error_for)
-from ..wire.ke import KE, DiffieHellman
+from ..wire.ke import KE, KeyExchange, answer_ke
 from ..wire.keys import skeyseed
 from ..wire.nonce import NONCE_SIZE, Nonce, new_ike_spi
 from ..wire.payload import Notify, Packet, Payload
@@ -35,7 +35,7 @@ from ..wire.proposal import SA, Proposal, check_choice, choose, groups, preferri
 from ..wire.ts import covers
 
 # %% ../../nbs/23_create_child_sa.ipynb #9ef5c0fc
-Negotiation = Generator[Packet, Packet, tuple[Packet, bytes, DiffieHellman | None]]
+Negotiation = Generator[Packet, Packet, tuple[Packet, bytes, KeyExchange | None]]
 
 
 def negotiate(ike: IKE, sa: SA, before: tuple[Payload, ...] = (),
@@ -46,7 +46,7 @@ def negotiate(ike: IKE, sa: SA, before: tuple[Payload, ...] = (),
     Raise an `IkeError` if the other group is none that we have offered, or was just used."""
     ni, group = Nonce(ike.random(NONCE_SIZE)), next(iter(groups(sa.proposals)), None)
     for tries in count(1):
-        dh = DiffieHellman(group, ike.random) if group is not None else None
+        dh = KeyExchange(group, ike.random) if group is not None else None
         ke = (KE(dh.group, dh.public),) if dh else ()
         response = yield Packet(ExchangeType.CREATE_CHILD_SA, (*before, sa, ni, *ke, *after))
         wanted = response.notify(MessageType.INVALID_KE_PAYLOAD)
@@ -92,7 +92,7 @@ def carries(child: ChildSA, asked: ChildOffer) -> bool:
 
 # %% ../../nbs/23_create_child_sa.ipynb #944a14a3
 def accept_child(ike: IKE, asked: ChildOffer, response: Packet, ni: bytes,
-            dh: DiffieHellman | None) -> ChildSA:
+            dh: KeyExchange | None) -> ChildSA:
     "Return the Child SA that a response grants. Raise an `IkeError` if it grants none."
     if error := response.error(): raise error_for(error.message_type, error.data)
     return accepted_child(ike, asked, response, ni, response.one(Nonce).data, dh)
@@ -237,15 +237,15 @@ def not_rekeyed(ike: IKE, error: IkeError) -> None:
 
 # %% ../../nbs/23_create_child_sa.ipynb #1dd7b9e6
 def accepted_ike_sa(ike: IKE, offer: tuple[Proposal, ...], response: Packet, ni: bytes,
-                    dh: DiffieHellman | None) -> IKE:
+                    dh: KeyExchange | None) -> IKE:
     "Return the IKE SA that a response grants. Raise an `IkeError` if it is not what we asked for."
     suite, ke, nr = check_choice(offer, response.one(SA)), response.one(KE), response.one(Nonce)
     if dh is None or not suite.single(TransformType.DH).id == ke.group == dh.group:
         raise InvalidSyntax(f'KE of group {ke.group} for {suite}')
     if not any(suite.spi) or suite.spi in (ike.spi_i, ike.spi_r, offer[0].spi):
         raise InvalidSyntax(f'the new IKE SA can not have the SPI {suite.spi.hex()}')
-    agreement = InitResult(offer[0].spi, suite.spi, suite, dh.derive(ke.public), ni, nr.data)
-    return fresh_ike_sa(ike, agreement, initiator=True)
+    result = InitResult(offer[0].spi, suite.spi, suite, dh.derive(ke.public), ni, nr.data)
+    return fresh_ike_sa(ike, result, initiator=True)
 
 
 def fresh_ike_sa(ike: IKE, a: InitResult, *, initiator: bool) -> IKE:
@@ -275,14 +275,14 @@ def respond_rekey_ike_sa(ike: IKE, request: Packet, sa: SA, ni: bytes) -> Packet
     if not any(suite.spi): raise NoProposalChosen('an IKE SA with the SPI zero')
     if ke.group != group:
         raise InvalidKePayload(f'KE of group {ke.group}, we want {group}', group.to_bytes(2, 'big'))
-    dh, nr = DiffieHellman(group, ike.random), ike.random(NONCE_SIZE)
+    (public, secret), nr = answer_ke(group, ke.public, ike.random), ike.random(NONCE_SIZE)
     spi_r = new_ike_spi(ike.random)
-    agreement = InitResult(suite.spi, spi_r, suite, dh.derive(ke.public), ni, nr)
-    new_sa = fresh_ike_sa(ike, agreement, initiator=False)
+    result = InitResult(suite.spi, spi_r, suite, secret, ni, nr)
+    new_sa = fresh_ike_sa(ike, result, initiator=False)
     if both:
         ike.exchange.simultaneous = SimultaneousRekey(min(ni, nr))
         ike.lineage.granted, new_sa.lineage.may_replace = new_sa, ike
         expect_end(new_sa)
     else: inherit(ike, new_sa)
     return Packet(ExchangeType.CREATE_CHILD_SA,
-                  (SA((replace(suite, spi=spi_r),)), Nonce(nr), KE(group, dh.public)))
+                  (SA((replace(suite, spi=spi_r),)), Nonce(nr), KE(group, public)))

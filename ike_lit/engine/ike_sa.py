@@ -32,7 +32,7 @@ from ..wire.const import (
     NoProposalChosen, Prf, ProtocolID, SinglePairRequired, TransformType,
     TsUnacceptable, Type, error_for)
 from ..wire.header import Reader
-from ..wire.ke import GROUPS, KE, DiffieHellman
+from ..wire.ke import GROUPS, KE, KeyExchange, answer_ke
 from ..wire.keys import ike_keys, skeyseed
 from ..wire.nat import detect, nat_detection
 from ..wire.nonce import NONCE_SIZE, Nonce, new_ike_spi
@@ -90,11 +90,11 @@ class InitRequest:
     offer: SA
     ni: Nonce
     extras: tuple[Payload, ...]
-    dh: DiffieHellman
+    dh: KeyExchange
     cookie: tuple[Notify, ...] = ()
     cookie_group: Group = Group.NONE  # with which we have followed a cookie
     held: Packet | None = None  # another cookie, for later
-    versions: dict[bytes, DiffieHellman] = field(default_factory=dict)  # as sent, newest last
+    versions: dict[bytes, KeyExchange] = field(default_factory=dict)  # as sent, newest last
     answers: set[bytes] = field(default_factory=set)  # acceptable ones, by the responder's SPI
 
     @property
@@ -108,7 +108,7 @@ class InitRequest:
 def init_request(ike: IKE) -> InitRequest:
     "Return the first version, with a public value of the group that we like best."
     offer = SA(ike.config.ike)
-    dh = DiffieHellman(Group(offer.proposals[0].of_type(TransformType.DH)[0].id), ike.random)
+    dh = KeyExchange(Group(offer.proposals[0].of_type(TransformType.DH)[0].id), ike.random)
     extras = (*nat_detection(ike.spi_i, bytes(8), ike.local, ike.remote), hash_algorithms(),
               *fragmentation(ike.config))
     return InitRequest(offer, Nonce(ike.random(NONCE_SIZE)), extras, dh)
@@ -134,7 +134,7 @@ def ike_sa_init(ike: IKE, then: Begin | None = None) -> Conversation:
                 if follow_cookie(ike, asked, wanted, response): request = asked.packet
             elif wanted := response.notify(MessageType.INVALID_KE_PAYLOAD):
                 group = wanted_group(wanted, asked.offer, asked.dh.group, len(asked.versions))
-                asked.dh = DiffieHellman(group, ike.random)
+                asked.dh = KeyExchange(group, ike.random)
                 request = asked.packet
             elif error := response.error(): raise error_for(error.message_type, error.data)
             else: add_candidate(ike, asked, response, then or ike_auth)
@@ -178,7 +178,7 @@ def wanted_group(wanted: Notify, offer: SA, current: Group, tries: int = 1) -> G
     return group
 
 # %% ../../nbs/21_ike_sa.ipynb #6ec128ed
-def accept_init(ike: IKE, offer: SA, dh: DiffieHellman, ni: Nonce, response: Packet,
+def accept_init(ike: IKE, offer: SA, dh: KeyExchange, ni: Nonce, response: Packet,
              before: set[bytes]) -> InitResult:
     """Check a response that accepts; `before` are the responder's SPIs of other such responses.
 
@@ -199,8 +199,8 @@ def accept_init(ike: IKE, offer: SA, dh: DiffieHellman, ni: Nonce, response: Pac
     return InitResult(ike.spi_i, response.header.spi_r, suite, secret, ni.data, nr.data)
 
 # %% ../../nbs/21_ike_sa.ipynb #498c2877
-def answered_version(versions: dict[bytes, DiffieHellman],
-             response: Packet) -> tuple[bytes, DiffieHellman]:
+def answered_version(versions: dict[bytes, KeyExchange],
+             response: Packet) -> tuple[bytes, KeyExchange]:
     """Return the version of our request that a response answers, and its secret half.
 
     Raise `InvalidSyntax` if none is of that group."""
@@ -248,12 +248,11 @@ def respond_ike_sa_init(ike: IKE, request: Packet) -> Packet:
     group = Group(suite.single(TransformType.DH).id)
     if ke.group != group:
         raise InvalidKePayload(f'KE of group {ke.group}, we want {group}', group.to_bytes(2, 'big'))
-    dh = DiffieHellman(group, ike.random)
-    secret = dh.derive(ke.public)
+    public, secret = answer_ke(group, ke.public, ike.random)
     spi_i, spi_r = request.header.spi_i if request.header else b'', new_ike_spi(ike.random)
     nr = Nonce(ike.random(NONCE_SIZE))
     response = Packet(ExchangeType.IKE_SA_INIT, (
-        SA((suite,)), KE(group, dh.public), nr,
+        SA((suite,)), KE(group, public), nr,
         *nat_detection(spi_i, spi_r, ike.local, ike.remote), hash_algorithms(),
         *fragmentation(ike.config), *childless(ike.config), *certificate_requests(ike.configs)))
     mine = response.encode(spi_i, spi_r, response=True, initiator=False, message_id=0)

@@ -25,7 +25,7 @@ from ..wire.const import (
     ExchangeType, Group, IkeError, InvalidSyntax, MessageType, TransformType, Type, error_for)
 from ..wire.fragment import Reassembly
 from ..wire.header import Header, Reader
-from ..wire.ke import KE, DiffieHellman
+from ..wire.ke import KE, KeyExchange
 from ..wire.nat import Endpoint, nat_detection, unwrap
 from ..wire.nonce import NONCE_SIZE, Nonce, Random
 from ..wire.payload import Notify, Packet, Payload
@@ -86,7 +86,7 @@ def initial_exchanges(ike: IKE) -> Conversation:
 
     Raise an `IkeError` if the answer is a refusal, or can't be used."""
     offer, ni = SA(ike.config.ike), Nonce(ike.random(NONCE_SIZE))
-    dh = DiffieHellman(Group(offer.proposals[0].of_type(TransformType.DH)[0].id), ike.random)
+    dh = KeyExchange(Group(offer.proposals[0].of_type(TransformType.DH)[0].id), ike.random)
     extras = (*nat_detection(ike.spi_i, bytes(8), ike.local, ike.remote), hash_algorithms(),
               *fragmentation(ike.config))
     cookie = tuple[Notify, ...]()
@@ -95,7 +95,7 @@ def initial_exchanges(ike: IKE) -> Conversation:
                                 (*cookie, offer, KE(dh.group, dh.public), ni, *extras))
         if wanted := response.notify(MessageType.COOKIE): cookie = (wanted,)
         elif wanted := response.notify(MessageType.INVALID_KE_PAYLOAD):
-            dh = DiffieHellman(wanted_group(wanted, offer, dh.group), ike.random)
+            dh = KeyExchange(wanted_group(wanted, offer, dh.group), ike.random)
         else: break
     if error := response.error(): raise error_for(error.message_type, error.data)
     sent = ike.window.pending.packet if ike.window.pending else response
@@ -103,7 +103,7 @@ def initial_exchanges(ike: IKE) -> Conversation:
     yield from ike_auth(ike)
 
 # %% ../../nbs/48_scripted.ipynb #682a9668
-def init_result(ike: IKE, sent: Packet, response: Packet, dh: DiffieHellman) -> InitResult:
+def init_result(ike: IKE, sent: Packet, response: Packet, dh: KeyExchange) -> InitResult:
     "Return what follows from a request, as it was sent, and the response that accepts it."
     offers, nonces = sent.all(SA), [bytes(p) for p in sent.payloads if p.kind == Type.Nonce]
     offer = offers[0].proposals if offers else ike.config.ike

@@ -13,11 +13,11 @@ DOCS = Path(__file__).resolve().parent
 sys.path.insert(0, str(DOCS.parent / 'nbs'))
 from canonical import KEYS, configs, public_key, two_ends
 from ike_lit.capture.keylog import KeyTable
-from ike_lit.capture.observer import Believed
-from ike_lit.capture.pcap import Capture, Seen
+from ike_lit.capture.observer import TrustAnchors
+from ike_lit.capture.pcap import Capture, Captured
 from ike_lit.engine.create_child_sa import RESPONDERS
 from ike_lit.engine.ike_sa import ike_sa_init
-from ike_lit.explain import Story, story_html, tell
+from ike_lit.explain import Story, analyse, story_html
 from ike_lit.testing.network import ALICE, BOB, deliver
 
 SIZE = 1000, 1150
@@ -26,19 +26,19 @@ CHROMIUM = ['chromium', '--headless', '--no-sandbox', '--hide-scrollbars',
 
 
 def handshake() -> Story:
-    "The four messages, as an onlooker with the keys tells them."
+    "The four messages, as an observer with the keys tells them."
     secrets: dict[bytes, bytes] = {}
     alice, bob = two_ends(RESPONDERS, *configs(keylog=secrets.__setitem__))
     alice.start(ike_sa_init, now=0)
-    seen: list[Seen] = []
+    seen: list[Captured] = []
     for n in range(1, 5):
         sender, receiver = (alice, bob) if n % 2 else (bob, alice)
         data, = deliver(sender, receiver)
-        seen.append(Seen(n, n / 100, *((ALICE, BOB) if n % 2 else (BOB, ALICE)), data))
-        if n == 2: alice, = alice.heirs
+        seen.append(Captured(n, n / 100, *((ALICE, BOB) if n % 2 else (BOB, ALICE)), data))
+        if n == 2: alice, = alice.lineage.new_sas
     keys = tuple(public_key(KEYS / f'{end}.pub') for end in ('initiator', 'responder'))
     capture = Capture(tuple(seen), 4, Counter())
-    return tell(capture, KeyTable(secrets=secrets), Believed(keys), 'handshake.pcap')
+    return analyse(capture, KeyTable(secrets=secrets), TrustAnchors(keys), 'handshake.pcap')
 
 
 def main() -> None:

@@ -31,14 +31,14 @@ def read_story(path: str, keys: str | None = None, peer_keys: Iterable[str] = ()
                show_keys: bool = False) -> Story:
     "Read a capture and tell its story. Raise `ValueError` with what can't be read, and why."
     believed = TrustAnchors(tuple(map(load_public_key, peer_keys)),
-                        load_shared_key(psk_file) if psk_file else None)
+                            load_shared_key(psk_file) if psk_file else None)
     table = load_table(keys)
     try:
         with open_capture(path) as file:
             capture = read_capture(file)
     except ValueError as error: raise ValueError(f'{path}: {error}') from None
     return analyse(capture, table, believed, printable(Path(path).name),
-                default_book() if book is None else book, show_keys)
+                   default_book() if book is None else book, show_keys)
 
 # %% ../nbs/33_explain.ipynb #6c4c2d8e
 def build_parser() -> argparse.ArgumentParser:

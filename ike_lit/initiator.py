@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['EXIT', 'ENDED', 'REASONS', 'REDIRECT', 'FIRST_PAUSE', 'LONGEST_PAUSE', 'STEADY', 'exit_status', 'Ignored', 'useless',
-           'Session', 'Retry', 'told_to_leave', 'make_keys', 'demo', 'demo_peer', 'build_parser', 'attempt',
-           'establish', 'bring_up', 'ask_peer', 'main']
+           'without_child', 'Session', 'Retry', 'told_to_leave', 'make_keys', 'demo', 'demo_peer', 'build_parser',
+           'attempt', 'establish', 'bring_up', 'ask_peer', 'main']
 
 # %% ../nbs/42_initiator.ipynb #af6e2348
 import contextlib
@@ -26,7 +26,8 @@ from .cli.options import (
     InitiatorOptions, Parser, config_from, read_connections, warnings)
 from .cli.probe import answers_json as probed_json, asks, probe, suites, table
 from .cli.program import (
-    GOODBYE, Program, Recorder, complain, concluded, claim_slot, network_text, show_status, warn)
+    Program, Recorder, complain, concluded, claim_slot,
+    network_text, on_goodbye, show_status, warn)
 from .engine.create_child_sa import create_child
 from .engine.host import Host
 from .engine.model import (
@@ -80,6 +81,12 @@ def useless(event: Event) -> str:
                 return 'REDIRECT, to another gateway (RFC 5685), where we do not go'
     return ''
 
+# %% ../nbs/42_initiator.ipynb #35000007
+def without_child(host: Host) -> bool:
+    "True if an IKE SA is up, but there is no Child SA, and none is being made."
+    up = host.established
+    return bool(up) and not any(ike.children or ike.exchange.doing for ike in up)
+
 # %% ../nbs/42_initiator.ipynb #02809649
 class Session(Program):
     "An IKE SA of ours, on the network."
@@ -92,18 +99,16 @@ class Session(Program):
                  name: socket.socket | None = None, installer: Installer | None = None,
                  tape: Recorder | None = None):
         super().__init__(Host(), args, out, name, installer, tape)
-        self.config = self.logged(config)
+        self.configs = self.records.logged(config),
         self.up: float | None = None  # since when
         self.dropped: dict[str, Ignored] = {}
-
-    def configs(self) -> tuple[Config, ...]: return (self.config,)
 
     def begin(self) -> None:
         "Begin the IKE SA."
         (here, natt), args = self.ports, self.args
         there = Endpoint(args.peer, args.port), Endpoint(args.peer, args.nat_port, natt=True)
         self.attempt = self.host.connect(
-            self.config, here, there[0], self.loop.time(), (natt, there[1]))
+            self.configs[0], here, there[0], self.loop.time(), (natt, there[1]))
 
     def failed(self, error: Exception) -> None:
         self.attempt.note_unauthenticated(from_system(error))
@@ -134,8 +139,8 @@ class Session(Program):
                     if self.up is None: self.up = self.loop.time()
                     if self.args.once: self.leave()
             case NotInstalled(): self.give_up(7)
-            case ChildFailed(error) if self.without_child(): self.give_up(exit_status(error))
-            case ChildClosed() if self.without_child(): self.give_up(ENDED)
+            case ChildFailed(error) if without_child(self.host): self.give_up(exit_status(error))
+            case ChildClosed() if without_child(self.host): self.give_up(ENDED)
             case Closed(error) if not ike.lineage.successor:
                 # a goodbye that nobody answers is no error; an error says more than that it is over
                 if error and self.status in (0, ENDED): self.status = exit_status(error)
@@ -147,11 +152,6 @@ class Session(Program):
         if self.leaving: return
         self.status = self.status or status
         self.hang_up()
-
-    def without_child(self) -> bool:
-        "True if there is no Child SA, and none is being made."
-        up = self.host.established
-        return bool(up) and not any(ike.children or ike.exchange.doing for ike in up)
 
 # %% ../nbs/42_initiator.ipynb #35000004
 FIRST_PAUSE, LONGEST_PAUSE, STEADY = 1.0, 60.0, 60.0  # seconds
@@ -178,15 +178,13 @@ class Retry:
 async def told_to_leave(seconds: float, args: InitiatorOptions, out: TextIO) -> bool:
     "Say how long we wait, and wait; return whether a signal tells us to leave, at once if so."
     import asyncio
-    loop, leave = asyncio.get_running_loop(), asyncio.Event()
-    for number in GOODBYE: loop.add_signal_handler(number, leave.set)
+    leave = asyncio.Event()
     again = {'event': 'Again', 'seconds': round(seconds, 1)}
-    try:
+    with on_goodbye(leave.set):
         print(json.dumps(again) if args.json else f'again in {seconds:.1f} s', file=out, flush=True)
-        await asyncio.wait_for(leave.wait(), seconds)
-    except TimeoutError: return False
-    finally:
-        for number in GOODBYE: loop.remove_signal_handler(number)
+        try:
+            await asyncio.wait_for(leave.wait(), seconds)
+        except TimeoutError: return False
     return True
 
 # %% ../nbs/42_initiator.ipynb #48006dca
@@ -269,7 +267,8 @@ async def attempt(args: InitiatorOptions, out: TextIO, before: Session | None,
         if before is None:
             for warning in warnings(config, args): warn(warning)
         with claim_slot(args, config.esp, sockets) as (name, installer):
-            session = Session(config, args, out, name, installer, before.tape if before else None)
+            tape = before.records.tape if before else None
+            session = Session(config, args, out, name, installer, tape)
             session.nobody = nobody
             return session, await session.run(sockets)
 

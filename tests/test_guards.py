@@ -5,7 +5,7 @@ import pytest
 from canonical import configs, two_ends
 from ike_lit.engine.child_sa import respond_ke
 from ike_lit.engine.create_child_sa import CHILD_LIMIT, RESPONDERS, create_child, rekey_child, rekey_ike_sa
-from ike_lit.engine.host import Cookies, Host
+from ike_lit.engine.host import Cookies, Host, check_liveness
 from ike_lit.engine.ike_sa import ike_sa_init
 from ike_lit.engine.informational import delete_ike_sa, inherit, liveness
 from ike_lit.engine.model import ChildClosed, ChildFailed, Closed, Doing, Dropped, Lifetime, Timing
@@ -475,3 +475,34 @@ def test_fragments_are_for_those_who_both_want_them(mine: int, its: int) -> None
     left, right = configs(timing=NEVER)
     for end in handshake(*two_ends(RESPONDERS, replace(left, datagram=mine), replace(right, datagram=its))):
         assert end.agreed.fragments == (mine > 0 and its > 0)
+
+
+def test_a_cookie_is_good_for_a_minute_and_until_the_next_secret_has_been_replaced() -> None:
+    "A secret is replaced after 60 s; the one before it stays good for as long again."
+    def first() -> tuple[Cookies, bytes]:
+        secrets = iter(range(9))
+        jar = Cookies(lambda size: bytes([next(secrets)]) * size)
+        return jar, jar.bake(0, b'nonce', b'spi', ALICE)
+
+    jar, cookie = first()
+    assert jar.bake(59.9, b'nonce', b'spi', ALICE) == cookie != jar.bake(60, b'nonce', b'spi', ALICE)
+    assert jar.good(cookie, 119.9, b'nonce', b'spi', ALICE)  # by the secret before
+    jar.bake(120, b'nonce', b'spi', ALICE)  # which is replaced once more
+    assert not jar.good(cookie, 120, b'nonce', b'spi', ALICE) and len(jar.secrets) == 2
+    jar, cookie = first()
+    assert jar.good(cookie, 119.9, b'nonce', b'spi', ALICE)
+    jar, cookie = first()
+    assert not jar.good(cookie, 120, b'nonce', b'spi', ALICE)  # a long silence
+
+
+def test_who_has_been_heard_is_not_asked_and_who_is_being_asked_is_not_asked_again() -> None:
+    left, right = configs(timing=replace(NEVER, liveness=60))
+    alice, bob = handshake(*two_ends(RESPONDERS, left, right))
+    for end in alice, bob: end.datagrams_to_send()
+    alice.heard, alice.now = 50.0, 60.0
+    check_liveness(alice)
+    assert not alice.datagrams_to_send() and alice.alarms[Alarm(Task.LIVENESS)][0] == 110
+    alice.start(liveness, now=110)
+    alice.datagrams_to_send(), alice.window.queue.clear()
+    check_liveness(alice)
+    assert not alice.window.queue and alice.alarms[Alarm(Task.LIVENESS)][0] == 170

@@ -118,7 +118,7 @@ def test_plans_of_the_loser_of_a_collision(planner: int) -> None:
 # What could not be replaced
 
 def test_an_heir_that_was_replaced_before_it_was_chosen() -> None:
-    "It hands on to its own heir what it inherits: the Child SAs, with their alarms."
+    "It hands on to its own successor what it inherits: the Child SAs, with their alarms."
     old, heir, last = (handshake(*two_ends(RESPONDERS))[0] for _ in range(3))
     child, = old.children
     old.alarm(Alarm(Task.EXPIRE, child), 5, lambda ike: None)

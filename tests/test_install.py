@@ -104,5 +104,6 @@ def test_what_the_kernel_does_not_take_is_deleted() -> None:
     assert ends.notes[ALICE][-1] == 7
     alice, bob = ends.programs.values()
     assert not alice.host.established and not bob.host.established
-    assert '"NotInstalled"' in alice.out.getvalue() and 'the kernel is full' in bob.out.getvalue()
+    assert '"NotInstalled"' in alice.printer.out.getvalue()
+    assert 'the kernel is full' in bob.printer.out.getvalue()
     assert 7 not in ends.notes[BOB]

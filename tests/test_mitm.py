@@ -28,7 +28,7 @@ def test_nobody_is_established_with_anybody_else(part: int) -> None:
 
 @pytest.mark.parametrize('seed', [21032, 670524])
 def test_what_was_broken_once(seed: int) -> None:
-    "21032: who has asked for a Child SA. 670524: an heir that was replaced before it was chosen."
+    "21032: who has asked for a Child SA. 670524: a new IKE SA that was replaced before it was chosen."
     assert not run(seed).broken
 
 

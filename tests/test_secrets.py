@@ -329,7 +329,7 @@ def test_no_repr_shows_a_secret(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
         end.host.configs = tuple(replace(c, credential=shared, trust=shared) for c in end.host.configs)
     alice, bob = ends.programs.values()
     ends.waiting.clear()
-    config = replace(alice.config, credential=shared, trust=shared)
+    config = replace(alice.configs[0], credential=shared, trust=shared)
     told = []
     for end in alice, bob:
         end.show = lambda ike, event: told.append((ike, event))

@@ -131,7 +131,7 @@ def test_a_question_is_asked_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_cipher_that_can_not_open_what_it_has_sealed_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(selftest.SK, 'lock', property(lambda self: OneWay()))
+    monkeypatch.setattr(selftest.SK, 'cipher', property(lambda self: OneWay()))
     assert 'WRONG ANSWER' in complaint('aes256gcm16')
 
 

@@ -385,7 +385,7 @@ def _sort(number: int, time: float, source: str, destination: str, protocol: int
     if found := ike_message(content, ports):
         message, natt = found
         messages.append(Captured(number, time, Endpoint(source, from_port, natt),
-                             Endpoint(destination, to_port, natt), message))
+                                 Endpoint(destination, to_port, natt), message))
     elif NAT_PORT in ports and len(content) > 8: esp[source, destination, content[:4]] += 1
 
 # %% ../../nbs/28_pcap.ipynb #b19ba5f2

@@ -100,7 +100,7 @@ class Dialogue(NamedTuple):
 
 
 def conversations(onlooker: Observer) -> list[Dialogue]:
-    "Return what an onlooker has seen, by conversation."
+    "Return what an observer has seen, by conversation."
     found: dict[ObservedSA | None, Dialogue] = {}
     for told in onlooker.told:
         root = told.ike.root if told.ike else None
@@ -219,8 +219,8 @@ class Page:
 
 # %% ../../nbs/32_show.ipynb #0c57d83d
 def analyse(capture: Capture, table: KeyTable, believed: TrustAnchors | None = None,
-         name: str = 'capture', book: str = '', show_keys: bool = False) -> Story:
-    "Let an onlooker read a capture, and return the story."
+            name: str = 'capture', book: str = '', show_keys: bool = False) -> Story:
+    "Let an observer read a capture, and return the story."
     onlooker = Observer(table, believed or TrustAnchors())
     for seen in capture.messages: onlooker.look(seen)
     return Story(capture, onlooker, name, book, show_keys)

@@ -33,7 +33,7 @@ from ..wire.ts import TSi, TSr
 
 # %% ../../nbs/31_story.ipynb #a1c03b65
 class Observer:
-    "Reads messages in order, and remembers what an onlooker has to."
+    "Reads messages in order, and remembers what an observer has to."
 
     def __init__(self, table: KeyTable | None = None, believed: TrustAnchors | None = None):
         self.table, self.believed = table or KeyTable(), believed or TrustAnchors()
@@ -242,7 +242,7 @@ def _heir(onlooker: Observer, header: Header, packet: Packet, request: Packet,
           ike: ObservedSA) -> Iterator[Remark]:
     suite = packet.one(SA).proposals[0]
     heir = ObservedSA(_offered(request, suite).spi, suite.spi, ike, suite=suite,
-                    ni=request.one(Nonce).data, nr=packet.one(Nonce).data)
+                      ni=request.one(Nonce).data, nr=packet.one(Nonce).data)
     # who asks for the new one is its initiator, whoever began the old one
     same = header.initiator != header.response
     heir.names = {side == same: name for side, name in ike.names.items()}
@@ -300,8 +300,8 @@ def judge(onlooker: Observer, told: Analysed, packet: Packet, ike: ObservedSA) -
     if told.believable:  # of what is not protected, nothing more follows
         checks += (*(about(told, packet, ike) for about in (
             about_algorithms, about_nat, about_traffic)),
-            about_auth_payload(onlooker, told, packet, ike),
-            about_changes(onlooker, told, packet, ike))
+                   about_auth_payload(onlooker, told, packet, ike),
+                   about_changes(onlooker, told, packet, ike))
     for check in checks:
         try:
             yield from check

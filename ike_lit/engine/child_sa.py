@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['Traffic', 'may_carry', 'ChildOffer', 'child_offer', 'new_spi', 'transport_mode', 'traffic_payloads', 'KeymatInput',
-           'check_workable', 'make_child', 'install', 'accepted_child', 'dh_group', 'ChildResponse', 'respond_child',
-           'allowed_traffic', 'respond_ke', 'accepted_address', 'respond_address']
+           'check_workable', 'make_child', 'install', 'check_child_response', 'dh_group', 'ChildResponse',
+           'respond_child', 'allowed_traffic', 'respond_ke', 'accepted_address', 'respond_address']
 
 # %% ../../nbs/20_child_sa.ipynb #5852dead
 from dataclasses import dataclass, replace
@@ -144,8 +144,8 @@ def install(ike: IKE, child: ChildSA, replaces: ChildSA | None = None, ours: boo
     ike.emit(ChildEstablished(child, replaces, ours))
 
 # %% ../../nbs/20_child_sa.ipynb #8018670f
-def accepted_child(ike: IKE, asked: ChildOffer, response: Packet, ni: bytes, nr: bytes,
-                   dh: KeyExchange | None = None) -> ChildSA:
+def check_child_response(ike: IKE, asked: ChildOffer, response: Packet, ni: bytes, nr: bytes,
+                         dh: KeyExchange | None = None) -> ChildSA:
     """Check the other end's half of a Child SA that we asked for.
 
     Raise an `IkeError` if there is none, or if it is not what we asked for."""
@@ -194,7 +194,7 @@ def respond_child(ike: IKE, request: Packet, ni: bytes, nr: bytes,
     spi_in = new_spi(ike)
     child = make_child(ike, suite, spi_in, local_ts, remote_ts, KeymatInput(False, ni, nr, secret))
     return ChildResponse(child, SA((replace(suite, spi=spi_in),)), ke,
-                 (TSi(remote_ts), TSr(local_ts), *transport_mode(ike), *more))
+                         (TSi(remote_ts), TSr(local_ts), *transport_mode(ike), *more))
 
 # %% ../../nbs/20_child_sa.ipynb #ee8140fd
 def allowed_traffic(ike: IKE, request: Packet, old: ChildSA | None) -> tuple[

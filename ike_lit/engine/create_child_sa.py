@@ -14,7 +14,7 @@ from dataclasses import replace
 from itertools import count
 
 from .child_sa import (
-    ChildOffer, accepted_child, dh_group, install, respond_child, traffic_payloads, child_offer)
+    ChildOffer, check_child_response, dh_group, install, respond_child, traffic_payloads, child_offer)
 from .ike_sa import INITIAL_EXCHANGES, InitResult, install_keys, wanted_group
 from .informational import (
     decide, delete_child, delete_ike_sa, delete_spi, expect_delete, expect_end,
@@ -65,7 +65,7 @@ def create_child(ike: IKE) -> Conversation:
                if spi not in ike.replaced): return
         ike.exchange.doing = Doing.CREATE_CHILD
         response, ni, dh = yield from negotiate(ike, SA(asked.proposals),
-                                          after=traffic_payloads(ike, asked))
+                                                after=traffic_payloads(ike, asked))
         child = accept_child(ike, asked, response, ni, dh)
     except TemporaryFailure: postpone(ike, Alarm(Task.CREATE), create_child)
     except IkeError as error:
@@ -92,10 +92,10 @@ def carries(child: ChildSA, asked: ChildOffer) -> bool:
 
 # %% ../../nbs/23_create_child_sa.ipynb #944a14a3
 def accept_child(ike: IKE, asked: ChildOffer, response: Packet, ni: bytes,
-            dh: KeyExchange | None) -> ChildSA:
+                 dh: KeyExchange | None) -> ChildSA:
     "Return the Child SA that a response grants. Raise an `IkeError` if it grants none."
     if error := response.error(): raise error_for(error.message_type, error.data)
-    return accepted_child(ike, asked, response, ni, response.one(Nonce).data, dh)
+    return check_child_response(ike, asked, response, ni, response.one(Nonce).data, dh)
 
 
 def deleted_early(ike: IKE, child: ChildSA) -> IkeError | None:
@@ -116,7 +116,7 @@ def rekey_child(ike: IKE, spi: bytes) -> Conversation:
     which = Notify(MessageType.REKEY_SA, protocol=ProtocolID.ESP, spi=spi)
     try:
         response, ni, dh = yield from negotiate(ike, SA(asked.proposals), (which,),
-                                          traffic_payloads(ike, asked))
+                                                traffic_payloads(ike, asked))
         new = accept_child(ike, asked, response, ni, dh)
     except IkeError as error:
         if response: yield from delete_refused(ike, asked, response)
@@ -249,7 +249,7 @@ def accepted_ike_sa(ike: IKE, offer: tuple[Proposal, ...], response: Packet, ni:
 
 
 def fresh_ike_sa(ike: IKE, a: InitResult, *, initiator: bool) -> IKE:
-    "Return an heir with keys of its own, born established."
+    "Return a new IKE SA with keys of its own, established from the start."
     if ike.keys is None or ike.suite is None: raise RuntimeError('no keys')
     kind = Prf(ike.suite.single(TransformType.PRF).id)
     # RFC 7296 §2.18: the old SA's SK_d, and its PRF even if the new one has another
@@ -265,8 +265,8 @@ REPLACED_LIMIT = 4  # IKE SAs that the peer has replaced and not deleted yet
 
 def respond_rekey_ike_sa(ike: IKE, request: Packet, sa: SA, ni: bytes) -> Packet:
     "Grant a new IKE SA (RFC 7296 §1.3.2, §2.8.2, §2.25.2)."
-    both, accept_child = permitted(ike, Asked.REKEY_IKE) == Outcome.BOTH, ike.lineage.granted
-    if accept_child and accept_child.state != State.CLOSED:
+    both, granted = permitted(ike, Asked.REKEY_IKE) == Outcome.BOTH, ike.lineage.granted
+    if granted and granted.state != State.CLOSED:
         raise TemporaryFailure('an IKE SA was granted already, while we are asking for one')
     if sum(old.state != State.CLOSED for old in ike.lineage.awaiting_delete) >= REPLACED_LIMIT:
         raise TemporaryFailure('older IKE SAs still wait for their Delete')

@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['COOKIE_SECONDS', 'REPLIES', 'TRANSIENT_LIMIT', 'TRANSIENT_SECONDS', 'COOKIE_THRESHOLD', 'ADDRESS_THRESHOLD',
            'ADDRESS_LIMIT', 'PEER_LIMIT', 'FIRST_LIMIT', 'renew_ike_sa', 'renew_child', 'expire_child',
-           'check_liveness', 'keep_alive', 'Cookies', 'check_pools', 'Timers', 'Host', 'new_attempt', 'find_sa', 'site',
-           'accept_new', 'check_cookie', 'send_unprotected_notify', 'drain', 'collect', 'renew_children', 'register',
-           'on_event', 'await_better_answer', 'add_to_peer', 'remove_from_peer', 'established', 'release', 'retain',
-           'evict_expired', 'evict']
+           'check_liveness', 'keep_alive', 'Cookies', 'check_pools', 'Timers', 'Host', 'new_attempt', 'find_sa',
+           'named_sa', 'site', 'accept_new', 'check_address', 'check_cookie', 'send_unprotected_notify', 'drain',
+           'collect', 'renew_children', 'register', 'on_event', 'await_better_answer', 'add_to_peer',
+           'remove_from_peer', 'established', 'release', 'retain', 'evict_expired', 'evict']
 
 # %% ../../nbs/24_host.ipynb #309b1b81
 import hashlib
@@ -212,10 +212,10 @@ class Host:
         "Take an IKE message that came from `addr` to `here`. Never raises."
         evict_expired(self, now)
         try:
-            ike = find_sa(self, data, addr, now, here)
+            ike, header = find_sa(self, data, addr, now, here)
         except IkeError as error: self._events.append((None, dropped(error, data, addr)))
         else:
-            ike.receive_datagram(data, addr, now, here)
+            ike.receive_datagram(data, addr, now, here, header)
             drain(self, ike)
 
     def datagrams_to_send(self) -> list[Datagram]:
@@ -228,7 +228,7 @@ class Host:
         return min((*self.timers.first(), *islice(self.transient.values(), 1)), default=None)
 
     def handle_timer(self, now: float) -> None:
-        "Forget the SAs that were passing for too long, and wake those that want to be woken."
+        "Forget the SAs that were transient for too long, and wake those that want to be woken."
         evict_expired(self, now)
         for ike in self.timers.rung(now):
             ike.handle_timer(now)
@@ -249,32 +249,32 @@ def new_attempt(host: Host, config: Config, local: Endpoint, remote: Endpoint) -
     return ike
 
 # %% ../../nbs/24_host.ipynb #4d8606e5
-def find_sa(host: Host, data: bytes, addr: Endpoint, now: float, here: Endpoint) -> IKE:
-    """Return the SA that a message belongs to, a new one for a first message.
+def find_sa(host: Host, data: bytes, addr: Endpoint, now: float,
+            here: Endpoint) -> tuple[IKE, Header]:
+    """Return the SA that a message belongs to, a new one for a first message; and its header.
 
     Raise an `IkeError` if it belongs to none."""
     try:
         header = Header.parse(Reader(data))
-    except InvalidMajorVersion:
+    except InvalidMajorVersion as error:
         # RFC 7296 §2.5: only a higher version is told about ours
-        if data[17] >> 4 > 2 and not data[19] & 0x20:
+        if isinstance(error.evidence, Header) and not error.evidence.response:
             ours = Notify(MessageType.INVALID_MAJOR_VERSION, b'\2')
-            send_unprotected_notify(host, data, addr, here, now, ours)
+            send_unprotected_notify(host, error.evidence, addr, here, now, ours)
         raise
-    begins = header.exchange_type == ExchangeType.IKE_SA_INIT
-    if begins and len(data) > FIRST_LIMIT:
+    if header.exchange_type == ExchangeType.IKE_SA_INIT and len(data) > FIRST_LIMIT:
         raise Discard(f'IKE_SA_INIT of {len(data)} octets; we take up to {FIRST_LIMIT}')
-    if data in host.first: return host.first[data]
+    if data in host.first: return host.first[data], header
+    return (named_sa(host, header) or accept_new(host, data, header, addr, now, here)), header
+
+
+def named_sa(host: Host, header: Header) -> IKE | None:
+    "Return the SA that a header names, None if there is none."
     named = host.sas.get(header.spi_r if header.initiator else header.spi_i, [])
     for ike in named:
         if (ike.spi_i, ike.spi_r) == (header.spi_i, header.spi_r): return ike
-    if begins and header.response and named: return named[0]  # an answer to an attempt
-    if begins and header.initiator and not header.response and not any(header.spi_r):
-        return accept_new(host, data, addr, now, here)
-    # RFC 7296 §1.5: an unprotected notification is not answered
-    if not header.response and header.next_payload in (Type.SK, Type.SKF):
-        send_unprotected_notify(host, data, addr, here, now, Notify(MessageType.INVALID_IKE_SPI))
-    raise Discard('no SA has this SPI')
+    answers = header.exchange_type == ExchangeType.IKE_SA_INIT and header.response
+    return named[0] if named and answers else None  # an answer to an attempt
 
 # %% ../../nbs/24_host.ipynb #ef6359cf
 def site(host: str) -> bytes:
@@ -283,21 +283,38 @@ def site(host: str) -> bytes:
     return packed if len(packed) == 4 else packed[:8]
 
 # %% ../../nbs/24_host.ipynb #9f10a0ec
-def accept_new(host: Host, data: bytes, addr: Endpoint, now: float, here: Endpoint) -> IKE:
+def accept_new(host: Host, data: bytes, header: Header, addr: Endpoint, now: float,
+               here: Endpoint) -> IKE:
     "Return a new SA for a first message. Raise an `IkeError` if there is to be none."
+    begins = header.exchange_type == ExchangeType.IKE_SA_INIT and not any(header.spi_r)
+    if not begins or header.response or not header.initiator:
+        # RFC 7296 §1.5: an unprotected notification is not answered
+        if not header.response and header.next_payload in (Type.SK, Type.SKF):
+            gone = Notify(MessageType.INVALID_IKE_SPI)
+            send_unprotected_notify(host, header, addr, here, now, gone)
+        raise Discard('no SA has this SPI')
     if not host.configs: raise Discard('we take no calls')
-    half_open = [ike for ike in host.transient if ike.state == State.CONNECTING]
-    near = [ike for ike in half_open if site(ike.remote.host) == site(addr.host)]
-    shown = len(half_open) >= host.cookie_threshold or sum(
-        not ike.reachable for ike in near) >= ADDRESS_THRESHOLD
-    if shown:
-        check_cookie(host, Packet.parse(Reader(data)), data[:8], addr, now, here)
-        if sum(ike.reachable for ike in near) >= ADDRESS_LIMIT:
-            raise Discard('enough half-open SAs with that address')
+    shown = check_address(host, data, header, addr, now, here)
     ike = IKE(host.configs[0], here, addr, initiator=False, responders=RESPONDERS,
               random=host.random, configs=host.configs)
     ike.reachable = shown
     return ike
+
+# %% ../../nbs/24_host.ipynb #24d00004
+def check_address(host: Host, data: bytes, header: Header, addr: Endpoint, now: float,
+                  here: Endpoint) -> bool:
+    """Return whether a stranger has shown that it is where it seems to be.
+
+    Raise `Discard` if it has not, and has to; or if too many with its address are half open."""
+    half_open = [ike for ike in host.transient if ike.state == State.CONNECTING]
+    near = [ike for ike in half_open if site(ike.remote.host) == site(addr.host)]
+    has_to = len(half_open) >= host.cookie_threshold or sum(
+        not ike.reachable for ike in near) >= ADDRESS_THRESHOLD
+    if has_to:
+        check_cookie(host, Packet.parse(Reader(data), header), header.spi_i, addr, now, here)
+        if sum(ike.reachable for ike in near) >= ADDRESS_LIMIT:
+            raise Discard('enough half-open SAs with that address')
+    return has_to
 
 # %% ../../nbs/24_host.ipynb #5b34ac91
 def check_cookie(host: Host, packet: Packet, spi_i: bytes, addr: Endpoint, now: float,
@@ -313,14 +330,14 @@ def check_cookie(host: Host, packet: Packet, spi_i: bytes, addr: Endpoint, now: 
     raise Discard('a stranger is asked for a cookie')
 
 # %% ../../nbs/24_host.ipynb #8dc1f163
-def send_unprotected_notify(host: Host, data: bytes, addr: Endpoint, here: Endpoint, now: float,
-             what: Notify) -> None:
+def send_unprotected_notify(host: Host, request: Header, addr: Endpoint, here: Endpoint,
+                            now: float, what: Notify) -> None:
     "Send an unprotected error Notify for a request that matches no SA; at most `REPLIES` a second."
     if len(host.replies) == REPLIES and now - host.replies[0] < 1: return
     host.replies.append(now)
-    answer = Packet(ExchangeType(data[18]), (what,)).encode(
-        data[:8], data[8:16], response=True, initiator=not data[19] & 0x08,
-        message_id=int.from_bytes(data[20:24], 'big'))
+    answer = Packet(request.exchange_type, (what,)).encode(
+        request.spi_i, request.spi_r, response=True, initiator=not request.initiator,
+        message_id=request.message_id)
     host._outbox.append(Datagram(answer, here, addr))
 
 # %% ../../nbs/24_host.ipynb #696bdfa8
@@ -353,7 +370,7 @@ def renew_children(host: Host, ike: IKE, now: float) -> None:
 
 # %% ../../nbs/24_host.ipynb #d69b6074
 def register(host: Host, parent: IKE | None, ike: IKE) -> None:
-    "Put an SA into the table, if it is not there yet, and settle it."
+    "Put an SA into the table, if it is not there yet, and drain it."
     named = host.sas.setdefault(ike.spi_i if ike.initiator else ike.spi_r, [])
     if ike in named: return
     named.append(ike)
@@ -449,7 +466,7 @@ def release(host: Host, ike: IKE) -> None:
 
 # %% ../../nbs/24_host.ipynb #32b87d73
 def retain(host: Host, ike: IKE) -> None:
-    "Keep an SA for `PASSING_SECONDS`; when there are too many, drop the oldest, closed ones first."
+    "Keep an SA for `TRANSIENT_SECONDS`; if there are too many, drop the oldest, closed ones first."
     host.transient.pop(ike, None)
     if len(host.transient) >= TRANSIENT_LIMIT:
         closed = (other for other in host.transient if other.state == State.CLOSED)
@@ -458,7 +475,7 @@ def retain(host: Host, ike: IKE) -> None:
 
 
 def evict_expired(host: Host, now: float) -> None:
-    "Drop what has been passing for too long."
+    "Drop what has been transient for too long."
     for ike, until in list(host.transient.items()):
         if now < until: return  # a dict keeps its order: the others are younger
         evict(host, ike)

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
 from .child_sa import (
-    ChildOffer, accepted_address, accepted_child, install, respond_address,
+    ChildOffer, accepted_address, check_child_response, install, respond_address,
     respond_child, traffic_payloads, child_offer)
 from .model import ChildFailed, Config, Established
 from .protocol import IKE, advance, new_ike_sa
@@ -179,7 +179,7 @@ def wanted_group(wanted: Notify, offer: SA, current: Group, tries: int = 1) -> G
 
 # %% ../../nbs/21_ike_sa.ipynb #6ec128ed
 def accept_init(ike: IKE, offer: SA, dh: KeyExchange, ni: Nonce, response: Packet,
-             before: set[bytes]) -> InitResult:
+                before: set[bytes]) -> InitResult:
     """Check a response that accepts; `before` are the responder's SPIs of other such responses.
 
     Raise an `IkeError` if anything in it is not what we offered."""
@@ -200,7 +200,7 @@ def accept_init(ike: IKE, offer: SA, dh: KeyExchange, ni: Nonce, response: Packe
 
 # %% ../../nbs/21_ike_sa.ipynb #498c2877
 def answered_version(versions: dict[bytes, KeyExchange],
-             response: Packet) -> tuple[bytes, KeyExchange]:
+                     response: Packet) -> tuple[bytes, KeyExchange]:
     """Return the version of our request that a response answers, and its secret half.
 
     Raise `InvalidSyntax` if none is of that group."""
@@ -320,7 +320,7 @@ def _sk_p(ike: IKE, initiators: bool) -> tuple[Prf, bytes]:
 
 # %% ../../nbs/21_ike_sa.ipynb #3d029b05
 def verify_auth(config: Config, identity: Identity, kind: Prf, octets: bytes, auth: AUTH,
-           seen: list[CERT]) -> str:
+                seen: list[CERT]) -> str:
     """Verify AUTH against the configured trust; return a description of the method.
 
     Raise `AuthenticationFailed`."""
@@ -414,7 +414,7 @@ def first_child_payloads(ike: IKE, asked: ChildOffer) -> tuple[Payload, ...]:
 def take_first_child(ike: IKE, asked: ChildOffer, response: Packet) -> Conversation:
     "Take the Child SA that IKE_AUTH has brought; tell the peer if it is not what we asked for."
     try:
-        child = accepted_child(ike, asked, response, *ike.nonces)
+        child = check_child_response(ike, asked, response, *ike.nonces)
         address = accepted_address(ike, response)
     except IkeError as error:
         ike.emit(ChildFailed(error))

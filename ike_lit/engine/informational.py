@@ -83,7 +83,7 @@ def close_child(ike: IKE, spi: bytes) -> bytes:
 
 # %% ../../nbs/22_informational.ipynb #9cf13e04
 def inherit(ike: IKE, new_sa: IKE) -> None:
-    "Let an heir take over all that belongs to an IKE SA (RFC 7296 §2.8)."
+    "Let a new IKE SA take over all that belongs to this one (RFC 7296 §2.8)."
     owner = latest(new_sa)  # it may have been replaced before it was chosen
     owner.children.update(ike.children)
     owner.replaced.update(ike.replaced)
@@ -101,7 +101,7 @@ def inherit(ike: IKE, new_sa: IKE) -> None:
 
 
 def decide(new_sa: IKE) -> None:
-    "Let an heir take over, if that was still open."
+    "Let a new IKE SA take over, if that was still open."
     old = new_sa.lineage.may_replace
     if old and not old.lineage.successor and old.state == new_sa.state == State.ESTABLISHED:
         inherit(old, new_sa)

@@ -45,11 +45,11 @@ class IKE(IkeSA):
             advance(self, None)
 
     def receive_datagram(self, data: bytes, addr: Endpoint, now: float,
-                         local: Endpoint | None = None) -> None:
+                         local: Endpoint | None = None, known: Header | None = None) -> None:
         "Take an IKE message from `addr`. Never raises: what can't be believed is `Dropped`."
         self.now = now
         try:
-            receive(self, data, addr, local or self.local)
+            receive(self, data, addr, local or self.local, known)
         except IkeError as error: self.emit(dropped(error, data, addr))
 
     def datagrams_to_send(self) -> list[Datagram]:
@@ -172,7 +172,7 @@ def post(ike: IKE, request: Packet) -> None:
     ike.window.sent, wait = datagrams[0], ike.timing
     patience = wait.delete_timeout if ike.exchange.doing == Doing.CLOSE else wait.timeout
     ike.window.pending = Pending(request, datagrams, message_id, ike.now, ike.now + wait.first,
-                           wait.first, ike.now + patience)
+                                 wait.first, ike.now + patience)
     send(ike, datagrams, ike.local, ike.remote)
     ike.emit(Message(True, request, False, message_id, sum(map(len, datagrams)), ike.remote,
                      fragments=len(datagrams)))
@@ -277,12 +277,13 @@ def postpone(ike: IKE, alarm: Alarm, conversation: Begin, *args: object) -> None
     later(ike, alarm, seconds, conversation, *args)
 
 # %% ../../nbs/19_protocol.ipynb #d5847529
-def receive(ike: IKE, data: bytes, addr: Endpoint, local: Endpoint) -> None:
+def receive(ike: IKE, data: bytes, addr: Endpoint, local: Endpoint,
+            known: Header | None = None) -> None:
     "Take a message. Raise an `IkeError` that says why it was dropped."
     last = ike.window.answered
     if last and data == last.request: repeat(ike, last, addr, local)
     if ike.state == State.CLOSED: raise Discard('the IKE SA is closed')
-    header = Header.parse(Reader(data))
+    header = known or Header.parse(Reader(data))
     # RFC 7296 §3.1: the I bit says who began the IKE SA.
     # Our own role in it is a reflection, or a mistake
     if header.initiator == ike.initiator: raise Discard('the sender claims our own role')
@@ -299,13 +300,13 @@ def open_message(ike: IKE, header: Header, data: bytes) -> Packet | None:
     """Return a message, decrypted if there are keys; None while fragments are missing.
 
     Raise `Discard` unless it is authentic, another `IkeError` if it is and makes no sense."""
-    if ike.incoming is None: return Packet.parse(Reader(data))  # nobody can vouch for it
+    if ike.incoming is None: return Packet.parse(Reader(data), header)  # nobody can vouch
     if header.next_payload == Type.SKF and not ike.agreed.fragments:
         raise Discard('a fragment, but RFC 7383 was not agreed on')
     packet: Packet | None
     if header.next_payload == Type.SKF:
         packet = ike.window.pieces[header.response].add(ike.incoming, data, ike.now)
-    else: packet = ike.incoming.open(data)
+    else: packet = ike.incoming.open(data, header)
     if packet: ike.heard = ike.now
     return packet
 

@@ -49,7 +49,7 @@ def parse_xfrm(policies: str, states: str) -> list[Entry]:
         if match := re.match(r'src (\S+) dst (\S+)\s+proto esp spi (\w+)\S* reqid (\d+)', text):
             *sa, reqid = match.groups()
             found.append(Entry(int(reqid), 'xfrm state delete src {} dst {} proto esp '
-                                           'spi {}'.format(*sa)))
+                               'spi {}'.format(*sa)))
     return found
 
 # %% ../../nbs/36_entries.ipynb #24fe61ed

@@ -48,7 +48,7 @@ def addressee(ike: IKE, message: bytes) -> IKE:
 
 
 def deliver(sender: IKE, receiver: IKE, now: float = 0) -> list[bytes]:
-    "Carry what one end, or any of its heirs, has to say to the other, and return it."
+    "Carry what one end, or any of its new SAs, has to say to the other, and return it."
     sent: list[Datagram] = []
     for member in family(sender): sent += member.datagrams_to_send()
     for d in sent:

@@ -110,8 +110,8 @@ def init_result(ike: IKE, sent: Packet, response: Packet, dh: KeyExchange) -> In
     ke = response.one(KE)
     if ke.group != dh.group: raise InvalidSyntax(f'KE of group {ke.group} for {dh.group}')
     return InitResult(ike.spi_i, response.header.spi_r if response.header else b'',
-                     check_choice(offer, response.one(SA)), dh.derive(ke.public),
-                     nonces[0] if nonces else b'', response.one(Nonce).data)
+                      check_choice(offer, response.one(SA)), dh.derive(ke.public),
+                      nonces[0] if nonces else b'', response.one(Nonce).data)
 
 # %% ../../nbs/48_scripted.ipynb #edc195c4
 def answering(respond: Responder, changes: Mapping[When, Change]) -> Responder:

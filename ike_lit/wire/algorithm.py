@@ -125,7 +125,7 @@ PRFS: dict[int, PrfRow] = {row.id: row for row in (
     PrfRow(Prf.PRF_AES128_XCBC, 'prfaesxcbc', '586ed743d9a1ad71', key_size=16, function='xcbc'),
     PrfRow(Prf.PRF_AES128_CMAC, 'prfaescmac', '73d66f21ec70bb11', key_size=16, function='cmac'),
     PrfRow(Prf.PRF_HMAC_SHA1, 'prfsha1', '0d205b1bafd7ea28', key_size=20, function='sha1',
-        weak=True))}
+           weak=True))}
 
 # %% ../../nbs/03_algorithm.ipynb #a19c0013
 @dataclass(frozen=True, kw_only=True)
@@ -149,8 +149,8 @@ KEY_EXCHANGES: dict[int, KeRow] = {row.id: row for row in (
     KeRow(Group.BRAINPOOL_384, 'ecp384bp dh29', '7522ea25f5979617', curve=ec.BrainpoolP384R1()),
     KeRow(Group.BRAINPOOL_512, 'ecp512bp dh30', '865fcad16ef6d31f', curve=ec.BrainpoolP512R1()),
     KeRow(Group.CURVE_25519, 'x25519 curve25519 dh31', 'a39c79e30fa63a72',
-        montgomery=(32, X25519PrivateKey, X25519PublicKey)),
+          montgomery=(32, X25519PrivateKey, X25519PublicKey)),
     KeRow(Group.CURVE_448, 'x448 curve448 dh32', '9541b482fb0fe9b9',
-        montgomery=(56, X448PrivateKey, X448PublicKey)),
+          montgomery=(56, X448PrivateKey, X448PublicKey)),
     KeRow(Group.MODP_1024, 'modp1024 dh2', weak=True),
     KeRow(Group.MODP_1536, 'modp1536 dh5', weak=True))}

@@ -227,7 +227,7 @@ def find_chain(leaf: 'Certificate', others: list['Certificate'], roots: Sequence
 
 # %% ../../nbs/11_certificate.ipynb #1b0af7c3
 def _why_no_chain(leaf: 'Certificate', others: list['Certificate'],
-                   roots: Sequence['Certificate'], reason: str) -> str:
+                  roots: Sequence['Certificate'], reason: str) -> str:
     if leaf.issuer == leaf.subject:
         return 'the certificate is signed by itself, and by none of our authorities'
     if 'no interior errors' in reason:  # the package says it in words only

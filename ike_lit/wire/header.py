@@ -382,22 +382,25 @@ class Header:
     reserved: int = 0  # X and V, in their places in the octet of the flags
 
     @classmethod
-    def parse(cls, r: Reader) -> 'Header':
-        """Take the header.
+    def parse(cls, r: Reader, known: 'Header | None' = None) -> 'Header':
+        """Take the header, or pass it by if it is known already.
 
         Raise `Discard`, `InvalidMajorVersion` or `InvalidSyntax` if it can't be ours."""
         at, size = r.at, r.end - r.at
+        if known:
+            r.at += HEADER.size
+            return known
         (spi_i, spi_r, next_payload, major, minor, exchange_type,
          response, initiator, message_id, length) = r.fields(HEADER)
-        if major > 2: raise InvalidMajorVersion(f'IKE version {major}')
+        header = cls(spi_i, spi_r, next_payload, exchange_type, bool(response), bool(initiator),
+                     message_id, length, minor, HEADER.reserved(r.data, at))
+        if major > 2: raise InvalidMajorVersion(f'IKE version {major}', evidence=header)
         if major < 2: raise Discard(f'IKE version {major}', facts=Fact.OLD_VERSION)
         if length != size:
             raise InvalidSyntax(f'the header says {length} octets, the datagram has {size}')
         # RFC 7296 §3.1: the initiator's SPI "MUST NOT be zero"
         if spi_i == bytes(8): raise InvalidSyntax("the initiator's SPI is zero")
-        return cls(spi_i, spi_r, next_payload, exchange_type,
-                   bool(response), bool(initiator), message_id, length, minor,
-                   HEADER.reserved(r.data, at))
+        return header
 
     def __bytes__(self) -> bytes:
         return HEADER.pack(self.spi_i, self.spi_r, self.next_payload, 2, self.minor,

@@ -68,7 +68,7 @@ def power(
 
 # %% ../../nbs/05_ke.ipynb #a4a1826f
 class KeMethod(Protocol):
-    "A method by which two ends come to share a secret. Theirs is whatever is best to calculate with."
+    "How two ends come to share a secret (RFC 7296 §3.4)."
     @property
     def size(self) -> int:
         "Octets of the initiator's public value."
@@ -78,7 +78,7 @@ class KeMethod(Protocol):
         "Octets of the responder's."
 
     def secret(self, random: Callable[[int], bytes]) -> Any:
-        "Return a new secret of the initiator's."
+        "Return a new secret of the initiator's, as it is best to calculate with."
 
     def public(self, secret: Any) -> bytes:
         "Return the public value of a secret."

@@ -308,10 +308,12 @@ class Packet:
     remainder: bytes = b''  # octets after the last payload
 
     @classmethod
-    def parse(cls, r: Reader) -> 'Packet':
-        "Take a whole message. Raise an `IkeError` that says what is wrong with it."
+    def parse(cls, r: Reader, known: Header | None = None) -> 'Packet':
+        """Take a whole message, whose header may be known already.
+
+        Raise an `IkeError` that says what is wrong with it."""
         if r.spans is not None: r.path = ('Header',)
-        header = Header.parse(r)
+        header = Header.parse(r, known)
         r.path = ()
         payloads = parse_payloads(header.next_payload, r)
         return cls(header.exchange_type, payloads, header, r.data,
@@ -383,7 +385,7 @@ def short(payload: Payload) -> str:
 
 
 def payload_names(payloads: Sequence[Payload]) -> str:
-    "Name payloads in a line, the first `SHOWN` of them."
+    "Name payloads in a line, the first `SHOWN_PAYLOADS` of them."
     names = [short(payload) for payload in payloads[:SHOWN_PAYLOADS]]
     if len(payloads) > SHOWN_PAYLOADS: names.append(f'and {len(payloads) - SHOWN_PAYLOADS} more')
     return ' '.join(names)

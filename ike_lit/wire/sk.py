@@ -175,13 +175,13 @@ class AeadCipher:
         except InvalidTag: raise Discard('the message is not authentic') from None
 
 # %% ../../nbs/08_sk.ipynb #a51262fd
-def parse_outer(data: bytes, kind: Type) -> tuple[Header, Encrypted]:
-    """Return what is seen of a message from outside: its header, its Encrypted payload of a type.
-
-    Raise `Discard` if it has none."""
+def parse_outer(data: bytes, kind: Type,
+                known: Header | None = None) -> tuple[Header, Encrypted]:
+    """Return what is seen of a message from outside: its header, which may be known already,
+    and its Encrypted payload of a type. Raise `Discard` if it has none."""
     r = Reader(data)
     try:
-        header = Header.parse(r)
+        header = Header.parse(r, known)
         outside = parse_chain(header.next_payload, r)
     except IkeError as error: raise Discard(str(error)) from None  # who knows who sent it
     sealed = outside[-1] if outside else None
@@ -267,11 +267,11 @@ class SK:
         "Return the chain inside a message. Raise `Discard` if it is not authentic."
         return unpad(self.plaintext(data, sealed))
 
-    def open(self, data: bytes) -> Packet:
-        """Return a message with its decrypted payloads.
+    def open(self, data: bytes, known: Header | None = None) -> Packet:
+        """Return a message, whose header may be known already, with its decrypted payloads.
 
         Raise `Discard` unless it is authentic, `InvalidSyntax` if it is and makes no sense."""
-        header, sealed = parse_outer(data, Type.SK)
+        header, sealed = parse_outer(data, Type.SK, known)
         inside, remainder = parse_inside(sealed.first, self.decrypted(data, sealed))
         return Packet(header.exchange_type, inside, header, data, remainder=remainder)
 

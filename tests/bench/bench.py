@@ -84,7 +84,7 @@ def whole_handshake(suite: str, signature: Signature) -> Work:
         bob = IKE(right, BOB, ALICE, initiator=False, responders=INITIAL_EXCHANGES)
         alice.start(ike_sa_init, now=0)
         while deliver(alice, bob) or deliver(bob, alice): continue
-        if alice.heirs[0].state != State.ESTABLISHED: raise RuntimeError('no handshake')
+        if alice.lineage.new_sas[0].state != State.ESTABLISHED: raise RuntimeError('no handshake')
     return run
 
 

@@ -208,7 +208,7 @@ def test_a_mark_that_a_forgery_leaves_is_found(mark: str, monkeypatch: pytest.Mo
     here = scene('initiator: asks rekey child')
     ike, = here.host.established
 
-    def leaves_a_mark(sk: SK, data: bytes) -> Packet:
+    def leaves_a_mark(sk: SK, data: bytes, known: Header | None = None) -> Packet:
         MARKS[mark](ike)
         raise Discard('the message is not authentic')
     monkeypatch.setattr(SK, 'open', leaves_a_mark)

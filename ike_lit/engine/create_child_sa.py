@@ -14,7 +14,8 @@ from dataclasses import replace
 from itertools import count
 
 from .child_sa import (
-    ChildOffer, check_child_response, dh_group, install, respond_child, traffic_payloads, child_offer)
+    ChildOffer, check_child_response, child_offer, dh_group,
+    install, respond_child, traffic_payloads)
 from .ike_sa import INITIAL_EXCHANGES, InitResult, install_keys, wanted_group
 from .informational import (
     decide, delete_child, delete_ike_sa, delete_spi, expect_delete, expect_end,

@@ -372,7 +372,7 @@ GUARDS = {
     'nonce and name signed': [Guard('auth', 'signed_octets', 'message + nonce + prf(kind, sk_p, id_body)',
                                     'message')],
     'icv': [Guard('sk', 'EncryptThenMac.open', 'if not hmac.compare_digest(icv, expected)', 'if False')],
-    'tag': [Guard('sk', 'AeadCipher.open', 'return self.aead.decrypt(self.salt + iv, ciphertext + icv, seen)',
+    'tag': [Guard('sk', 'AeadCipher.open', 'return self.aead.decrypt(self.salt + iv, ciphertext + icv, aad)',
                   'return unlocked(self, iv, ciphertext)')],
     'protection': [Guard('protocol', 'open_message', 'if ike.incoming is None:',
                          'if header.next_payload not in (Type.SK, Type.SKF):')],

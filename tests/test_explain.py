@@ -79,13 +79,13 @@ def test_strongswans_messages_open_by_rows_alone(live: Session) -> None:
         assert told.sealed and told.inside
     assert not every(found, 'odd', 'wrong')
     assert sum('AUTH can not be checked' in text for text in every(found)) == 2
-    assert all(child.keys is None for ike in found.onlooker.sas for child in ike.children)
+    assert all(child.keys is None for ike in found.observer.sas for child in ike.children)
 
 
 def test_strongswans_keys_follow_from_g_ir(live: Session) -> None:
     "All seven keys of both IKE SAs, and of both pairs of ESP SAs, with and without PFS."
     found = story(live.seen, live.lines, live.psk)
-    first, second = found.onlooker.sas
+    first, second = found.observer.sas
     names = ('Sk_d', 'Sk_ai', 'Sk_ar', 'Sk_ei', 'Sk_er', 'Sk_pi', 'Sk_pr')
     for ike, logged, spis in zip((first, second), live.log['ike_sas'], live.spis, strict=True):
         assert tuple(vars(ike.keys).values()) == tuple(h(logged.get(name, '')) for name in names)
@@ -112,7 +112,7 @@ def test_strongswans_proofs(live: Session) -> None:
     unknown = story(live.seen, live.lines, BELIEVED)
     assert sum('AUTH by a shared key, which was not given' in text for text in every(unknown)) == 2
     for found in right, wrong:
-        names = found.onlooker.sas[0].names
+        names = found.observer.sas[0].names
         assert names == {True: f'RFC822_ADDR {live.log["initiator"]["id"]}',
                          False: f'FQDN {live.log["responder"]["id"]}'}
 
@@ -120,7 +120,7 @@ def test_strongswans_proofs(live: Session) -> None:
 def test_strongswans_choices(live: Session) -> None:
     "What was selected, as its log has it, in the outcome and in the responses."
     found = story(live.seen, live.lines, live.psk)
-    first, second = found.onlooker.sas
+    first, second = found.observer.sas
     suites = [first.suite, *(child.suite for child in first.children), second.suite]
     said_so = [f'selected proposal: {suite}'.replace('/NO_ESN/ECP_521', '/ECP_521/NO_EXT_SEQ')
                .replace('NO_ESN', 'NO_EXT_SEQ') for suite in suites]
@@ -173,7 +173,7 @@ def test_a_capture_that_begins_in_the_middle(live: Session, cut: int) -> None:
     """What is there is read with rows; without the first two messages no proof is said to be right,
     and g^ir, whose nonce was not seen, opens nothing of the first IKE SA."""
     found = story(live.seen[cut:], live.rows, live.psk)
-    assert len(found.onlooker.sas) == len({m.data[:16] for m in live.seen[cut:]})
+    assert len(found.observer.sas) == len({m.data[:16] for m in live.seen[cut:]})
     inside = [m['inner_payloads'] for m in live.log['messages']]
     assert [kinds(t) for t in found.told if t.sealed] == inside[max(0, cut - 2):]
     assert not every(found, 'wrong')

@@ -126,7 +126,7 @@ def test_a_name_that_is_not_sealed_is_nobodys_name(r: Recorded) -> None:
     for messages in ([*r.seen, *seen(*forged)], [*r.seen[:2], *seen(*forged), *r.seen[2:]],
                      [*r.seen[:2], *seen(*forged)]):
         found = story(numbered(messages), r.lines)
-        assert 'mallory' not in ''.join(found.onlooker.sas[0].names.values())
+        assert 'mallory' not in ''.join(found.observer.sas[0].names.values())
 
 
 def test_a_child_sa_that_is_not_sealed_is_none(r: Recorded) -> None:
@@ -134,7 +134,7 @@ def test_a_child_sa_that_is_not_sealed_is_none(r: Recorded) -> None:
     forged = [unsealed(r, SA((esp(b'evil'),)), n, *TS, exchange=exchange, response=n is NR, message_id=9)
               for n in (NI, NR)]
     found = story(r.then(*forged), r.lines)
-    assert len(found.onlooker.sas[0].children) == 1
+    assert len(found.observer.sas[0].children) == 1
     assert not any('ESP keys computed' in text for told in found.told[4:] for text in remarks(told))
 
 
@@ -143,7 +143,7 @@ def test_junk_does_not_stand_for_a_request(junk: str, r: Recorded) -> None:
     "Between a request and its response somebody sends another with its Message ID."
     data = unsealed(r, Vendor(b'x')) if junk == 'not sealed' else flipped(r.seen[2].data, -1)
     found = story(numbered([*r.seen[:3], *seen(data), r.seen[3]]), r.lines)
-    assert found.told[4].request is found.told[2] and len(found.onlooker.sas[0].children) == 1
+    assert found.told[4].request is found.told[2] and len(found.observer.sas[0].children) == 1
 
 
 @pytest.mark.parametrize('after', [2, 3, 4])
@@ -189,7 +189,7 @@ def test_the_spi_of_a_child_sa_is_that_of_the_chosen_proposal(r: Recorded) -> No
     "RFC 7296 §3.3.1: each proposal has an SPI of its own."
     offer = SA((esp(b'one-', 'aes256gcm16'), esp(b'two-', number=2)))
     messages = [r.sealed(offer, NI, *TS), r.sealed(SA((esp(b'resp', number=2),)), NR, *TS, response=True)]
-    child = story(r.then(*messages), r.lines).onlooker.sas[0].children[-1]
+    child = story(r.then(*messages), r.lines).observer.sas[0].children[-1]
     assert (child.spi_i, child.spi_r) == (b'two-', b'resp')
 
 
@@ -200,7 +200,7 @@ def test_the_spi_of_a_new_ike_sa_is_that_of_the_chosen_proposal(r: Recorded) -> 
     value = KE(Group.CURVE_25519, bytes(32))
     messages = [r.sealed(SA(tuple(offer)), NI, value),
                 r.sealed(SA((replace(offer[1], spi=b'r' * 8),)), NR, value, response=True)]
-    heir = story(r.then(*messages), r.lines).onlooker.sas[-1]
+    heir = story(r.then(*messages), r.lines).observer.sas[-1]
     assert (heir.spi_i, heir.spi_r) == (bytes([2]) * 8, b'r' * 8)
 
 
@@ -220,7 +220,7 @@ def test_what_we_can_not_compute_is_nobodys_fault(what: str, r: Recorded) -> Non
     messages = [r.sealed(SA((Proposal(1, protocol, spi, transforms),)), n, *TS, response=n is NR)
                 for spi, n in ((b'aaaa', NI), (b'bbbb', NR))]
     found = story(r.then(*messages), r.lines)
-    assert not every(found, 'wrong') and found.onlooker.sas[0].children[-1].keys is None
+    assert not every(found, 'wrong') and found.observer.sas[0].children[-1].keys is None
 
 
 @pytest.mark.parametrize('method', [12, 13, 200])
@@ -338,7 +338,7 @@ def test_esp_packets_of_two_ends_with_the_same_spi() -> None:
     spi = r.alice.established[0].child.inbound.spi
     messages = [r.sealed(SA((esp(spi),)), NI, *TS), r.sealed(SA((esp(spi),)), NR, *TS, response=True)]
     found = story(r.then(*messages), r.lines)
-    found.onlooker.sas[0].children.pop(0)
+    found.observer.sas[0].children.pop(0)
     esp_seen = Counter({(ALICE.host, BOB.host, spi): 3, (BOB.host, ALICE.host, spi): 2,
                         ('1.1.1.1', '2.2.2.2', spi): 9})
     found.capture = replace(found.capture, esp=esp_seen)

@@ -279,8 +279,8 @@ def test_octets_are_shown_once_each(files: Path, life: Recorded) -> None:
 
 def secrets_of(life: Recorded) -> list[bytes]:
     found = story(life.seen, life.lines)
-    keys = [v for ike in found.onlooker.sas for v in vars(ike.keys).values()]
-    keys += [v for ike in found.onlooker.sas for c in ike.children for v in vars(c.keys).values()]
+    keys = [v for ike in found.observer.sas for v in vars(ike.keys).values()]
+    keys += [v for ike in found.observer.sas for c in ike.children for v in vars(c.keys).values()]
     return [*life.secrets.values(), *filter(None, keys)]
 
 

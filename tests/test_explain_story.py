@@ -40,7 +40,7 @@ h = bytes.fromhex
 
 def keys_as_told(found: Story) -> dict[bytes, tuple[bytes, bytes]]:
     "The keys of each ESP SA, by the SPI under which its receiver knows it."
-    children = [child for ike in found.onlooker.sas for child in ike.children]
+    children = [child for ike in found.observer.sas for child in ike.children]
     return {spi: keys for c in children for spi, keys in (
         (c.spi_i, (c.keys.encr_r, c.keys.integ_r)), (c.spi_r, (c.keys.encr_i, c.keys.integ_i)))}
 
@@ -59,12 +59,12 @@ def test_rekeyings_from_either_side(who: str, esp: str) -> None:
         r.go_on(end, conversation, *spis[:conversation is rekey_child])
     found = story(r.seen, r.lines)
     assert not every(found, 'odd', 'wrong')
-    assert [(sa.spi_i, sa.spi_r) for sa in found.onlooker.sas] == [(i.spi_i, i.spi_r) for i in r.sas]
+    assert [(sa.spi_i, sa.spi_r) for sa in found.observer.sas] == [(i.spi_i, i.spi_r) for i in r.sas]
     assert len(r.sas) == 3 and len(found.conversations()) == 1
     assert keys_as_told(found) == r.children and len(r.children) == 2 * 4
-    last, kept = found.onlooker.sas[-1], r.alice.established[0]
+    last, kept = found.observer.sas[-1], r.alice.established[0]
     assert (last.keys, str(last.suite)) == (kept.keys, str(kept.suite))
-    for ike, onlooked in zip(r.sas, found.onlooker.sas, strict=True):
+    for ike, onlooked in zip(r.sas, found.observer.sas, strict=True):
         mine = f'FQDN {ike.config.local_id}'
         assert onlooked.names[ike.initiator] == mine != onlooked.names[not ike.initiator]
     text = '\n'.join(found.lines())
@@ -100,14 +100,14 @@ def test_a_cookie_and_another_group_on_the_way() -> None:
     assert 'asks for the same request again, with this cookie (RFC 7296 §2.6)' in remarks(found.told[1])
     assert 'asks for ECP_256 in KE (RFC 7296 §1.2)' in remarks(found.told[3])
     assert sum('AUTH is right: method 14' in text for text in every(found)) == 2
-    assert len(found.onlooker.sas) == 1 and not every(found, 'odd', 'wrong')
+    assert len(found.observer.sas) == 1 and not every(found, 'odd', 'wrong')
 
 
 def test_what_is_sent_again_changes_nothing() -> None:
     r = record(seed=3)
     once = story(r.seen, r.lines)
     twice = story(numbered(m for m in r.seen for _ in range(3)), r.lines)
-    assert keys_as_told(twice) == keys_as_told(once) and len(twice.onlooker.sas) == 1
+    assert keys_as_told(twice) == keys_as_told(once) and len(twice.observer.sas) == 1
     for n, told in enumerate(twice.told):
         first = 3 * (n // 3) + 1
         again = f'sent again: a copy of number {first} (RFC 7296 §2.1)'
@@ -133,7 +133,7 @@ def test_fragments_in_any_order() -> None:
     for missing in asked:
         found = story(numbered([m for m in r.seen if m is not missing]), r.lines)
         assert not any(t.header.initiator and 35 in kinds(t) for t in found.told)
-        assert not found.onlooker.sas[0].children and not every(found, 'odd', 'wrong')
+        assert not found.observer.sas[0].children and not every(found, 'odd', 'wrong')
 
 
 def test_conversations_that_interleave_are_kept_apart() -> None:
@@ -455,5 +455,5 @@ def test_the_mode_is_told() -> None:
     for mode in 'tunnel', 'transport':
         r = record(mode=mode, seed=17)
         found = story(r.seen, r.lines)
-        assert found.onlooker.sas[0].children[0].mode == mode == r.alice.established[0].child.mode
+        assert found.observer.sas[0].children[0].mode == mode == r.alice.established[0].child.mode
         assert f'ESP:AES_GCM_16_128/NO_ESN, {mode} mode' in '\n'.join(found.lines())

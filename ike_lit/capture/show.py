@@ -99,13 +99,13 @@ class Dialogue(NamedTuple):
         return ends if first.from_first_initiator else ends[::-1]
 
 
-def conversations(onlooker: Observer) -> list[Dialogue]:
+def conversations(observer: Observer) -> list[Dialogue]:
     "Return what an observer has seen, by conversation."
     found: dict[ObservedSA | None, Dialogue] = {}
-    for told in onlooker.told:
+    for told in observer.told:
         root = told.ike.root if told.ike else None
         found.setdefault(root, Dialogue(root, [], [])).messages.append(told)
-    for ike in onlooker.sas: found[ike.root].sas.append(ike)
+    for ike in observer.sas: found[ike.root].sas.append(ike)
     return list(found.values())
 
 # %% ../../nbs/32_show.ipynb #41905694
@@ -113,22 +113,22 @@ def conversations(onlooker: Observer) -> list[Dialogue]:
 class Story:
     "What a capture tells."
     capture: Capture
-    onlooker: Observer
+    observer: Observer
     name: str = 'capture'
     book: str = ''
     show_keys: bool = False
 
     @property
-    def told(self) -> list[Analysed]: return self.onlooker.told
+    def told(self) -> list[Analysed]: return self.observer.told
 
     @property
     def remarks(self) -> list[str]:
         "What could not be read in the capture and in the key log."
-        return [*self.capture.remarks, *(f'key log, {r}' for r in self.onlooker.table.remarks)]
+        return [*self.capture.remarks, *(f'key log, {r}' for r in self.observer.table.remarks)]
 
     def conversations(self) -> list[Dialogue]:
         "Return the messages by the IKE SA that began it all."
-        return conversations(self.onlooker)
+        return conversations(self.observer)
 
     def pages(self) -> Iterator['Page']:
         "Yield the messages by conversation; as long as there are few, with a name for each octet."
@@ -221,9 +221,9 @@ class Page:
 def analyse(capture: Capture, table: KeyTable, believed: TrustAnchors | None = None,
             name: str = 'capture', book: str = '', show_keys: bool = False) -> Story:
     "Let an observer read a capture, and return the story."
-    onlooker = Observer(table, believed or TrustAnchors())
-    for seen in capture.messages: onlooker.look(seen)
-    return Story(capture, onlooker, name, book, show_keys)
+    observer = Observer(table, believed or TrustAnchors())
+    for seen in capture.messages: observer.look(seen)
+    return Story(capture, observer, name, book, show_keys)
 
 # %% ../../nbs/32_show.ipynb #0a91da36
 STYLE = '''
@@ -341,7 +341,7 @@ def story_json(story: Story) -> dict[str, Any]:
     return {'name': story.name, 'packets': story.capture.packets,
             'remarks': story.remarks,
             'messages': [message_json(told) for told in story.told],
-            'ike_sas': [ike_json(ike) for ike in story.onlooker.sas]}
+            'ike_sas': [ike_json(ike) for ike in story.observer.sas]}
 
 # %% ../../nbs/32_show.ipynb #5ce169dd
 def explained(messages: Iterable[Captured], secrets: dict[bytes, bytes], believed: TrustAnchors,

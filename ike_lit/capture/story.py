@@ -96,7 +96,7 @@ def _not_ike(data: bytes, error: IkeError) -> Remark:
     return Remark(f'not readable as IKEv2: {error}', 'RFC 7296 §3.1', 'wrong')
 
 # %% ../../nbs/31_story.ipynb #d464eba1
-def understand(onlooker: Observer, told: Analysed, header: Header) -> None:
+def understand(observer: Observer, told: Analysed, header: Header) -> None:
     "Find out which IKE SA a message belongs to, what it answers, and what it says."
     try:
         told.packet = Packet.parse(Reader(told.seen.data))
@@ -106,8 +106,8 @@ def understand(onlooker: Observer, told: Analysed, header: Header) -> None:
     told.remarks += about_octets(told.outside, header.response)
     last = told.packet.payloads[-1] if told.packet and told.packet.payloads else None
     if isinstance(last, Encrypted): told.box = last
-    if header.exchange_type == ExchangeType.IKE_SA_INIT: ike = begin(onlooker, told, header)
-    else: ike = find_observed(onlooker, told, header)
+    if header.exchange_type == ExchangeType.IKE_SA_INIT: ike = begin(observer, told, header)
+    else: ike = find_observed(observer, told, header)
     told.ike = ike
     asker = header.initiator != header.response  # did the initiator ask?
     if header.exchange_type == ExchangeType.IKE_INTERMEDIATE:
@@ -120,7 +120,7 @@ def understand(onlooker: Observer, told: Analysed, header: Header) -> None:
         if told.request: compare_answer(told, told.request)
     elif told.believable: ike.requests[asker, header.message_id] = told
     if told.packet and not any(isinstance(p, Encrypted) for p in told.packet.payloads):
-        told.remarks += judge(onlooker, told, told.packet, ike)
+        told.remarks += judge(observer, told, told.packet, ike)
 
 # %% ../../nbs/31_story.ipynb #a19d9e1a
 MOST_ANSWERS = 16  # to one request that are compared with it
@@ -136,35 +136,35 @@ def compare_answer(told: Analysed, request: Analysed) -> None:
         f'answer {request.answers} to number {request.seen.number}, and not compared with it'))
 
 # %% ../../nbs/31_story.ipynb #f5fa48aa
-def begin(onlooker: Observer, told: Analysed, header: Header) -> ObservedSA:
+def begin(observer: Observer, told: Analysed, header: Header) -> ObservedSA:
     "Return the IKE SA of an IKE_SA_INIT message, a new one for a new request."
     caller = header.spi_i, told.seen.destination if header.response else told.seen.source
-    same = onlooker.calls.get(caller)
+    same = observer.calls.get(caller)
     waiting = same[-1] if same and not same[-1].first else None
     if not header.response:
-        ike = waiting or onlooker.remember(ObservedSA(header.spi_i))
+        ike = waiting or observer.remember(ObservedSA(header.spi_i))
         ike.begun = told
     # another answer to the same request makes another IKE SA, perhaps; or there was no request
     else:
         begun = same[0].begun if same else None
-        ike = waiting or onlooker.remember(ObservedSA(header.spi_i, header.spi_r, begun=begun))
+        ike = waiting or observer.remember(ObservedSA(header.spi_i, header.spi_r, begun=begun))
         told.request = ike.begun
-    if ike.begun: onlooker.calls[caller] = same[0] if same else ike, ike
+    if ike.begun: observer.calls[caller] = same[0] if same else ike, ike
     return ike
 
 # %% ../../nbs/31_story.ipynb #5d068fe6
-def find_observed(onlooker: Observer, told: Analysed, header: Header) -> ObservedSA:
+def find_observed(observer: Observer, told: Analysed, header: Header) -> ObservedSA:
     "Return the IKE SA that a message names; of several, the one by whose keys it opens."
-    same = list(islice(onlooker.by_spis.get((header.spi_i, header.spi_r), {}), RIVALS))
+    same = list(islice(observer.by_spis.get((header.spi_i, header.spi_r), {}), RIVALS))
     if len(same) > 1 and told.box:
         for ike in same:
             trial = replace(told, remarks=[])
             open_box(trial, ike, told.box)
             if trial.content is not None: return ike
     if same: return same[0]
-    ike = onlooker.remember(ObservedSA(header.spi_i, header.spi_r))
+    ike = observer.remember(ObservedSA(header.spi_i, header.spi_r))
     told.remarks.append(Remark('the beginning of this IKE SA is not in the capture'))
-    told.remarks += derive(ike, onlooker.table)
+    told.remarks += derive(ike, observer.table)
     return ike
 
 
@@ -174,7 +174,7 @@ RIVALS = 8  # IKE SAs of the same name whose keys are tried
 PROOFS = 2  # of one message that are checked; there should be one
 
 
-def about_auth_payload(onlooker: Observer, told: Analysed, packet: Packet,
+def about_auth_payload(observer: Observer, told: Analysed, packet: Packet,
                        ike: ObservedSA) -> Iterator[Remark]:
     "Remark on names, and on whether a proof is right (RFC 7296 §2.15)."
     if told.header is None: return
@@ -185,7 +185,7 @@ def about_auth_payload(onlooker: Observer, told: Analysed, packet: Packet,
     for auth in packet.all(AUTH)[:PROOFS]:
         if auth.method in METHODS and METHODS[auth.method] is RSA_SHA1:
             yield Remark('signed with SHA-1', 'RFC 8247 §3.1', 'odd')
-        yield about_auth(onlooker.believed, ike, initiator, auth, packet.all(CERT))
+        yield about_auth(observer.believed, ike, initiator, auth, packet.all(CERT))
 
 # %% ../../nbs/31_story.ipynb #4ea389c6
 def about_auth(believed: TrustAnchors, ike: ObservedSA, initiator: bool, auth: AUTH,
@@ -206,7 +206,7 @@ def about_auth(believed: TrustAnchors, ike: ObservedSA, initiator: bool, auth: A
     return proven(believed, kind, octets, auth, shown)
 
 # %% ../../nbs/31_story.ipynb #b2973d99
-def about_changes(onlooker: Observer, told: Analysed, packet: Packet,
+def about_changes(observer: Observer, told: Analysed, packet: Packet,
                   ike: ObservedSA) -> Iterator[Remark]:
     "Remark on SAs that begin and end, and remember them."
     for delete in packet.all(Delete):
@@ -219,13 +219,13 @@ def about_changes(onlooker: Observer, told: Analysed, packet: Packet,
     if not (header and header.response and packet.all(SA)): return
     suite = packet.one(SA).proposals[0]
     if header.exchange_type == ExchangeType.IKE_SA_INIT:
-        onlooker.name(ike, header.spi_r)
+        observer.name(ike, header.spi_r)
         _agreed(ike, told, packet, suite, request)
-        yield from derive(ike, onlooker.table)
+        yield from derive(ike, observer.table)
     elif request is None or not request.all(SA): return
     elif suite.protocol == ProtocolID.IKE:
-        yield from _heir(onlooker, header, packet, request, ike)
-    else: yield from _child(onlooker, header, packet, request, ike)
+        yield from _new_sa(observer, header, packet, request, ike)
+    else: yield from _child(observer, header, packet, request, ike)
 
 # %% ../../nbs/31_story.ipynb #7596b621
 def _agreed(ike: ObservedSA, told: Analysed, packet: Packet, suite: Proposal,
@@ -238,18 +238,18 @@ def _agreed(ike: ObservedSA, told: Analysed, packet: Packet, suite: Proposal,
                 'a key that both ends hold goes into SK_d and SK_p as well (RFC 8784)')
 
 # %% ../../nbs/31_story.ipynb #9f5f7cc3
-def _heir(onlooker: Observer, header: Header, packet: Packet, request: Packet,
-          ike: ObservedSA) -> Iterator[Remark]:
+def _new_sa(observer: Observer, header: Header, packet: Packet, request: Packet,
+            ike: ObservedSA) -> Iterator[Remark]:
     suite = packet.one(SA).proposals[0]
-    heir = ObservedSA(_offered(request, suite).spi, suite.spi, ike, suite=suite,
-                      ni=request.one(Nonce).data, nr=packet.one(Nonce).data)
+    new_sa = ObservedSA(_offered(request, suite).spi, suite.spi, ike, suite=suite,
+                        ni=request.one(Nonce).data, nr=packet.one(Nonce).data)
     # who asks for the new one is its initiator, whoever began the old one
     same = header.initiator != header.response
-    heir.names = {side == same: name for side, name in ike.names.items()}
-    heir.roles_swapped = ike.roles_swapped == same
-    onlooker.remember(heir)
-    yield Remark(f'a new IKE SA, {heir.spi_i.hex()}:{heir.spi_r.hex()}', 'RFC 7296 §1.3.2')
-    yield from derive(heir, onlooker.table)
+    new_sa.names = {side == same: name for side, name in ike.names.items()}
+    new_sa.roles_swapped = ike.roles_swapped == same
+    observer.remember(new_sa)
+    yield Remark(f'a new IKE SA, {new_sa.spi_i.hex()}:{new_sa.spi_r.hex()}', 'RFC 7296 §1.3.2')
+    yield from derive(new_sa, observer.table)
 
 
 def _offered(request: Packet, chosen: Proposal) -> Proposal:
@@ -258,7 +258,7 @@ def _offered(request: Packet, chosen: Proposal) -> Proposal:
     return next((p for p in offers if p.number == chosen.number), offers[0])
 
 # %% ../../nbs/31_story.ipynb #1d499c38
-def _child(onlooker: Observer, header: Header, packet: Packet, request: Packet,
+def _child(observer: Observer, header: Header, packet: Packet, request: Packet,
            ike: ObservedSA) -> Iterator[Remark]:
     suite = packet.one(SA).proposals[0]
     mode = 'transport' if packet.notify(MessageType.USE_TRANSPORT_MODE) else 'tunnel'
@@ -268,7 +268,7 @@ def _child(onlooker: Observer, header: Header, packet: Packet, request: Packet,
     yield Remark(f'a Child SA in {mode} mode, SPIs {child.spi_i.hex()} and {child.spi_r.hex()}: '
                  f'{", ".join(map(str, child.tsi))} and {", ".join(map(str, child.tsr))}',
                  'RFC 7296 §1.3.1')
-    yield from _child_keys(onlooker.table, packet, request, ike, child)
+    yield from _child_keys(observer.table, packet, request, ike, child)
 
 # %% ../../nbs/31_story.ipynb #043bc2f1
 def _child_keys(table: KeyTable, packet: Packet, request: Packet, ike: ObservedSA,
@@ -292,7 +292,7 @@ def _child_keys(table: KeyTable, packet: Packet, request: Packet, ike: ObservedS
     yield Remark(f'its ESP keys computed from {sources}', 'RFC 7296 §2.17')
 
 # %% ../../nbs/31_story.ipynb #9ddd3250
-def judge(onlooker: Observer, told: Analysed, packet: Packet, ike: ObservedSA) -> Iterator[Remark]:
+def judge(observer: Observer, told: Analysed, packet: Packet, ike: ObservedSA) -> Iterator[Remark]:
     "Remark on all that there is to say about a message that can be read."
     checks: tuple[Iterator[Remark], ...] = (
         about_parts(told, packet, ike), about_notifications(told, packet, ike),
@@ -300,8 +300,8 @@ def judge(onlooker: Observer, told: Analysed, packet: Packet, ike: ObservedSA) -
     if told.believable:  # of what is not protected, nothing more follows
         checks += (*(about(told, packet, ike) for about in (
             about_algorithms, about_nat, about_traffic)),
-                   about_auth_payload(onlooker, told, packet, ike),
-                   about_changes(onlooker, told, packet, ike))
+                   about_auth_payload(observer, told, packet, ike),
+                   about_changes(observer, told, packet, ike))
     for check in checks:
         try:
             yield from check

@@ -38,7 +38,7 @@ def two_ends(alice: Config, bob: Config,
 def family(ike: IKE) -> list[IKE]:
     "Return an IKE SA with all that have come out of it, oldest first."
     found = [ike]
-    for heir in ike.lineage.new_sas: found += family(heir)
+    for new_sa in ike.lineage.new_sas: found += family(new_sa)
     return found
 
 

@@ -38,11 +38,11 @@ def answer(algorithm: Algorithm) -> bytes:
         ours, theirs = group.secret(counting), group.secret(lambda size: counting(size, 100))
         return group.shared(ours, group.public(theirs))
     if t.type != TransformType.ENCR: return b''
-    lock = SK(t, CHECKED, key, counting(32)).cipher
-    iv, plaintext = counting(lock.iv_size), DATA.ljust(32)
-    sealed = lock.seal(SEEN, iv, plaintext)
-    at = len(sealed) - lock.icv_size
-    return sealed if lock.open(SEEN, iv, sealed[:at], sealed[at:]) == plaintext else b''
+    cipher = SK(t, CHECKED, key, counting(32)).cipher
+    iv, plaintext = counting(cipher.iv_size), DATA.ljust(32)
+    sealed = cipher.seal(SEEN, iv, plaintext)
+    at = len(sealed) - cipher.icv_size
+    return sealed if cipher.open(SEEN, iv, sealed[:at], sealed[at:]) == plaintext else b''
 
 # %% ../../nbs/34_selftest.ipynb #self0007
 KNOWN_ANSWERS = {a.keyword: a.answer for a in ALGORITHMS.values() if a.answer}

@@ -94,13 +94,13 @@ class PayloadCipher(Protocol):
     block_size: int  # of which the padded plaintext is a multiple
     icv_size: int
 
-    def vector(self, random: Random) -> bytes:
+    def new_iv(self, random: Random) -> bytes:
         "Return an initialisation vector that no message had yet."
 
-    def seal(self, seen: bytes, iv: bytes, plaintext: bytes) -> bytes:
-        "Return ciphertext and checksum; `seen` is in the clear, and covered as well."
+    def seal(self, aad: bytes, iv: bytes, plaintext: bytes) -> bytes:
+        "Return ciphertext and checksum; `aad` is in the clear, and covered (RFC 5282 §5.1)."
 
-    def open(self, seen: bytes, iv: bytes, ciphertext: bytes, icv: bytes) -> bytes:
+    def open(self, aad: bytes, iv: bytes, ciphertext: bytes, icv: bytes) -> bytes:
         "Return the plaintext. Raise `Discard` unless it is authentic, else `InvalidSyntax`."
 
 # %% ../../nbs/08_sk.ipynb #ce26e5ae
@@ -114,16 +114,16 @@ class EncryptThenMac:
         self.icv_size = INTEGRITY[integ].icv_size
         self.counter = count() if row.mode == 'ctr' else None
 
-    def vector(self, random: Random) -> bytes:
+    def new_iv(self, random: Random) -> bytes:
         if self.counter: return next(self.counter).to_bytes(self.iv_size, 'big')
         return random(self.iv_size)
 
-    def seal(self, seen: bytes, iv: bytes, plaintext: bytes) -> bytes:
+    def seal(self, aad: bytes, iv: bytes, plaintext: bytes) -> bytes:
         ciphertext = encrypt(self.encr, self.sk_e, iv, plaintext)
-        return ciphertext + compute_icv(self.integ, self.sk_a, seen + iv + ciphertext)
+        return ciphertext + compute_icv(self.integ, self.sk_a, aad + iv + ciphertext)
 
-    def open(self, seen: bytes, iv: bytes, ciphertext: bytes, icv: bytes) -> bytes:
-        expected = compute_icv(self.integ, self.sk_a, seen + iv + ciphertext)
+    def open(self, aad: bytes, iv: bytes, ciphertext: bytes, icv: bytes) -> bytes:
+        expected = compute_icv(self.integ, self.sk_a, aad + iv + ciphertext)
         if not hmac.compare_digest(icv, expected): raise Discard('the message is not authentic')
         if not ciphertext or len(ciphertext) % self.block_size:
             raise InvalidSyntax(f'{len(ciphertext)} octets of ciphertext are no whole blocks')
@@ -136,15 +136,15 @@ class ShortGcm:
     def __init__(self, key: bytes, tag_length: int):
         self.gcm, self.key, self.size = AESGCM(key), algorithms.AES(key), tag_length
 
-    def encrypt(self, nonce: bytes, data: bytes, seen: bytes) -> bytes:
+    def encrypt(self, nonce: bytes, data: bytes, aad: bytes) -> bytes:
         "Return ciphertext and checksum."
-        return self.gcm.encrypt(nonce, data, seen)[:len(data) + self.size]
+        return self.gcm.encrypt(nonce, data, aad)[:len(data) + self.size]
 
-    def decrypt(self, nonce: bytes, data: bytes, seen: bytes) -> bytes:
+    def decrypt(self, nonce: bytes, data: bytes, aad: bytes) -> bytes:
         "Return the plaintext. Raise `InvalidTag`."
         ciphertext, tag = data[:-self.size], data[-self.size:]
         context = Cipher(self.key, modes.GCM(nonce, tag, min_tag_length=self.size)).decryptor()
-        context.authenticate_additional_data(seen)
+        context.authenticate_additional_data(aad)
         return context.update(ciphertext) + context.finalize()
 
 # %% ../../nbs/08_sk.ipynb #2874e11e
@@ -163,15 +163,15 @@ class AeadCipher:
         self.aead = aead_of(row.mode, sk_e[:-row.salt_size], row.icv_size)
         self.salt, self.counter = sk_e[-row.salt_size:], count()
 
-    def vector(self, random: Random) -> bytes:
+    def new_iv(self, random: Random) -> bytes:
         return next(self.counter).to_bytes(self.iv_size, 'big')
 
-    def seal(self, seen: bytes, iv: bytes, plaintext: bytes) -> bytes:
-        return self.aead.encrypt(self.salt + iv, plaintext, seen)
+    def seal(self, aad: bytes, iv: bytes, plaintext: bytes) -> bytes:
+        return self.aead.encrypt(self.salt + iv, plaintext, aad)
 
-    def open(self, seen: bytes, iv: bytes, ciphertext: bytes, icv: bytes) -> bytes:
+    def open(self, aad: bytes, iv: bytes, ciphertext: bytes, icv: bytes) -> bytes:
         try:
-            return self.aead.decrypt(self.salt + iv, ciphertext + icv, seen)
+            return self.aead.decrypt(self.salt + iv, ciphertext + icv, aad)
         except InvalidTag: raise Discard('the message is not authentic') from None
 
 # %% ../../nbs/08_sk.ipynb #a51262fd
@@ -237,10 +237,10 @@ class SK:
         """Return a message with `content` encrypted, of which `first` is the first payload's type.
 
         `header` gives the header for a length; `fixed` goes before the vector, in the clear."""
-        iv, plaintext = self.cipher.vector(random), pad(content, self.cipher.block_size)
+        iv, plaintext = self.cipher.new_iv(random), pad(content, self.cipher.block_size)
         size = GENERIC.size + len(fixed) + len(iv) + len(plaintext) + self.cipher.icv_size
-        seen = bytes(header(HEADER.size + size)) + GENERIC.pack(first, 0, size) + fixed
-        return seen + iv + self.cipher.seal(seen, iv, plaintext)
+        aad = bytes(header(HEADER.size + size)) + GENERIC.pack(first, 0, size) + fixed
+        return aad + iv + self.cipher.seal(aad, iv, plaintext)
 
     def max_plaintext(self, room: int) -> int:
         "Return how many octets fit in when IV, ciphertext and ICV have `room`; negative: none."
@@ -260,8 +260,8 @@ class SK:
         try:
             iv, ciphertext, icv = self.parse(Reader(sealed.data))
         except InvalidSyntax: raise Discard('too short to be authentic') from None
-        seen = data[:len(data) - len(sealed.data)]
-        return self.cipher.open(seen, iv, ciphertext, icv)
+        aad = data[:len(data) - len(sealed.data)]
+        return self.cipher.open(aad, iv, ciphertext, icv)
 
     def decrypted(self, data: bytes, sealed: Encrypted) -> bytes:
         "Return the chain inside a message. Raise `Discard` if it is not authentic."

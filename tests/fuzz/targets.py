@@ -187,7 +187,7 @@ def sk(data: bytes, timed: Clock) -> None:
             with suppress(IkeError): timed(lock.open, o.rest())
         case 1: opened(o, lock, timed)
         case 2:  # the plaintext is padded as it likes
-            fixed, iv, plain = head(o, Type.SK), lock.cipher.vector(chance), o.rest()
+            fixed, iv, plain = head(o, Type.SK), lock.cipher.new_iv(chance), o.rest()
             plain = plain[:len(plain) // lock.cipher.block_size * lock.cipher.block_size]
             size = 4 + len(iv) + len(plain) + lock.cipher.icv_size
             if size > 0xffff: return

@@ -218,6 +218,19 @@ def test_everything_public_says_what_it_is() -> None:
                 assert ast.get_docstring(node), f'{name}.{node.name} has no docstring'
 
 
+FOREIGN = {'_replace', '_asdict', '_name_', '_value_', '_repr_html_'}  # of Python's and IPython's own
+
+
+def test_what_is_private_stays_in_its_module() -> None:
+    "Nobody reaches into an object of another module's; its functions may, beside the class."
+    for name in MODULES:
+        tree = module_tree(name)
+        private = [node for node in ast.walk(tree) if isinstance(node, ast.Attribute)
+                   and re.match('_[^_]', node.attr) and node.attr not in FOREIGN]
+        own = {node.attr for node in private if ast.unparse(node.value) in ('self', 'cls')}
+        assert not {node.attr for node in private} - own, name
+
+
 PROGRAMS = {'main', 'build_parser'}  # which what people run with -m has each
 
 

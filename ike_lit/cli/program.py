@@ -417,8 +417,9 @@ class Program(Runner):
 
 # %% ../../nbs/41_program.ipynb #0bb74e59
 @contextlib.contextmanager
-def claim_slot(args: Options, esp: Sequence[Proposal], sockets: dict[Endpoint, socket.socket],
-          ) -> Iterator[tuple[socket.socket | None, Installer | None]]:
+def claim_slot(
+    args: Options, esp: Sequence[Proposal], sockets: dict[Endpoint, socket.socket],
+) -> Iterator[tuple[socket.socket | None, Installer | None]]:
     "Make known that we live, and be ready to install. Raise `InstallError`."
     try:
         program, name = claim()

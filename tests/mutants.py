@@ -36,6 +36,7 @@ ARGUED = ROOT / 'tests' / 'mutants.tsv'
 ENGINE = ('guards traffic_rule published_faults handshake moves exchanges scenarios '
           'how_much_an_error_ends bounded host negotiation authentication hostile')
 TESTS = {  # the tests that fit a module: those that fail soonest come first
+    'state': ENGINE,
     'protocol': ENGINE,
     'ike_sa': ENGINE,
     'child_sa': ENGINE,

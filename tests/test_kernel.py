@@ -78,24 +78,24 @@ def with_group(suite: tuple[str, str]) -> tuple[str, str]:
 
 CASES = [
     Case('strongSwan', 'initiator', *CAMELLIA),
-    Case('strongSwan', 'initiator', *GCM, delete_timeout='theirs'),
+    Case('strongSwan', 'initiator', *GCM, goodbye='theirs'),
     Case('strongSwan', 'initiator', *SHA512),
     Case('strongSwan', 'initiator', *CAMELLIA, nat=True),
-    Case('strongSwan', 'initiator', *GCM, v6=True, delete_timeout='theirs'),
+    Case('strongSwan', 'initiator', *GCM, v6=True, goodbye='theirs'),
     Case('strongSwan', 'initiator', *GCM, mode='transport'),
     Case('strongSwan', 'initiator', *SHA512, mode='transport', v6=True),
-    Case('strongSwan', 'responder', *CAMELLIA, delete_timeout='theirs'),
+    Case('strongSwan', 'responder', *CAMELLIA, goodbye='theirs'),
     Case('strongSwan', 'responder', *GCM, v6=True),
-    Case('strongSwan', 'responder', *SHA512, mode='transport', delete_timeout='theirs'),
-    Case('libreswan', 'initiator', *with_group(CAMELLIA), delete_timeout='theirs'),
+    Case('strongSwan', 'responder', *SHA512, mode='transport', goodbye='theirs'),
+    Case('libreswan', 'initiator', *with_group(CAMELLIA), goodbye='theirs'),
     Case('libreswan', 'initiator', *with_group(GCM)),
     Case('libreswan', 'initiator', *with_group(SHA512), nat=True),
-    Case('libreswan', 'initiator', *with_group(GCM), mode='transport', delete_timeout='theirs'),
+    Case('libreswan', 'initiator', *with_group(GCM), mode='transport', goodbye='theirs'),
     Case('libreswan', 'initiator', *with_group(GCM), v6=True),
     Case('libreswan', 'responder', *with_group(CAMELLIA)),
-    Case('libreswan', 'responder', *with_group(GCM), delete_timeout='theirs'),
+    Case('libreswan', 'responder', *with_group(GCM), goodbye='theirs'),
     Case('OpenIKED', 'initiator', 'aes256-sha256-modp2048', 'aes256-sha512'),
-    Case('OpenIKED', 'initiator', 'aes256gcm16-prfsha256-x25519', 'aes256-sha512', delete_timeout='theirs'),
+    Case('OpenIKED', 'initiator', 'aes256gcm16-prfsha256-x25519', 'aes256-sha512', goodbye='theirs'),
 ]
 
 
@@ -252,7 +252,7 @@ def whole_life(lab: Lab, keys: Path, case: Case, peer: object, folder: Path,
                 with under_ping(lab, case, record, 'it too'):
                     rekeyed(program, 'Installed', peer.rekey_child)
                     rekeyed(program, 'Rekeyed', peer.rekey_ike)
-            if case.delete_timeout == 'theirs':
+            if case.goodbye == 'theirs':
                 peer.terminate()
                 program.wait('Closed', PATIENCE, replaced=False)
                 if case.role == 'initiator': program.end(None, PATIENCE, status=8)  # not by our wish

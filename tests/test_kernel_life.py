@@ -36,7 +36,7 @@ def alive(ours: Program) -> bool:
 # two of it for a moment, and is never far away here, so whoever compares has to be quick.
 AGREE = """
 import re, subprocess, time
-from ike_lit.kernel.install import ask
+from ike_lit.kernel.install import query_status
 
 def kernel():
     said = subprocess.run(['ip', 'xfrm', 'state', 'list', 'src', '10.9.0.1'], capture_output=True, text=True)
@@ -45,7 +45,7 @@ def kernel():
 until = time.monotonic() + 60
 while time.monotonic() < until:
     before = kernel()
-    held = [child['spi_out'] for answer in ask(time.monotonic)
+    held = [child['spi_out'] for answer in query_status(time.monotonic)
             for ike in answer['ike'] for child in ike['children']]
     if len(before) == 1 and before == held == kernel(): raise SystemExit
 raise SystemExit(f'{before} {held}')

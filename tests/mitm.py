@@ -390,7 +390,7 @@ GUARDS = {
     'offer': [Guard('proposal', 'check_choice', 'offered, chosen = tuple(offered), answer.proposals[0]',
                     'return answer.proposals[0]')],
     'group': [Guard('ike_sa', 'wanted_group', 'or group not in groups(offer.proposals)', '')],
-    'own nonce': [Guard('ike_sa', 'accept_init', 'if nr == ni', 'if False')],
+    'own nonce': [Guard('ike_sa', 'accept_init', 'if nr.data == ni.data', 'if False')],
     'rivals': [Guard('ike_sa', 'accept_init', 'if len(before) >= MAX_ANSWERS', 'if before')],
     'refusal': [Guard('ike_sa', 'ike_sa_init', 'except IkeError as error: ike.note_unauthenticated(error)',
                       'except IkeError as error: raise')],

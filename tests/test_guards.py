@@ -19,7 +19,7 @@ from ike_lit.wire.const import (
 from ike_lit.wire.ke import KE, KeyExchange
 from ike_lit.wire.nat import KEEPALIVE, Nat
 from ike_lit.wire.nonce import Nonce
-from ike_lit.wire.payload import Delete, Notify, Opaque, Packet
+from ike_lit.wire.payload import Delete, Notify, Opaque, Packet, parse
 from ike_lit.wire.proposal import SA
 from ike_lit.wire.ts import TSi, TSr, TrafficSelector
 from test_exchanges import put, sealed, up
@@ -257,6 +257,20 @@ def test_a_replacement_that_is_deleted_before_it_is_known_is_told() -> None:
     asker.receive_datagram(grant.data, other.local, 1)
     told = [str(e.error) for e in events(asker) if isinstance(e, ChildFailed)]
     assert told == ['the peer has deleted the new Child SA already'] and list(asker.children) == [old]
+
+
+@pytest.mark.parametrize('flags', [{}, {'critical': True}, {'reserved': 1}])
+def test_our_own_nonce_is_ours_whatever_is_in_front_of_it(flags: dict[str, int]) -> None:
+    alice, bob = two_ends(RESPONDERS, *configs(timing=NEVER))
+    alice.start(ike_sa_init, now=0)
+    deliver(alice, bob)
+    grant, = bob.datagrams_to_send()
+    sa, ke, _, *rest = parse(grant.data).payloads
+    mirrored = replace(parse(alice.window.sent).one(Nonce), **flags)
+    answer = Packet(ExchangeType.IKE_SA_INIT, (sa, ke, mirrored, *rest))
+    alice.receive_datagram(answer.encode(alice.spi_i, b'mirrored', response=True, initiator=False,
+                                         message_id=0), BOB, 0)
+    assert not alice.lineage.new_sas and str(alice.unauthenticated[-1]) == 'our own nonce comes back'
 
 
 def test_a_hundred_child_sas_are_enough() -> None:

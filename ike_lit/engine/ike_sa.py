@@ -188,7 +188,7 @@ def accept_init(ike: IKE, offer: SA, dh: KeyExchange, ni: Nonce, response: Packe
     # RFC 7296 §3.4: the group of KEr is the one that was chosen
     if not suite.single(TransformType.DH).id == ke.group == dh.group:
         raise InvalidSyntax(f'KE of group {ke.group} for {suite}')
-    if nr == ni: raise InvalidSyntax('our own nonce comes back')
+    if nr.data == ni.data: raise InvalidSyntax('our own nonce comes back')
     if response.header is None or not any(response.header.spi_r):
         raise InvalidSyntax("the responder's SPI is zero")
     if response.header.spi_r in before: raise InvalidSyntax('an answer that we have already')

@@ -19,7 +19,7 @@ from ike_lit.engine.protocol import IKE
 from ike_lit.engine.state import Answers, Conversation, State
 from ike_lit.testing.network import deliver, events, family, talk
 from ike_lit.wire.auth import AUTH, IDi, IDr
-from ike_lit.wire.const import AuthenticationFailed, ExchangeType, NoProposalChosen
+from ike_lit.wire.const import AuthenticationFailed, Discard, ExchangeType, NoProposalChosen
 from ike_lit.wire.payload import Packet, Vendor
 
 INIT, MIDDLE, AUTHENTICATE = (ExchangeType.IKE_SA_INIT, ExchangeType.IKE_INTERMEDIATE,
@@ -173,6 +173,22 @@ def test_an_error_in_the_midst_ends_it(shape: str, wrong: bytes, error: type) ->
     for _ in range(3): deliver(alice, bob), deliver(bob, alice)
     assert bob.state == State.CLOSED and isinstance(events(bob)[-1].error, error)
     assert not bob.window.answering and not bob.children
+
+
+def test_what_is_dropped_in_the_midst_lets_nothing_else_in() -> None:
+    "The conversation can't be taken up again, and what it was to bring must not be left out."
+    def drop(ike: IKE, request: Packet) -> Answers:
+        yield respond_ike_sa_init(ike, request), MIDDLE
+        raise Discard('not this one')
+    alice, bob = two_ends({**RESPONDERS, INIT: drop}, *configs())
+    alice.start(ike_sa_init, middle_then_auth, now=0)
+    deliver(alice, bob), deliver(bob, alice), deliver(alice, bob)
+    candidate = family(alice)[-1]
+    assert not bob.datagrams_to_send() and names(bob)[-1] == 'IKE_INTERMEDIATE 1'
+    early = candidate.outgoing.seal(next(ike_auth(candidate)), candidate.spi_i, candidate.spi_r,
+                                    response=False, initiator=True, message_id=1, random=bytes)
+    bob.receive_datagram(early, alice.local, 1)
+    assert bob.state == State.CLOSED and not bob.datagrams_to_send()
 
 
 def test_the_conversations_of_an_ike_sa_that_is_over_are_over() -> None:

@@ -383,7 +383,11 @@ def response_to(ike: IKE, request: Packet) -> Packet:
     kind = request.exchange_type
     if kind in ike.window.answering:
         answers = ike.window.answering.pop(kind)
-        return keep_answering(ike, answers, partial(answers.send, request))
+        try:
+            return keep_answering(ike, answers, partial(answers.send, request))
+        except IkeError as error:
+            if error.type is None: ike.close(error)  # no answer, and nobody left to give one
+            raise
     if kind not in ike.responders: raise InvalidSyntax(f'{kind} requests are not served')
     begun = ike.responders[kind](ike, request)
     if isinstance(begun, Packet): return begun

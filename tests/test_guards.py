@@ -3,6 +3,7 @@ from dataclasses import replace
 
 import pytest
 from canonical import configs, two_ends
+from ike_lit.engine import create_child_sa
 from ike_lit.engine.child_sa import respond_ke
 from ike_lit.engine.create_child_sa import CHILD_LIMIT, RESPONDERS, create_child, rekey_child, rekey_ike_sa
 from ike_lit.engine.host import Cookies, Host, check_liveness
@@ -280,6 +281,18 @@ def test_a_hundred_child_sas_are_enough() -> None:
     assert len(other.children) == CHILD_LIMIT
     assert asked(asker, other, b'more').error().message_type == MessageType.NO_ADDITIONAL_SAS
     assert len(other.children) == CHILD_LIMIT
+
+
+@pytest.mark.parametrize('doing', [Doing.DELETE_CHILD, Doing.REKEY_IKE])
+def test_what_we_are_about_to_change_is_asked_for_again_later_however_many_there_are(
+        doing: Doing, monkeypatch: pytest.MonkeyPatch) -> None:
+    "NO_ADDITIONAL_SAS has other peers build a new IKE SA."
+    asker, other = up(0)
+    monkeypatch.setattr(create_child_sa, 'CHILD_LIMIT', 1)
+    other.exchange.doing = doing
+    if doing == Doing.DELETE_CHILD: other.exchange.spi = other.child.inbound.spi
+    which = Notify(MessageType.REKEY_SA, protocol=ProtocolID.ESP, spi=asker.child.inbound.spi)
+    assert asked(asker, other, b'zzzz', which).error().message_type == MessageType.TEMPORARY_FAILURE
 
 
 @pytest.mark.parametrize('doing, answer', [

@@ -173,9 +173,9 @@ def respond_create_child_sa(ike: IKE, request: Packet) -> Packet:
     which = request.notify(MessageType.REKEY_SA)
     old = child_to_rekey(ike, which) if which else None
     if which is None: permitted(ike, Asked.CREATE_CHILD)
+    both = old and permitted(ike, Asked.REKEY_CHILD, old.inbound.spi) == Outcome.BOTH
     if len(ike.children) >= CHILD_LIMIT:
         raise NoAdditionalSas(f'{CHILD_LIMIT} Child SAs are enough')
-    both = old and permitted(ike, Asked.REKEY_CHILD, old.inbound.spi) == Outcome.BOTH
     nr = ike.random(NONCE_SIZE)
     grant = respond_child(ike, request, ni, nr, old)
     install(ike, grant.child, old, ours=False)

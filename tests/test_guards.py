@@ -306,6 +306,17 @@ def test_a_child_sa_that_we_may_be_waiting_for_is_not_said_to_be_missing(
     assert asked(asker, other, b'zzzz', which).error().message_type == answer
 
 
+@pytest.mark.parametrize('doing, answer', [
+    (Doing.REKEY_CHILD, MessageType.TEMPORARY_FAILURE), (Doing.DELETE_CHILD, MessageType.CHILD_SA_NOT_FOUND)])
+def test_a_peer_that_names_our_spi_in_place_of_its_own_means_no_child_sa(
+        doing: Doing, answer: MessageType) -> None:
+    "RFC 7296 section 1.3.3: it is the one that the sender of the request receives under."
+    asker, other = up(0)
+    other.exchange.doing, other.exchange.spi = doing, other.child.inbound.spi
+    which = Notify(MessageType.REKEY_SA, protocol=ProtocolID.ESP, spi=other.child.inbound.spi)
+    assert asked(asker, other, b'zzzz', which).error().message_type == answer
+
+
 @pytest.mark.parametrize('spi, good', [(bytes(8), False), (b'\0' * 7 + b'\1', True)])
 def test_an_ike_sa_with_the_spi_zero_is_not_granted(spi: bytes, good: bool) -> None:
     "RFC 7296 §3.1: 'This value MUST NOT be zero.'"

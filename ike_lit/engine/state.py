@@ -259,5 +259,5 @@ def busy_with(ike: IkeSA) -> Doing | None:
 
 def collision(ike: IkeSA, asked: Asked, spi: bytes = b'') -> Outcome:
     "Return the answer to a request. `spi`: of the Child SA that it is about, ours."
-    if spi and spi == ike.exchange.spi: asked = SAME[asked]
+    if spi and spi == ike.exchange.spi: asked = SAME.get(asked, asked)
     return COLLISIONS[busy_with(ike)][asked]

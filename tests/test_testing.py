@@ -177,6 +177,14 @@ def test_a_changed_identity_is_the_one_that_is_proven(two: Callable) -> None:
     assert peer.ike.state == State.ESTABLISHED and len(host.established) == 1
 
 
+@pytest.mark.parametrize(('when', 'kind', 'octets'), [
+    (INIT, Type.Nonce, bytes(40)), (AUTHENTICATE, Type.IDi, b'\2\7\7\7alice.example.org')])
+def test_a_body_given_as_octets_is_the_one_that_is_proven(when: When, kind: Type, octets: bytes) -> None:
+    change = payloads(lambda old: (replace(p, octets=octets) if p.kind == kind else p for p in old))
+    peer, host, _, _ = met({when: change})
+    assert peer.ike.state == State.ESTABLISHED and len(host.established) == 1
+
+
 def test_a_proof_that_the_change_has_made_stays() -> None:
     odd = Raw(Type.IDi, b'\2\1\0\0alice.example.org')
     false = AUTH(AuthenticationType.SHARED_KEY, bytes(32))

@@ -73,9 +73,9 @@ def altered(ike: IKE, changes: Mapping[When, Change], begin: Begin,
 
 def prove_again(ike: IKE, before: Packet, after: Packet) -> Packet:
     "Return a changed request in which the engine's AUTH covers the IDi that is really sent."
-    sent = next((bytes(p) for p in after.payloads if p.kind == Type.IDi), b'')
-    if not sent or sent == next((bytes(p) for p in before.payloads if p.kind == Type.IDi), b''):
-        return after
+    sent = next((p.octets or bytes(p) for p in after.payloads if p.kind == Type.IDi), b'')
+    was = next((bytes(p) for p in before.payloads if p.kind == Type.IDi), b'')
+    if not sent or sent == was: return after
     auth = make_auth(ike, ike.config, IDi(ike.config.local_id, sent))
     return replace(after, payloads=tuple(
         auth if isinstance(p, AUTH) and p in before.payloads else p for p in after.payloads))
@@ -105,7 +105,8 @@ def initial_exchanges(ike: IKE) -> Conversation:
 # %% ../../nbs/48_scripted.ipynb #682a9668
 def init_result(ike: IKE, sent: Packet, response: Packet, dh: KeyExchange) -> InitResult:
     "Return what follows from a request, as it was sent, and the response that accepts it."
-    offers, nonces = sent.all(SA), [bytes(p) for p in sent.payloads if p.kind == Type.Nonce]
+    offers = sent.all(SA)
+    nonces = [p.octets or bytes(p) for p in sent.payloads if p.kind == Type.Nonce]
     offer = offers[0].proposals if offers else ike.config.ike
     ke = response.one(KE)
     if ke.group != dh.group: raise InvalidSyntax(f'KE of group {ke.group} for {dh.group}')

@@ -135,7 +135,7 @@ def test_a_message_of_rfc_7634_opens_and_is_sealed_again() -> None:
     packet = sk.open(h(v['packet']))
     assert packet.payloads == (Notify(MessageType.SET_WINDOW_SIZE, bytes([0, 0, 0, 10])),)
     assert (packet.exchange_type, packet.header.message_id) == (ExchangeType.INFORMATIONAL, 9)
-    sk.cipher.vector = lambda _: h(v['iv'])
+    sk.cipher.new_iv = lambda _: h(v['iv'])
     assert sealed_again(sk, packet) == h(v['packet'])
 
 
@@ -424,5 +424,5 @@ def test_live_octets_survive_a_round_trip(live: Path, secrets: dict, messages: l
     for sk, data in with_keys(secrets, messages, init):
         if not sk.encr.aead: continue
         again = SK(sk.encr, sk.integ, sk.sk_e, sk.sk_a)
-        again.cipher.vector = lambda _, iv=data[32:40]: iv
+        again.cipher.new_iv = lambda _, iv=data[32:40]: iv
         assert sealed_again(again, sk.open(data)) == data

@@ -34,7 +34,7 @@ SUITE, ESP = 'camellia256-sha256-modp2048', 'camellia256-sha256'
 # its kind of key, and the suite
 LOADS = {'camellia256-sha256-modp2048, RSA': ('rsa', 'camellia256-sha256-modp2048'),
          'aes256gcm16-prfsha256-x25519, ECDSA P-256': ('p256', 'aes256gcm16-prfsha256-x25519')}
-CROWDS = 1, 10, 100
+CROWDS = 1, 10  # handshakes at once; all are of one address, of which no more are served together
 
 
 def office(folder: Path) -> Office:

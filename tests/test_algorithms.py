@@ -17,7 +17,7 @@ from ike_lit.wire.nonce import Random
 from ike_lit.wire.payload import Delete, Packet, pack_chain
 from ike_lit.wire.proposal import (
     ALGORITHMS, NO_INTEG, SA, Proposal, Transform, key_size, parse_proposals, transform_for)
-from ike_lit.wire.sk import SK, compute_icv, parse_outer, directions
+from ike_lit.wire.sk import SK, compute_icv, directions, parse_outer
 
 IKE, ESP = ProtocolID.IKE, ProtocolID.ESP
 ENCR, PRF, INTEG, DH, ESN = 1, 2, 3, 4, 5

@@ -117,7 +117,7 @@ def test_a_repeated_request_of_a_conversation_gets_the_same_answer(shape: str) -
 
 @pytest.mark.parametrize('seed', range(20))
 @pytest.mark.parametrize('shape', SHAPES)
-def test_a_conversation_survives_a_network_that_loses_a_third(shape: str, seed: int) -> None:
+def test_a_conversation_survives_a_network_that_loses_three_in_ten(shape: str, seed: int) -> None:
     chance = random.Random(seed)  # noqa: S311
     alice, bob = ends(shape, timing=Timing(factor=1.2, timeout=60))
     now = 0.0

@@ -358,7 +358,7 @@ def test_nothing_is_golfed() -> None:
         assert not found, found
 
 
-# Names of other programs, the kernel, files; keywords of algorithms; `find` is chapter 43's, for `find_sa`
+# Names of other programs, the kernel, files; keywords of algorithms
 ELSEWHERE = {
     'expect_fail', 'tcpdump', 'charon', 'block_threshold', 'trap', 'perf', 'core_pattern', 'BN_mod_exp_mont',
     'SO_REUSEPORT', 'ikev2_decryption_table', 'RealMessage1', 'CPRQ', 'SECURITY', 'example', 'canonical',

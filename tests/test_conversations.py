@@ -11,7 +11,7 @@ from canonical import configs, two_ends
 from ike_lit.engine.child_sa import child_offer
 from ike_lit.engine.create_child_sa import RESPONDERS
 from ike_lit.engine.ike_sa import (
-    asked_in_init, certificates, check_auth, first_child_payloads, ike_auth, ike_sa_init, make_auth,
+    certificates, check_auth, first_child_payloads, ike_auth, ike_sa_init, make_auth,
     respond_ike_auth, respond_ike_sa_init, take_first_child)
 from ike_lit.engine.informational import liveness
 from ike_lit.engine.model import ChildEstablished, Dropped, Established, Timing
@@ -35,7 +35,7 @@ def auth_in_two(ike: IKE) -> Conversation:
     assert response.one(Vendor).data == b'what is the word?'
     proof = check_auth(ike, config, response.one(IDr), response)  # the responder proves itself first
     response = yield Packet(AUTHENTICATE, (
-        PASSWORD, *certificates(config, asked_in_init(ike)), make_auth(ike, config, idi)))
+        PASSWORD, *certificates(config, ike.agreed.asked), make_auth(ike, config, idi)))
     ike.become(State.ESTABLISHED)
     ike.emit(Established(config.remote_id, proof))
     yield from take_first_child(ike, asked, response)

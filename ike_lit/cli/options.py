@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['Kind', 'OLDEST', 'port_number', 'lifetime', 'peer_name', 'local_address', 'option', 'flag', 'file', 'value_of',
-           'Options', 'InitiatorOptions', 'ResponderOptions', 'declared', 'Parser', 'read_connections', 'config_from',
-           'wanted', 'timing_from', 'check_values', 'passphrase', 'credential_from', 'trust_from', 'default_id',
-           'check_names', 'check_certificate', 'proves_nothing', 'warnings', 'write_keylog', 'try_keylog',
+           'Options', 'InitiatorOptions', 'ResponderOptions', 'declared', 'ShowVersion', 'Parser', 'read_connections',
+           'config_from', 'wanted', 'timing_from', 'check_values', 'passphrase', 'credential_from', 'trust_from',
+           'default_id', 'check_names', 'check_certificate', 'proves_nothing', 'warnings', 'write_keylog', 'try_keylog',
            'is_loopback']
 
 # %% ../../nbs/35_options.ipynb #4b026932
@@ -23,7 +23,6 @@ from datetime import UTC, datetime
 from difflib import get_close_matches
 from functools import cache, partial
 from getpass import getpass
-from importlib.metadata import version
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Literal, TypeVar, cast
@@ -219,6 +218,15 @@ def declared(kind: type[Options]) -> dict[str, Field[Any]]:
     found = sorted(fields(kind), key=lambda one: one.name in shared)
     return {one.name.replace('_', '-'): one for one in found}
 
+# %% ../../nbs/35_options.ipynb #35aa0103
+class ShowVersion(argparse.Action):
+    "Print the version and end; what knows it is loaded only then."
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        from importlib.metadata import version
+        print(f'ike-lit {version("ike-lit")}')
+        parser.exit()
+
 # %% ../../nbs/35_options.ipynb #31aa0002
 class Parser(argparse.ArgumentParser):
     """A command line of options that are fields, and are written in full.
@@ -227,7 +235,7 @@ class Parser(argparse.ArgumentParser):
 
     def __init__(self, name: str, kind: type[Options], **more: Any):
         super().__init__(name, allow_abbrev=False, argument_default=argparse.SUPPRESS, **more)
-        self.add_argument('--version', action='version', version=f'ike-lit {version("ike-lit")}')
+        self.add_argument('--version', action=ShowVersion, nargs=0, help='show the version')
         self.words = ['--help', '--version']
         for name, one in declared(kind).items():
             told, how = one.metadata, dict[str, Any](action='store_true')

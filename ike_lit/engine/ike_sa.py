@@ -7,12 +7,12 @@ __all__ = ['MAX_INIT_RETRIES', 'CANDIDATES', 'MAX_ANSWERS', 'CHILD_ONLY', 'INITI
            'install_keys', 'announced_hashes', 'InitRequest', 'init_request', 'ike_sa_init', 'fragmentation',
            'childless', 'repeated_cookie', 'wanted_group', 'accept_init', 'answered_version', 'follow_cookie',
            'add_candidate', 'respond_ike_sa_init', 'make_auth', 'choose_method', 'certificates', 'certificate_requests',
-           'asked_in_init', 'check_auth', 'verify_auth', 'Evidence', 'mistaken_octets', 'ike_auth', 'who_we_are',
-           'contact', 'first_child_payloads', 'take_first_child', 'missing_auth', 'respond_ike_auth', 'find_config',
+           'check_auth', 'verify_auth', 'Evidence', 'mistaken_octets', 'ike_auth', 'who_we_are', 'contact',
+           'first_child_payloads', 'take_first_child', 'missing_auth', 'respond_ike_auth', 'find_config',
            'check_childless', 'respond_first_child']
 
 # %% ../../nbs/21_ike_sa.ipynb #db5bc0e4
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
 from .child_sa import (
@@ -31,7 +31,6 @@ from ..wire.const import (
     InternalAddressFailure, InvalidKePayload, InvalidSyntax, MessageType, NoAnswer,
     NoProposalChosen, Prf, ProtocolID, SinglePairRequired, TransformType,
     TsUnacceptable, Type, error_for)
-from ..wire.header import Reader
 from ..wire.ke import GROUPS, KE, KeyExchange, answer_ke
 from ..wire.keys import ike_keys, skeyseed
 from ..wire.nat import detect, nat_detection
@@ -62,7 +61,8 @@ def commit_init(ike: IKE, a: InitResult, mine: bytes, theirs: Packet) -> None:
     childless = theirs.notify(MessageType.CHILDLESS_IKEV2_SUPPORTED) is not None
     install_keys(ike, a, seed)
     fragments = fragments and ike.config.datagram > 0
-    ike.agreed = Negotiated(nat, announced_hashes(theirs), fragments, childless)
+    asked = tuple(theirs.all(CERTREQ))
+    ike.agreed = Negotiated(nat, announced_hashes(theirs), fragments, childless, asked=asked)
     ike.nonces = (a.ni, a.nr) if ike.initiator else (a.nr, a.ni)
     ike.first_messages = mine, theirs.data
     ike.become(State.CONNECTING)
@@ -288,11 +288,6 @@ def certificate_requests(configs: Iterable[Config]) -> tuple[CERTREQ, ...]:
     believed = (c.trust for c in configs if isinstance(c.trust, Authorities))
     return tuple(dict.fromkeys(authorities.request() for authorities in believed))
 
-
-def asked_in_init(ike: IKE) -> Iterator[CERTREQ]:
-    "Yield what the responder has asked for, if it comes to that."
-    yield from Packet.parse(Reader(ike.first_messages[1])).all(CERTREQ)
-
 # %% ../../nbs/21_ike_sa.ipynb #286590dc
 def check_auth(ike: IKE, config: Config, identity: IDi, message: Packet) -> str:
     """Check the peer's name and the proof in its IKE_AUTH message; return how it was proven.
@@ -389,7 +384,7 @@ def who_we_are(ike: IKE) -> tuple[Payload, ...]:
     "Return our name, the name that we expect, and our proof, with what belongs to it."
     config = ike.config
     idi = IDi.of(config.local_id)
-    return (idi, *certificates(config, asked_in_init(ike)), *certificate_requests([config]),
+    return (idi, *certificates(config, ike.agreed.asked), *certificate_requests([config]),
             IDr.of(config.remote_id), make_auth(ike, config, idi))
 
 

@@ -16,6 +16,7 @@ from enum import Enum
 from typing import Generic, NamedTuple, Self, TypeVar
 
 from .model import ChildSA, Config, Datagram, Doing, Event, Timing
+from ..wire.certificate import CERTREQ
 from ..wire.const import ExchangeType, IkeError
 from ..wire.fragment import Answered, Reassembly
 from ..wire.keys import Keys
@@ -83,6 +84,7 @@ class Negotiated:
     childless: bool = False  # does the peer know RFC 6023?
     proof: str = ''  # how the peer has proved who it is, '' if it has not
     peer_addresses: tuple[TrafficSelector, ...] = ()  # the peer's inner addresses, from our pool
+    asked: tuple[CERTREQ, ...] = ()  # by the responder in IKE_SA_INIT, for the certificates of ours
 
 # %% ../../nbs/18_state.ipynb #405d7629
 class State(Enum):

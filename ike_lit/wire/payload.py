@@ -115,7 +115,8 @@ class Notify(Payload):
     @classmethod
     def parse(cls, r: Reader) -> 'Notify':
         protocol, spi_size, message_type = r.fields(cls.layout)
-        if not spi_size: return cls(message_type, r.rest('Notification Data'))
+        # RFC 7296 §3.10: without an SPI the protocol "MUST be ignored on receipt"
+        if protocol and not spi_size: protocol, r.odd = ProtocolID.NONE, True
         spi = r.octets(spi_size, 'SPI')
         return cls(message_type, r.rest('Notification Data'), protocol, spi)
 
@@ -236,14 +237,14 @@ def parse_payload(kind: Type, number: int, r: Reader) -> tuple[Payload, Type]:
 
     Raise `InvalidSyntax` or `UnsupportedCriticalPayload`."""
     heading = f'Payload {number}: {kind}' if r.spans is not None else ''
-    at = r.at
+    at, r.odd = r.at, False
     following, critical, length = r.fields(GENERIC, heading)
     if length < GENERIC.size:
         raise InvalidSyntax(f'{kind} payload of length {length} at octet {at}')
     if critical and kind not in UNDERSTOOD:
         raise UnsupportedCriticalPayload(
             f'payload type {kind} is critical and unknown', bytes([kind]))
-    reserved = GENERIC.reserved(r.data, at)
+    reserved = GENERIC.reserved(r.data, at) if r.odd else 0
     outer = r.enter(length - GENERIC.size, kind, heading)
     payload = parse_body(kind, following, r)
     r.leave(outer)
@@ -273,13 +274,14 @@ def parse_chain(first: Type, r: Reader) -> tuple[Payload, ...]:
 def parse_body(kind: Type, following: Type, r: Reader) -> Payload:
     "Take the body of one payload. Raise `InvalidSyntax` if it is a Notify that can't be read."
     known, (start, end, path) = get_by_type(kind), (r.at, r.end, r.path)
+    r.odd = False
     if kind in (Type.SK, Type.SKF):
         return Encrypted(kind, following, r.rest('IV, ciphertext and ICV'))
     if known is None: return Opaque(kind, r.rest('Data', 'not read'))
     try:
         payload = known.parse(r)
         r.leave((end, path))
-        return as_it_came(payload, r.data[start:end])
+        return as_it_came(payload, r.data[start:end]) if r.odd else payload
     except InvalidSyntax as error:
         if known is Notify: raise  # what it says of the message must not be overlooked
         r.end, r.path = end, path
@@ -343,10 +345,11 @@ class Packet:
 
     def all(self, cls: type[P]) -> list[P]:
         "Return the payloads of a class, in order. Raise `InvalidSyntax` if one is unreadable."
-        for payload in self.payloads:
+        found = [p for p in self.payloads if type(p) is cls or type(p) is Unreadable]
+        for payload in found:
             if isinstance(payload, Unreadable) and get_by_type(payload.kind) is cls:
                 raise InvalidSyntax(f'{payload.kind} payload: {payload.why}')
-        return [payload for payload in self.payloads if type(payload) is cls]
+        return [payload for payload in found if type(payload) is cls]
 
     def one(self, cls: type[P]) -> P:
         """Return the only payload of a class.

@@ -149,6 +149,7 @@ def parse_attributes(r: Reader, size: int, title: str) -> int:
         if not short: r.octets(value, 'Attribute Value')
         lengths.append(value if attribute == KEY_LENGTH and short and value else NOT_UNDERSTOOD)
     r.leave(outer)
+    if NOT_UNDERSTOOD in lengths: r.odd = True
     if len(lengths) - lengths.count(NOT_UNDERSTOOD) > 1:
         raise InvalidSyntax('two Key Length attributes in one transform')
     return min(lengths)
@@ -190,14 +191,14 @@ class Proposal:
 
     def of_type(self, kind: TransformType) -> tuple[Transform, ...]:
         "Return the alternatives of one type, in order of preference."
-        return tuple(t for t in self.transforms if t.type == kind)
+        return tuple([t for t in self.transforms if t.type == kind])
 
     def offered(self, kind: TransformType) -> tuple[Transform, ...]:
         "Return the alternatives of one type; what is optional and absent is NONE."
-        none: tuple[Transform, ...] = ()
-        if kind == TransformType.DH and self.protocol != ProtocolID.IKE: none = (NO_GROUP,)
-        if kind == TransformType.INTEG and any(t.aead for t in self.transforms): none = (NO_INTEG,)
-        return self.of_type(kind) or none
+        if found := self.of_type(kind): return found
+        if kind == TransformType.DH and self.protocol != ProtocolID.IKE: return (NO_GROUP,)
+        if kind == TransformType.INTEG and any(t.aead for t in self.transforms): return (NO_INTEG,)
+        return ()
 
     def single(self, kind: TransformType) -> Transform:
         """Return the only transform of a type.

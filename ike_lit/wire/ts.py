@@ -142,6 +142,7 @@ def parse_selector(r: Reader, nth: int = 1) -> TrafficSelector | None:
     size = {TSType.IPV4_ADDR_RANGE: 4, TSType.IPV6_ADDR_RANGE: 16}.get(kind)
     if size is None:
         r.rest('not read')
+        r.odd = True
         r.leave(outer)
         return None
     ends: list[Address] = []

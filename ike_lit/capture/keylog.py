@@ -4,11 +4,14 @@
 
 # %% auto #0
 __all__ = ['WIRESHARK_ENCR', 'UNCHECKED', 'WIRESHARK_INTEG', 'UNKNOWN', 'NONCE', 'ENCR_NAMES', 'INTEG_NAMES', 'MOST_REMARKS',
-           'MAX_LOG', 'keylog_row', 'secret_line', 'KeyRow', 'KeyTable', 'parse_keylog', 'load_table']
+           'MAX_LOG', 'keylog_row', 'secret_line', 'write_keylog', 'KeyRow', 'KeyTable', 'parse_keylog', 'load_table']
 
 # %% ../../nbs/27_keylog.ipynb #4591232a
 import csv
+import errno
+import os
 import re
+import stat
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -47,6 +50,26 @@ NONCE = '# Ni,'
 def secret_line(ni: bytes, secret: bytes) -> str:
     "Return the line for a Diffie-Hellman exchange: the initiator's nonce, and g^ir."
     return f'{NONCE}{ni.hex()},g^ir,{secret.hex()}\n'
+
+# %% ../../nbs/27_keylog.ipynb #4cf81faa
+def write_keylog(folder: Path, row: str) -> None:
+    """Append to DIR/ikev2_decryption_table, mode 0600.
+
+    Raise `OSError`, also if the file has another name, is no file, or is somebody else's."""
+    path = folder / 'ikev2_decryption_table'
+    # a pipe that nobody reads would keep us waiting
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK
+    descriptor = os.open(path, flags, 0o600)
+    try:
+        with os.fdopen(descriptor, 'w') as file:
+            found = os.fstat(descriptor)
+            if found.st_uid != os.geteuid():
+                raise PermissionError(errno.EPERM, 'it belongs to somebody else')
+            if not stat.S_ISREG(found.st_mode): raise OSError(errno.EINVAL, 'it is no file')
+            if found.st_nlink != 1: raise OSError(errno.EMLINK, 'it has another name as well')
+            os.fchmod(descriptor, 0o600)
+            file.write(row)
+    except OSError as error: raise OSError(error.errno, error.strerror, str(path)) from None
 
 # %% ../../nbs/27_keylog.ipynb #04075f0e
 @dataclass(frozen=True, repr=False)

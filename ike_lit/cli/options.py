@@ -6,15 +6,11 @@
 __all__ = ['Kind', 'OLDEST', 'port_number', 'lifetime', 'peer_name', 'local_address', 'option', 'flag', 'file', 'value_of',
            'Options', 'InitiatorOptions', 'ResponderOptions', 'declared', 'ShowVersion', 'Parser', 'read_connections',
            'config_from', 'wanted', 'timing_from', 'check_values', 'passphrase', 'credential_from', 'trust_from',
-           'default_id', 'check_names', 'check_certificate', 'proves_nothing', 'warnings', 'write_keylog', 'try_keylog',
-           'is_loopback']
+           'default_id', 'check_names', 'check_certificate', 'proves_nothing', 'warnings', 'try_keylog', 'is_loopback']
 
 # %% ../../nbs/35_options.ipynb #4b026932
 import argparse
-import errno
-import os
 import signal
-import stat
 import sys
 import tomllib
 from collections.abc import Callable, Iterator, Sequence
@@ -29,6 +25,7 @@ from typing import Any, Literal, TypeVar, cast
 
 import cryptography
 
+from ..capture.keylog import write_keylog
 from .credential import (
     SHORT, is_demo_key, load_authorities, load_chain, load_crl, load_private_key, load_public_key,
     load_shared_key, read_secret)
@@ -469,26 +466,6 @@ def warnings(config: Config, args: Options) -> Iterator[str]:
         _, complaints = tested(parse_proposals(text, protocol))
         told |= dict.fromkeys(complaints)
     yield from (complaint for complaint in told if args.verbose or 'WRONG' in complaint)
-
-# %% ../../nbs/35_options.ipynb #4cf81faa
-def write_keylog(folder: Path, row: str) -> None:
-    """Append to DIR/ikev2_decryption_table, mode 0600.
-
-    Raise `OSError`, also if the file has another name, is no file, or is somebody else's."""
-    path = folder / 'ikev2_decryption_table'
-    # a pipe that nobody reads would keep us waiting
-    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK
-    descriptor = os.open(path, flags, 0o600)
-    try:
-        with os.fdopen(descriptor, 'w') as file:
-            found = os.fstat(descriptor)
-            if found.st_uid != os.geteuid():
-                raise PermissionError(errno.EPERM, 'it belongs to somebody else')
-            if not stat.S_ISREG(found.st_mode): raise OSError(errno.EINVAL, 'it is no file')
-            if found.st_nlink != 1: raise OSError(errno.EMLINK, 'it has another name as well')
-            os.fchmod(descriptor, 0o600)
-            file.write(row)
-    except OSError as error: raise OSError(error.errno, error.strerror, str(path)) from None
 
 # %% ../../nbs/35_options.ipynb #33a00009
 def try_keylog(folder: Path) -> None:

@@ -21,11 +21,11 @@ from dataclasses import replace
 from itertools import chain
 from typing import Any, TextIO
 
-from ..capture.keylog import keylog_row, secret_line
+from ..capture.keylog import keylog_row, secret_line, write_keylog
 from .credential import for_the_owner
 from .diagnosis import remedied
 from .driver import Driver, NoNetwork, Port
-from .options import Options, write_keylog
+from .options import Options
 from .report import as_json, held_json, report, script_lines, status_lines
 from ..engine.host import Host, renew_children
 from ..engine.informational import delete_ike_sa

@@ -202,9 +202,8 @@ class Reader:
 
     def __init__(self, data: bytes, spans: list[Span] | None = None):
         self.data, self.at, self.end = data, 0, len(data)
-        self.spans = spans
         self.path: tuple[str, ...] = ()
-        self.odd = False  # was anything read that the values do not tell?
+        self.spans, self.odd = spans, False  # odd: do the octets hold more than the values?
 
     def fields(self, layout: Layout, title: str = '') -> list[Any]:
         "Take the fixed part of a structure; `title` is its heading in a dissection."
@@ -213,7 +212,7 @@ class Reader:
             self.at = at
             raise InvalidSyntax(f'{layout.title} needs {layout.size} octets, '
                                 f'{self.end - at} are left at octet {at}')
-        if self.spans is not None: self._remember(layout, title)
+        if self.spans is not None: self._remember(self.spans, layout, title)
         if layout.reserved(self.data, at): self.odd = True
         return layout.unpack(self.data, at)
 
@@ -230,8 +229,7 @@ class Reader:
         return self.data[at:self.at]
 
     def explain(self, text: object, odd: bool = False) -> None:
-        """Say what the value of the last step means, when only the parser can know;
-        and whether it is odd."""
+        "Say what the value of the last step means, if only the parser knows; and if it is odd."
         self.odd = self.odd or odd
         if self.spans:
             last = self.spans[-1]
@@ -261,11 +259,10 @@ class Reader:
             raise InvalidSyntax(f'{self.end - self.at} octets too many at octet {self.at}')
         self.end, self.path = outer
 
-    def _remember(self, layout: Layout, title: str) -> None:
+    def _remember(self, spans: list[Span], layout: Layout, title: str) -> None:
         at, path = self.at - layout.size, (*self.path, title) if title else self.path
         for group, size in zip(layout.groups, layout.sizes, strict=True):
-            if self.spans is not None:
-                self.spans.append(Span(at, self.data[at:at + size], path, group))
+            spans.append(Span(at, self.data[at:at + size], path, group))
             at += size
 
 # %% ../../nbs/01_header.ipynb #8c56ff06

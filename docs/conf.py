@@ -33,7 +33,7 @@ from sphinx.pycode import ModuleAnalyzer
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / 'nbs'))
-from chapters import CHAPTERS, MODULES, WRITTEN
+from chapters import AFTERNOON, CHAPTERS, MODULES, PAGES, TOUR, WRITTEN
 from conformance import Requirement, counts, requirements
 
 FUNCTION = ast.FunctionDef | ast.AsyncFunctionDef
@@ -74,7 +74,7 @@ pygments_dark_style = 'github-dark'
 html_copy_source = False
 nb_execution_mode = 'off'
 nb_render_markdown_format = 'myst'
-nb_code_prompt_show = 'What this chapter fetches for its examples'
+nb_code_prompt_show = 'What this chapter imports'
 nb_code_prompt_hide = nb_code_prompt_show
 myst_fence_as_directive = ['mermaid']
 myst_heading_anchors = 3
@@ -112,7 +112,7 @@ def chapter(path: Path) -> str:
         text = source(cell)
         if cell['cell_type'] == 'markdown': cells.append(cell)
         elif text.startswith('#| default_exp'): continue
-        elif text.startswith('#| hide'):
+        elif text.startswith('#| hide') or imports_alone(text):
             cells.append({**cell, 'metadata': {'tags': ['hide-cell']}})
         else:
             names = set(defined(text)) - places if text.startswith('#| export') else set()
@@ -125,19 +125,29 @@ def chapter(path: Path) -> str:
         link = [f'Module: [ike_lit.{MODULES[module]}](reference/{module}.rst)'
                 for module, written in WRITTEN.items() if written == path]
         cells[0] = prose('\n\n'.join([title.replace('# ', f'# {number} ', 1), quote, *link, rest]))
-    else: cells.append(prose(contents(book)))
+    elif path == TOUR: cells.append(prose(contents(book)))
     return json.dumps({**book, 'cells': cells})
+
+
+def imports_alone(code: str) -> bool:
+    "True for a cell that does nothing but import."
+    return all(isinstance(node, ast.Import | ast.ImportFrom) for node in ast.parse(code).body)
+
+
+def title(path: Path) -> str:
+    "Return the title of a chapter."
+    return source(json.loads(path.read_text())['cells'][0]).partition('\n')[0].removeprefix('# ')
 
 
 def contents(index: dict) -> str:
     "Return the table of contents: the parts are those of the table in the index."
     text = '\n'.join(map(source, index['cells']))
     parts = {name: part for part, name in re.findall(r'^\| *([^|]*?) *\| \[(\d\d \w+)', text, re.MULTILINE)}
-    toc = []
+    toc = [['Begin here', f'{title(AFTERNOON)} <{AFTERNOON.stem}>']]
     for path in CHAPTERS:
-        name = path.stem.replace('_', ' ', 1)
-        if parts.get(name): toc.append([parts[name].capitalize()])
-        toc[-1].append(f'{name} <{path.stem}>')
+        part = parts.get(path.stem.replace('_', ' ', 1))
+        if part: toc.append([part.capitalize()])
+        toc[-1].append(f'{path.stem[:2]} {title(path)} <{path.stem}>')
     toc.append(['Looking things up', 'What the RFC demands <conformance>', 'Reference <reference/index>'])
     return '\n\n'.join('```{toctree}\n:hidden:\n:caption: ' + '\n'.join([caption, '', *lines, '```'])
                        for caption, *lines in toc)
@@ -299,7 +309,7 @@ def add_scripts(app: Sphinx, page: str, template: str, context: dict, doctree: o
 def setup(app: Sphinx) -> None:
     "Write the pages, those that have changed, and tell Sphinx about the rest."
     fetch()
-    pages = {f'{path.stem}.ipynb': chapter(path) for path in [*CHAPTERS, ROOT / 'nbs' / 'index.ipynb']}
+    pages = {f'{path.stem}.ipynb': chapter(path) for path in PAGES}
     pages |= {f'reference/{name}.rst': reference(name) for name in MODULES}
     pages |= {'reference/index.md': references(), 'conformance.md': conformance()}
     pages |= {f'measured/{path.name}': path.read_text() for path in (ROOT / 'nbs' / 'measured').glob('*.svg')}

@@ -18,8 +18,6 @@ async function draw() {
       place.dataset.drawn = drawn;
       try { place.innerHTML = (await mermaid.render(`diagram-${n}`, source)).svg; }
       catch (error) { console.error(error); continue; }  // its source stays
-      const {style} = place.firstElementChild;  // on a narrow screen it shrinks, but stays legible
-      style.minWidth = `calc(0.6 * ${style.maxWidth || '40rem'})`;
     }
   }
   drawing = false;

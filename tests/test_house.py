@@ -10,15 +10,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from chapters import CHAPTERS, MODULES, WRITTEN
+from chapters import CHAPTERS, MODULES, PAGES, WRITTEN
 
 ROOT = Path(__file__).resolve().parent.parent
-BOOK = [*CHAPTERS, ROOT / 'nbs' / 'index.ipynb']
 WINGS = {  # and what each may import besides itself
     'wire': (), 'engine': ('wire',), 'kernel': ('wire', 'engine'), 'capture': ('wire',),
     'cli': ('wire', 'engine', 'kernel', 'capture'), 'testing': ('wire', 'engine')}
 ALLOWED = {'kernel': {'socket', 'subprocess'}, 'testing': {'socket', 'random'}}  # besides what all may import
-by_name = pytest.mark.parametrize('path', BOOK, ids=lambda path: path.stem)
+by_name = pytest.mark.parametrize('path', PAGES, ids=lambda path: path.stem)
 
 
 def cells(path: Path, kind: str = 'code') -> list[dict]:
@@ -39,7 +38,7 @@ def test_the_package_is_what_the_chapters_export(tmp_path: Path) -> None:
     files = ['pyproject.toml', 'settings.ini', 'setup.py', 'README.md', 'LICENSE']
     for name in files: (tmp_path / name).write_bytes((ROOT / name).read_bytes())
     (tmp_path / 'nbs').mkdir()
-    for path in BOOK: (tmp_path / 'nbs' / path.name).write_bytes(path.read_bytes())
+    for path in PAGES: (tmp_path / 'nbs' / path.name).write_bytes(path.read_bytes())
     done = subprocess.run([Path(sys.executable).with_name('nbdev-export')], cwd=tmp_path,
                           capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
@@ -134,7 +133,7 @@ def test_chapters_store_what_their_cells_show(path: Path) -> None:
         lines = source(cell)
         if '#| export' in lines or '#| hide' in lines: continue
         last = ast.parse(lines).body[-1] if ast.parse(lines).body else None
-        shows = isinstance(last, ast.Expr) and not re.match(r'test_eq|print', ast.unparse(last))
+        shows = isinstance(last, ast.Expr) and not re.match(r'test_eq|print|wire', ast.unparse(last))
         assert cell['outputs'] or not (shows or re.search(r'^print\(', lines, re.MULTILINE)), lines
 
 
@@ -147,7 +146,7 @@ def test_links_lead_somewhere(path: Path) -> None:
 
 def test_the_readme_names_every_chapter_and_every_package() -> None:
     readme = (ROOT / 'README.md').read_text()
-    for path in BOOK: assert f'(nbs/{path.name})' in readme
+    for path in PAGES: assert f'(nbs/{path.name})' in readme
     assert ' '.join((ROOT / '.ci' / 'packages').read_text().split()) in readme
 
 

@@ -11,7 +11,8 @@ from pathlib import Path
 import nbformat
 import pytest
 from browser import Browser, chromium, needs_chromium, poll
-from test_house import BOOK, ROOT
+from chapters import PAGES
+from test_house import ROOT
 
 pytestmark = needs_chromium
 OPTIONS = ['--no-browser', '--allow-root', '--ServerApp.ip=127.0.0.1', '--ServerApp.port=0',
@@ -112,7 +113,7 @@ def see_diagrams(browser: Browser, path: Path) -> None:
         browser.until(DRAWN, n, count, timeout=120)
 
 
-@pytest.mark.parametrize('path', BOOK, ids=lambda path: path.stem)
+@pytest.mark.parametrize('path', PAGES, ids=lambda path: path.stem)
 def test_a_chapter_is_opened_run_and_saved(path: Path, book: Path, server: str, browser: Browser) -> None:
     opened(browser, f'nbs/{path.name}')
     try:

@@ -16,8 +16,8 @@ import pytest
 from browser import Browser, chromium, needs_chromium
 from conformance import requirements
 from selenium.webdriver.common.by import By
-from chapters import MODULES, WRITTEN
-from test_house import BOOK, ROOT, cells, source
+from chapters import MODULES, PAGES, WRITTEN
+from test_house import ROOT, cells, source
 
 pytestmark = pytest.mark.skipif(
     not shutil.which('npm') and not list((ROOT / 'docs' / '_build').glob('mermaid-*.js')),
@@ -28,6 +28,10 @@ SIZES = """return [...document.querySelectorAll('pre.mermaid svg')].map(
     svg => Math.min(svg.getBoundingClientRect().width, svg.getBoundingClientRect().height))"""
 WIDTH = """return Math.max(...[document.scrollingElement, ...document.querySelectorAll('.content')].map(
     part => part.scrollWidth))"""
+# what runs off the page, or has to be scrolled sideways to be read
+OFF = """return [...document.querySelectorAll('.content :is(pre, table, svg)')].filter(part =>
+    part.getBoundingClientRect().right > innerWidth || part.tagName === 'PRE' &&
+    part.offsetParent && part.scrollWidth > part.clientWidth + 1).map(part => part.outerHTML.slice(0, 80))"""
 # how readable coloured octets are, by WCAG: the lowest contrast of a text and what is behind it
 CONTRAST = """
 const light = rgb => rgb.map(c => c / 255).map(c => c <= .04045 ? c / 12.92 : ((c + .055) / 1.055) ** 2.4)
@@ -101,9 +105,10 @@ def pages(site: Path) -> dict[str, Page]:
 
 
 def test_every_chapter_module_and_requirement_has_its_place(pages: dict[str, Page]) -> None:
-    names = [*(path.stem for path in BOOK), *(f'reference/{module}' for module in MODULES), 'conformance']
+    names = [*(path.stem for path in PAGES), *(f'reference/{module}' for module in MODULES), 'conformance']
     assert {f'{name}.html' for name in names} <= set(pages)
-    assert pages['index.html'].captions[0] == 'The words' and max(map(len, pages['index.html'].captions)) < 20
+    assert pages['index.html'].captions[:2] == ['Begin here', 'The words']
+    assert max(map(len, pages['index.html'].captions)) < 20
     for row in requirements(): assert row.id in pages['conformance.html'].ids
     for module, path in WRITTEN.items():
         assert f'reference/{module}.html' in pages[f'{path.stem}.html'].links
@@ -137,8 +142,8 @@ def diagrams(path: Path) -> int:
 @needs_chromium
 def test_a_browser_shows_every_page(pages: dict[str, Page], home: str, browser: Browser) -> None:
     """No error, and nobody else is asked. All diagrams of the chapter are there.
-    On a narrow screen nothing sticks out."""
-    wanted = {f'{path.stem}.html': diagrams(path) for path in BOOK}
+    On a desk and on a telephone all of a chapter is on the screen, without scrolling sideways."""
+    wanted = {f'{path.stem}.html': diagrams(path) for path in PAGES}
     wrong: list[str] = []
     browser.prefer('light')
     for name in pages:
@@ -146,9 +151,12 @@ def test_a_browser_shows_every_page(pages: dict[str, Page], home: str, browser: 
         browser.get(home + name)
         browser.until(DRAWN, 'default')
         drawn = [size > 40 for size in browser.js(SIZES)]
+        off = browser.js(OFF) if name in wanted else []
         browser.width(390)
+        off += browser.js(OFF) if name in wanted else []
         wide = browser.js(WIDTH)
         wrong += [f'{name}: {what}' for what in (*browser.complaints(), *browser.strangers(home))]
+        wrong += [f'{name} is wider than the page: {what}' for what in off]
         if wide > 390: wrong.append(f'{name}: {wide} px wide')
         if drawn != [True] * wanted.get(name, 0): wrong.append(f'{name}: {drawn}, not {wanted.get(name)}')
     assert not wrong, '\n'.join(wrong)

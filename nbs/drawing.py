@@ -1,5 +1,5 @@
-"""Pictures for the chapters, drawn from their own values: legible in light and dark, on a telephone
-too. In a terminal each is a few lines of text.
+"""Pictures for the chapters, drawn from their own values: coloured text, which JupyterLab shows even in
+a notebook that it does not trust, legible in light and dark, and as narrow as a telephone.
 """
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,11 +7,11 @@ from html import escape
 
 from ike_lit.wire.const import Type
 from ike_lit.wire.header import HEADER, Reader
-from ike_lit.wire.payload import Encrypted, Payload, parse, parse_chain
+from ike_lit.wire.payload import Encrypted, Notify, Payload, parse, parse_chain, short
 from ike_lit.wire.proposal import SA
 
-COLOURS = {'header': '#cfe8ff', 'clear': '#ffe2b8', 'sealed': '#d5f0c8', 'seal': '#f6d0e4'}  # behind #111
-WIDTH, LINE, INDENT = 460, 24, 14  # of a picture, of a row in it, of what is inside something
+COLOURS = {'header': '#cfe8ff', 'clear': '#ffe2b8', 'sealed': '#d5f0c8', 'seal': '#f6d0e4'}
+ROOM = 42  # characters for the name of a box
 
 
 @dataclass(frozen=True)
@@ -27,39 +27,23 @@ class Boxes:
 
     def __init__(self, boxes: Sequence[Box]): self.boxes = tuple(boxes)
 
-    @property
-    def size(self) -> int: return sum(box.size for box in self.boxes)
-
     def rows(self) -> list[tuple[int, Box]]:
         "Return each box with the offset at which it begins."
         starts = [sum(box.size for box in self.boxes[:n]) for n in range(len(self.boxes))]
         return list(zip(starts, self.boxes, strict=True))
 
     def __repr__(self) -> str:
-        lines = [f'{at:5}  {"|" if box.kind == "sealed" else " "} {box.name:54}{box.size:5}'
-                 for at, box in self.rows()]
-        return '\n'.join([*lines, f'{self.size:5}'])
+        return '\n'.join(f'{at:4} {" |"[box.kind == "sealed"]} {box.name:{ROOM}}{box.size:4}'
+                         for at, box in self.rows())
 
     def _repr_html_(self) -> str:
-        parts = []
-        for n, (at, box) in enumerate(self.rows()):
-            y, x = n * LINE, 46 + INDENT * (box.kind == 'sealed')
-            parts += [text(40, y, str(at), 'end'),
-                      f'<rect x="{x}" y="{y + 1}" width="{WIDTH - 40 - x}" '
-                      f'height="{LINE - 2}" rx="3" fill="{COLOURS[box.kind]}"/>',
-                      text(x + 8, y, box.name, fill='#111'), text(WIDTH, y, str(box.size), 'end')]
-        return svg(parts, LINE * len(self.boxes))
-
-
-def text(x: float, y: float, words: str, anchor: str = 'start', fill: str = 'currentColor') -> str:
-    "Return words in a row whose upper edge is `y`."
-    return f'<text x="{x}" y="{y + 16}" text-anchor="{anchor}" fill="{fill}">{escape(words)}</text>'
-
-
-def svg(parts: Sequence[str], height: float) -> str:
-    "Return a picture of these parts."
-    return (f'<svg viewBox="0 0 {WIDTH} {height}" style="width:{WIDTH}px;max-width:100%" role="img" '
-            f'font-family="sans-serif" font-size="13">{"".join(parts)}</svg>')
+        lines = []
+        for at, box in self.rows():
+            inside = '  ' if box.kind == 'sealed' else ''
+            name = escape(f' {box.name}'.ljust(ROOM - len(inside)))
+            lines.append(f'{at:4} {inside}<span style="color:#111111;background-color:'
+                         f'{COLOURS[box.kind]}">{name}</span>{box.size:4}')
+        return '<pre style="line-height:1.6">' + '\n'.join(lines) + '</pre>'
 
 
 def payload_boxes(payloads: Sequence[Payload], kind: str) -> list[Box]:
@@ -70,7 +54,7 @@ def payload_boxes(payloads: Sequence[Payload], kind: str) -> list[Box]:
 def label(payload: Payload) -> str:
     "Say what a payload is in so many words as fit into a box."
     if isinstance(payload, SA): return f'SA({", ".join(p.words for p in payload.proposals)})'
-    return str(payload)
+    return short(payload) if isinstance(payload, Notify) else str(payload)
 
 
 def drawn(message: bytes, plain: bytes = b'', icv_size: int = 16) -> Boxes:

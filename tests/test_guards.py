@@ -6,7 +6,7 @@ from canonical import configs, two_ends
 from ike_lit.engine import create_child_sa
 from ike_lit.engine.child_sa import respond_ke
 from ike_lit.engine.create_child_sa import CHILD_LIMIT, RESPONDERS, create_child, rekey_child, rekey_ike_sa
-from ike_lit.engine.host import Cookies, Host, check_liveness
+from ike_lit.engine.host import REPLIES, Cookies, Host, Timers, check_liveness, drain
 from ike_lit.engine.ike_sa import ike_sa_init
 from ike_lit.engine.informational import delete_ike_sa, inherit, liveness
 from ike_lit.engine.model import ChildClosed, ChildFailed, Closed, Doing, Dropped, Lifetime, Timing
@@ -544,3 +544,133 @@ def test_who_has_been_heard_is_not_asked_and_who_is_being_asked_is_not_asked_aga
     alice.datagrams_to_send(), alice.window.queue.clear()
     check_liveness(alice)
     assert not alice.window.queue and alice.alarms[Alarm(Task.LIVENESS)][0] == 170
+
+
+# All the SAs of one end
+
+def hosts_events(host: Host) -> list:
+    found = []
+    while event := host.next_event(): found.append(event)
+    return found
+
+
+def answered(alice: Host, attempt: IKE, peer: Host) -> IKE:
+    "Let a peer answer the first message of an attempt: the candidate that comes of it."
+    peer.receive_datagram(attempt.window.pending.datagrams[0], ALICE, 0, BOB)
+    response, = peer.datagrams_to_send()
+    alice.receive_datagram(response.data, BOB, 0, ALICE)
+    return attempt.lineage.new_sas[-1]
+
+
+def test_old_timers_are_thrown_away_when_they_are_the_most() -> None:
+    timers, ike = Timers(), two_ends(RESPONDERS)[0]
+    for n in range(18): timers.set(ike, float(n))
+    assert len(timers.heap) == 18
+    timers.set(ike, 18.0)
+    assert len(timers.heap) == 1 and timers.first() == [18.0]
+
+
+@pytest.mark.parametrize('exchange', [ExchangeType.IKE_AUTH, ExchangeType.IKE_SA_INIT])
+@pytest.mark.parametrize('response', [True, False])
+def test_only_an_answer_to_the_first_message_may_name_an_spi_that_we_do_not_know(
+        exchange: ExchangeType, response: bool) -> None:
+    left, _ = configs(timing=NEVER)
+    alice = Host()
+    attempt = alice.connect(left, ALICE, BOB, now=0)
+    data = Packet(exchange, (Notify(MessageType.COOKIE),)).encode(
+        attempt.spi_i, b'stranger', response=response, initiator=False, message_id=0)
+    alice.receive_datagram(data, BOB, 0, ALICE)
+    found = [(ike, e.reason) for ike, e in hosts_events(alice) if isinstance(e, Dropped)]
+    theirs = response and exchange == ExchangeType.IKE_SA_INIT
+    assert found == [] if theirs else found == [(None, 'no SA has this SPI')]
+
+
+@pytest.mark.parametrize(('exchange', 'spi_r'), [
+    (ExchangeType.IKE_AUTH, bytes(8)), (ExchangeType.IKE_SA_INIT, b'stranger')])
+def test_a_call_begins_with_the_first_message_and_no_other(exchange: ExchangeType, spi_r: bytes) -> None:
+    (left, right), calls = configs(timing=NEVER), Host()
+    calls.connect(left, ALICE, BOB, now=0)
+    first = parse(calls.datagrams_to_send()[0].data)
+    data = replace(first, exchange_type=exchange).encode(
+        first.header.spi_i, spi_r, response=False, initiator=True, message_id=0)
+    bob = Host((right,))
+    bob.receive_datagram(data, ALICE, 0, BOB)
+    assert [(ike, e.reason) for ike, e in hosts_events(bob)] == [(None, 'no SA has this SPI')]
+    assert not bob.sas and not bob.datagrams_to_send()
+
+
+def test_a_second_later_as_many_strangers_are_told_again() -> None:
+    (_, right), stranger = configs(timing=NEVER), Opaque(Type.SK, bytes(64))
+    bob = Host((right,))
+
+    def answers(now: float) -> int:
+        data = Packet(ExchangeType.INFORMATIONAL, (stranger,)).encode(
+            b'initiate', b'responds', response=False, initiator=True, message_id=7)
+        for _ in range(2 * REPLIES): bob.receive_datagram(data, ALICE, now, BOB)
+        return len(bob.datagrams_to_send())
+    assert [answers(now) for now in (0, 0.5, 1, 1.5, 2.25)] == [REPLIES, 0, REPLIES, 0, REPLIES]
+
+
+def test_what_stands_on_its_own_is_no_longer_held_by_what_it_came_of() -> None:
+    left, right = configs(timing=NEVER)
+    alice, bob = Host(), Host((right,))
+    network = Network({ALICE: alice, BOB: bob})
+    alice.connect(left, ALICE, BOB, now=0)
+    network.run(until=1)
+    for host in alice, bob:
+        old, = host.established
+        host.start(old, rekey_ike_sa, now=network.now)
+        network.run(until=network.now + 1)
+        heir, = host.established
+        assert heir is not old and old.lineage.new_sas == []
+
+
+def test_the_candidate_that_proves_itself_ends_its_rivals_and_nobody_else() -> None:
+    left, right = configs(timing=NEVER)
+    alice = Host()
+    mine, other = (alice.connect(left, ALICE, BOB, now=0) for _ in range(2))
+    peers = [Host((right,)) for _ in range(3)]
+    rival, winner, elsewhere = (answered(alice, attempt, peer) for attempt, peer in
+                                zip((mine, mine, other), peers, strict=True))
+    for d in alice.datagrams_to_send():
+        if d.data[:16] == winner.spi_i + winner.spi_r: peers[1].receive_datagram(d.data, ALICE, 0, BOB)
+    for d in peers[1].datagrams_to_send(): alice.receive_datagram(d.data, BOB, 0, ALICE)
+    states = [ike.state.name for ike in (winner, mine, rival, other, elsewhere)]
+    assert states == ['ESTABLISHED', 'CLOSED', 'CLOSED', 'INITIAL', 'CONNECTING']
+    assert not [e for _, e in hosts_events(alice) if isinstance(e, Closed)]
+
+
+def test_an_attempt_waits_for_a_better_answer_once_and_only_if_nobody_is_being_asked() -> None:
+    "Of three candidates one fails at 0 s, while others are asked; the others at 1 and 2 s."
+    left, right = configs(timing=NEVER)
+    alice, grace = Host(), NEVER.grace
+    attempt = alice.connect(left, ALICE, BOB, now=0)
+    candidates = [answered(alice, attempt, Host((right,))) for _ in range(3)]
+    alarm = Alarm(Task.GRACE)
+
+    def failed(candidate: IKE, now: float) -> None:
+        candidate.now = now
+        candidate.close(NoProposalChosen('for this test'))
+        drain(alice, candidate)
+    failed(candidates[0], 0)
+    assert alarm not in attempt.alarms and attempt.state == State.INITIAL
+    failed(candidates[1], 1)
+    assert alarm not in attempt.alarms
+    failed(candidates[2], 2)
+    assert attempt.alarms[alarm][0] == 2 + grace
+    late = answered(alice, attempt, Host((right,)))
+    failed(late, 3)
+    assert attempt.alarms[alarm][0] == 2 + grace
+    alice.handle_timer(2 + grace)
+    assert attempt.state == State.CLOSED and alarm not in attempt.alarms
+
+
+def test_an_attempt_that_is_over_waits_for_nothing() -> None:
+    left, right = configs(timing=NEVER)
+    alice = Host()
+    attempt = alice.connect(left, ALICE, BOB, now=0)
+    candidate = answered(alice, attempt, Host((right,)))
+    attempt.close(NoAnswer('for this test'))
+    candidate.close(NoAnswer('for this test'))
+    drain(alice, candidate)
+    assert not attempt.alarms

@@ -279,8 +279,7 @@ def named_sa(host: Host, header: Header) -> IKE | None:
 # %% ../../nbs/24_host.ipynb #ef6359cf
 def site(host: str) -> bytes:
     "Return what stands for an address when strangers are counted: of IPv6, its network."
-    packed = ip_address(host.partition('%')[0]).packed
-    return packed if len(packed) == 4 else packed[:8]
+    return ip_address(host.partition('%')[0]).packed[:8]  # of IPv4 all four octets
 
 # %% ../../nbs/24_host.ipynb #9f10a0ec
 def accept_new(host: Host, data: bytes, header: Header, addr: Endpoint, now: float,
@@ -394,10 +393,9 @@ def on_event(host: Host, ike: IKE, event: Event) -> bool:
         case Closed(error):
             remove_from_peer(host, ike)
             attempt = host.attempts.pop(ike, None)
-            if ike in host.attempts.values() and error is None: return False  # it has succeeded
             if any(ike.spi_r) or ike.initiator: retain(host, ike)  # else no SA has come of it
             if attempt is None:
-                if ike.agreed.peer_addresses: release(host, ike)
+                release(host, ike)
                 return True
             if attempt.state == State.CLOSED: return False
             failed = error or NoAnswer('the peer has closed the IKE SA')

@@ -1,14 +1,17 @@
 """Pictures for the chapters, drawn from their own values: coloured text, which JupyterLab shows even in
 a notebook that it does not trust, legible in light and dark, and as narrow as a telephone.
 """
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 
+from chapters import WINGS
 from ike_lit.wire.const import Type
 from ike_lit.wire.header import HEADER, Reader
 from ike_lit.wire.payload import Encrypted, Notify, Payload, parse, parse_chain, short
 from ike_lit.wire.proposal import SA
+from ike_lit.wire.ts import TrafficSelector
+from IPython.display import Markdown
 
 COLOURS = {'header': '#cfe8ff', 'clear': '#ffe2b8', 'sealed': '#d5f0c8', 'seal': '#f6d0e4'}
 ROOM = 42  # characters for the name of a box
@@ -70,3 +73,35 @@ def drawn(message: bytes, plain: bytes = b'', icv_size: int = 16) -> Boxes:
                   Box('Initialization Vector', iv_size, 'clear'), *payload_boxes(inside, 'sealed'),
                   Box('Padding, Pad Length', padding, 'sealed'),
                   Box('Integrity Checksum', icv_size, 'seal')])
+
+
+class Ranges:
+    "Traffic selectors as bars, each over its addresses, from the lowest of all to the highest."
+
+    def __init__(self, rows: Mapping[str, Iterable[TrafficSelector]]):
+        self.rows = [('' if n else title, ts) for title, many in rows.items()
+                     for n, ts in enumerate(many)]
+
+    def bars(self) -> Iterator[tuple[str, int, int, str]]:
+        "Yield for each bar its title, the columns before it and of it, and what it stands for."
+        low = min(int(ts.start) for _, ts in self.rows)
+        size = max(int(ts.end) for _, ts in self.rows) + 1 - low
+        for title, ts in self.rows:
+            at = (int(ts.start) - low) * ROOM // size
+            yield title, at, max(1, -(-(int(ts.end) + 1 - low) * ROOM // size) - at), str(ts)
+
+    def __repr__(self) -> str:
+        return '\n'.join(f'{title:8} {" " * at}{"#" * columns}{" " * (ROOM - at - columns)} {name}'
+                         for title, at, columns, name in self.bars())
+
+    def _repr_html_(self) -> str:
+        lines = [f'{title:8} {" " * at}<span style="color:#111111;background-color:{COLOURS["sealed"]}">'
+                 f'{" " * columns}</span>{" " * (ROOM - at - columns)} {escape(name)}'
+                 for title, at, columns, name in self.bars()]
+        return '<pre style="line-height:1.6">' + '\n'.join(lines) + '</pre>'
+
+
+def wings() -> Markdown:
+    "Return the wings as a picture: an arrow leads from each to those that it imports."
+    arrows = [f'    {wing}["ike_lit.{wing}"] --> {other}' for wing in WINGS for other in WINGS[wing]]
+    return Markdown('\n'.join(['```mermaid', 'flowchart BT', '    wire["ike_lit.wire"]', *arrows, '```']))

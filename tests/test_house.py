@@ -10,12 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from chapters import CHAPTERS, MODULES, PAGES, WRITTEN
+from chapters import CHAPTERS, MODULES, PAGES, WINGS, WRITTEN
 
 ROOT = Path(__file__).resolve().parent.parent
-WINGS = {  # and what each may import besides itself
-    'wire': (), 'engine': ('wire',), 'kernel': ('wire', 'engine'), 'capture': ('wire',),
-    'cli': ('wire', 'engine', 'kernel', 'capture'), 'testing': ('wire', 'engine')}
 ALLOWED = {'kernel': {'socket', 'subprocess'}, 'testing': {'socket', 'random'}}  # besides what all may import
 by_name = pytest.mark.parametrize('path', PAGES, ids=lambda path: path.stem)
 

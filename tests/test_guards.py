@@ -674,3 +674,13 @@ def test_an_attempt_that_is_over_waits_for_nothing() -> None:
     candidate.close(NoAnswer('for this test'))
     drain(alice, candidate)
     assert not attempt.alarms
+
+
+def test_the_child_sa_of_an_ike_sa_is_one_that_stays() -> None:
+    _, other = up(0)
+    old, = other.children
+    child = other.children[old]
+    other.children[b'late'] = replace(child, inbound=replace(child.inbound, spi=b'late'))
+    assert other.child.inbound.spi == b'late'
+    other.replaced = {b'late': old}
+    assert other.child.inbound.spi == old

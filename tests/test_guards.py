@@ -363,11 +363,12 @@ def test_a_public_value_that_is_missing_is_named(ke: tuple[KE, ...], text: str) 
 def test_what_replaces_a_child_sa_may_carry_what_that_one_did() -> None:
     "Even if less would be granted today (RFC 7296 §2.9.2)."
     asker, other = up(0)
-    before = other.child.local_ts
+    before = other.child
     other.config = replace(other.config, local_ts=(TrafficSelector.from_text('10.99.0.0/24'),))
     asker.start(rekey_child, *asker.children, now=1)
     talk(asker, other, now=1)
-    assert other.child.local_ts == before and len(other.children) == 1
+    assert other.child.local_ts == before.local_ts and len(other.children) == 1
+    assert other.child.inbound.spi != before.inbound.spi
 
 
 NET, ONE = '10.1.0.0/24', '10.1.0.7/32'

@@ -64,7 +64,7 @@ def decrypt(kind: Encryption, key: bytes, iv: bytes, ciphertext: bytes) -> bytes
 
 # %% ../../nbs/08_sk.ipynb #f29d63b4
 def compute_icv(kind: Integrity, key: bytes, data: bytes) -> bytes:
-    "Return the Integrity Checksum Value of `data` (RFC 4868, RFC 3566, RFC 4494)."
+    "Return the Integrity Check Value of `data` (RFC 4868, RFC 3566, RFC 4494)."
     row = INTEGRITY[kind]
     if row.function == 'xcbc': return xcbc(key, data)[:row.icv_size]
     if row.function == 'cmac': return cmac_of(key, data)[:row.icv_size]

@@ -135,6 +135,15 @@ def test_chapters_store_what_their_cells_show(path: Path) -> None:
 
 
 @by_name
+def test_no_cell_shows_a_bare_tuple(path: Path) -> None:
+    "What is shown has a label each: `labelled`, a table, a picture."
+    for cell in cells(path):
+        body = ast.parse(source(cell)).body
+        shown = isinstance(body[-1], ast.Expr) and body[-1].value if body else None
+        assert not isinstance(shown, ast.Tuple), source(cell)
+
+
+@by_name
 def test_links_lead_somewhere(path: Path) -> None:
     for cell in cells(path, 'markdown'):
         for target in re.findall(r'\]\(([^)]+)\)', source(cell)):

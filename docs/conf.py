@@ -33,8 +33,9 @@ from sphinx.pycode import ModuleAnalyzer
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / 'nbs'))
-from chapters import AFTERNOON, CHAPTERS, MODULES, PAGES, TOUR, WRITTEN
+from chapters import AFTERNOON, BOOK, CHAPTERS, MODULES, PAGES, TOUR, WRITTEN
 from conformance import Requirement, counts, requirements
+from reading import PARTS, title
 
 FUNCTION = ast.FunctionDef | ast.AsyncFunctionDef
 MERMAID = '11.16.1'  # the one that JupyterLab has, so that a diagram looks the same in both
@@ -125,7 +126,7 @@ def chapter(path: Path) -> str:
         link = [f'Module: [ike_lit.{MODULES[module]}](reference/{module}.rst)'
                 for module, written in WRITTEN.items() if written == path]
         cells[0] = prose('\n\n'.join([title.replace('# ', f'# {number} ', 1), quote, *link, rest]))
-    elif path == TOUR: cells.append(prose(contents(book)))
+    elif path == TOUR: cells.append(prose(contents()))
     return json.dumps({**book, 'cells': cells})
 
 
@@ -134,20 +135,11 @@ def imports_alone(code: str) -> bool:
     return all(isinstance(node, ast.Import | ast.ImportFrom) for node in ast.parse(code).body)
 
 
-def title(path: Path) -> str:
-    "Return the title of a chapter."
-    return source(json.loads(path.read_text())['cells'][0]).partition('\n')[0].removeprefix('# ')
-
-
-def contents(index: dict) -> str:
-    "Return the table of contents: the parts are those of the table in the index."
-    text = '\n'.join(map(source, index['cells']))
-    parts = {name: part for part, name in re.findall(r'^\| *([^|]*?) *\| \[(\d\d \w+)', text, re.MULTILINE)}
+def contents() -> str:
+    "Return the table of contents, for the navigation."
     toc = [['Begin here', f'{title(AFTERNOON)} <{AFTERNOON.stem}>']]
-    for path in CHAPTERS:
-        part = parts.get(path.stem.replace('_', ' ', 1))
-        if part: toc.append([part.capitalize()])
-        toc[-1].append(f'{path.stem[:2]} {title(path)} <{path.stem}>')
+    for part, chapters in PARTS.items():
+        toc.append([part, *(f'{stem[:2]} {title(BOOK / f"{stem}.ipynb")} <{stem}>' for stem in chapters)])
     toc.append(['Looking things up', 'What the RFC demands <conformance>', 'Reference <reference/index>'])
     return '\n\n'.join('```{toctree}\n:hidden:\n:caption: ' + '\n'.join([caption, '', *lines, '```'])
                        for caption, *lines in toc)

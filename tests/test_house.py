@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from chapters import CHAPTERS, MODULES, PAGES, WINGS, WRITTEN
+from reading import PARTS, PATH, minutes
 
 ROOT = Path(__file__).resolve().parent.parent
 ALLOWED = {'kernel': {'socket', 'subprocess'}, 'testing': {'socket', 'random'}}  # besides what all may import
@@ -154,6 +155,13 @@ def test_the_readme_names_every_chapter_and_every_package() -> None:
     readme = (ROOT / 'README.md').read_text()
     for path in PAGES: assert f'(nbs/{path.name})' in readme
     assert ' '.join((ROOT / '.ci' / 'packages').read_text().split()) in readme
+
+
+def test_the_tour_leads_to_every_chapter_and_through_all_in_two_hours() -> None:
+    assert [stem for part in PARTS.values() for stem in part] == [path.stem for path in CHAPTERS]
+    times = {path.stem: minutes(path) for path in PAGES}
+    assert sum(times[stem] for stem in PATH) <= 120
+    assert round(sum(times.values()) / 60) == 12  # as it says
 
 
 def test_modules_are_small_and_exported_cells_short() -> None:

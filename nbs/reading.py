@@ -76,8 +76,9 @@ PARTS = {
         '52_heritage': 'where does this book come from?',
     },
 }
-PATH = {'index', 'afternoon', '06_nonce', '07_keys', '13_nat', '21_ike_sa', '22_informational',
-        '23_create_child_sa'}  # through the whole, in two hours
+# through the whole in two hours, without the exported cells
+PATH = {'index', 'afternoon', '06_nonce', '07_keys', '08_sk', '13_nat', '18_state', '21_ike_sa',
+        '22_informational', '23_create_child_sa'}
 WORDS, LINES = 220, 40  # that are read in a minute
 
 
@@ -86,13 +87,13 @@ def title(path: Path) -> str:
     return ''.join(json.loads(path.read_text())['cells'][0]['source']).partition('\n')[0].removeprefix('# ')
 
 
-def minutes(path: Path) -> int:
-    "Return how long a chapter takes: its words, and the lines of its cells but for hidden ones."
+def minutes(path: Path, passed_over: tuple[str, ...] = ('#| hide',)) -> int:
+    "Return how long a chapter takes: its words, and the lines of its cells but for those passed over."
     words = lines = 0
     for cell in json.loads(path.read_text())['cells']:
         text = ''.join(cell['source'])
         if cell['cell_type'] == 'markdown': words += len(text.split())
-        elif not text.startswith('#| hide'): lines += sum(bool(line.strip()) for line in text.splitlines())
+        elif not text.startswith(passed_over): lines += sum(bool(line.strip()) for line in text.splitlines())
     return max(1, round(words / WORDS + lines / LINES))
 
 

@@ -389,7 +389,7 @@ def who_we_are(ike: IKE) -> tuple[Payload, ...]:
 
 
 def contact(ike: IKE) -> tuple[Notify, ...]:
-    "Return the notification that we know of no other IKE SA, if that is so (RFC 7296 §2.4)."
+    "Return the notification that we have no other IKE SA with the peer, if the operator says so."
     return (Notify(MessageType.INITIAL_CONTACT),) if ike.config.initial_contact else ()
 
 

@@ -659,6 +659,9 @@ def test_an_attempt_waits_for_a_better_answer_once_and_only_if_nobody_is_being_a
     assert alarm not in attempt.alarms
     failed(candidates[2], 2)
     assert attempt.alarms[alarm][0] == 2 + grace
+    alice.datagrams_to_send()
+    alice.handle_timer(2 + grace - 0.1)
+    assert not alice.datagrams_to_send()  # it waits, and does not ask again
     late = answered(alice, attempt, Host((right,)))
     failed(late, 3)
     assert attempt.alarms[alarm][0] == 2 + grace

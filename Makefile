@@ -13,7 +13,7 @@ help:      ## print this list
 demo: .venv/run  ## shake hands with ourselves over loopback: two processes, real UDP, fresh keys
 	$(BIN)/python -m ike_lit.initiator --demo
 
-quick: .venv/dev  ## lint, types, every cell of every chapter, and the tests (those with strongSwan want its packages, see README)
+quick: .venv/dev  ## lint, types, every cell of every chapter, and the tests (those with strongSwan want its packages: docs/verified.md)
 	$(BIN)/ruff check
 	$(BIN)/mypy
 	$(BIN)/pytest -q --nbval nbs/

@@ -108,6 +108,7 @@ def defined(code: str) -> Iterator[str]:
 def chapter(path: Path) -> str:
     "Return a chapter with its number, a link to its reference, and places that others can point to."
     text = re.sub(r'href=\\"(\w+)\.ipynb', r'href=\"\1.html', path.read_text())  # in outputs that are HTML
+    text = text.replace('](../docs/', '](')
     book, cells, places = json.loads(text), [], set()
     for cell in book['cells']:
         text = source(cell)
@@ -135,12 +136,19 @@ def imports_alone(code: str) -> bool:
     return all(isinstance(node, ast.Import | ast.ImportFrom) for node in ast.parse(code).body)
 
 
+def page(path: Path) -> str:
+    "Return a page that is no notebook; what it says of files that the site does not have is no link."
+    text = path.read_text().replace('](../nbs/', '](')
+    return re.sub(r'\[([^]]+)\]\(\.\./[^)]+\)', r'`\1`', text)
+
+
 def contents() -> str:
     "Return the table of contents, for the navigation."
     toc = [['Begin here', f'{title(AFTERNOON)} <{AFTERNOON.stem}>']]
     for part, chapters in PARTS.items():
         toc.append([part, *(f'{stem[:2]} {title(BOOK / f"{stem}.ipynb")} <{stem}>' for stem in chapters)])
-    toc.append(['Looking things up', 'What the RFC demands <conformance>', 'Reference <reference/index>'])
+    toc.append(['Looking things up', 'operating', 'verified', 'What the RFC demands <conformance>',
+                'Reference <reference/index>'])
     return '\n\n'.join('```{toctree}\n:hidden:\n:caption: ' + '\n'.join([caption, '', *lines, '```'])
                        for caption, *lines in toc)
 
@@ -304,6 +312,7 @@ def setup(app: Sphinx) -> None:
     pages = {f'{path.stem}.ipynb': chapter(path) for path in PAGES}
     pages |= {f'reference/{name}.rst': reference(name) for name in MODULES}
     pages |= {'reference/index.md': references(), 'conformance.md': conformance()}
+    pages |= {name: page(ROOT / 'docs' / name) for name in ('operating.md', 'verified.md')}
     pages |= {f'measured/{path.name}': path.read_text() for path in (ROOT / 'nbs' / 'measured').glob('*.svg')}
     folder = Path(app.srcdir)
     for name in 'reference', 'measured': (folder / name).mkdir(exist_ok=True)

@@ -1674,7 +1674,7 @@ def test_spis_that_name_nothing_or_something_else() -> None:
 
 
 def test_nobody_needs_root(monkeypatch: pytest.MonkeyPatch) -> None:
-    "S76: without the right to take port 500 another one will do, and the README's service has two rights."
+    "S76: without the right to take port 500 another one will do, and the service that we show has two."
     refused_: list[int] = []
     real = socket.socket.bind
 
@@ -1687,7 +1687,8 @@ def test_nobody_needs_root(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(driver.socket, 'socket', Unprivileged)
     with driver.open_socket(('127.0.0.1', 9), 500) as sock: assert sock.getsockname()[1] >= 1024
     assert refused_ == [500]
-    unit = (PACKAGE.parent / 'README.md').read_text().partition('[Service]')[2].partition('\n\n')[0]
+    shown = (PACKAGE.parent / 'docs' / 'operating.md').read_text()
+    unit = shown.partition('[Service]')[2].partition('\n\n')[0]
     rights = 'CAP_NET_ADMIN CAP_NET_BIND_SERVICE'
     for line in ('User=ike-lit', f'AmbientCapabilities={rights}', f'CapabilityBoundingSet={rights}',
                  'NoNewPrivileges=yes'):

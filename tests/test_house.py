@@ -151,10 +151,16 @@ def test_links_lead_somewhere(path: Path) -> None:
             if not target.startswith('https://'): assert (path.parent / target).exists(), target
 
 
-def test_the_readme_names_every_chapter_and_every_package() -> None:
-    readme = (ROOT / 'README.md').read_text()
-    for path in PAGES: assert f'(nbs/{path.name})' in readme
-    assert ' '.join((ROOT / '.ci' / 'packages').read_text().split()) in readme
+@pytest.mark.parametrize('name', ['README.md', 'SECURITY.md', 'docs/operating.md', 'docs/verified.md'])
+def test_what_is_no_notebook_leads_somewhere_too(name: str) -> None:
+    for target in re.findall(r'\]\(([^)]+)\)', (ROOT / name).read_text()):
+        if not target.startswith('https://'):
+            assert (ROOT / name).parent.joinpath(target.partition('#')[0]).exists(), target
+
+
+def test_every_package_is_named() -> None:
+    packages = ' '.join((ROOT / '.ci' / 'packages').read_text().split())
+    assert packages in (ROOT / 'docs' / 'verified.md').read_text()
 
 
 def test_the_tour_leads_to_every_chapter_and_through_all_in_two_hours() -> None:

@@ -22,7 +22,7 @@ from ike_lit.wire.proposal import DEFAULT_ESP, DEFAULT_IKE
 from strategies import NAMES as PEOPLE
 
 HERE = Path(__file__).resolve().parent
-VECTORS, GOLDEN, README = HERE.parent / 'vectors', HERE.parent / 'golden', HERE.parents[1] / 'README.md'
+VECTORS, GOLDEN = HERE.parent / 'vectors', HERE.parent / 'golden'
 
 
 def size(data: bytes) -> bytes: return len(data).to_bytes(2, 'big') + data

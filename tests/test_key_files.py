@@ -5,11 +5,14 @@ from pathlib import Path
 import pytest
 from authority import authority, ed_key, key, rsa_key
 from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from cryptography.hazmat.primitives.serialization import (
     Encoding, NoEncryption, PrivateFormat, PublicFormat)
 from ike_lit.cli.credential import (
     MAX_FILE, load_authorities, load_private_key, load_public_key, no_core, parse_secret, read_file)
+from ike_lit.wire.auth import choose_scheme, sign
+from ike_lit.wire.const import AuthenticationFailed, HashAlgorithm
 
 NOBODYS = b'\x2b\x65\x7f'  # 1.3.101.127, beside the object identifier of X25519
 
@@ -70,3 +73,24 @@ def test_an_image_of_memory_has_one_octet_at_most(
     monkeypatch.setattr(resource, 'setrlimit', lambda what, pair: limits.append((what, pair)))
     no_core()
     assert limits == [(resource.RLIMIT_CORE, (soft, most))]
+
+
+def damaged() -> rsa.RSAPrivateKey:
+    "An RSA key whose public exponent does not belong to the rest, as the library makes it without a check."
+    good = rsa_key(2048).private_numbers()
+    return rsa.RSAPrivateNumbers(
+        good.p, good.q, good.d, good.dmp1, good.dmq1, good.iqmp,
+        rsa.RSAPublicNumbers(65539, good.public_numbers.n)).private_key(unsafe_skip_rsa_key_validation=True)
+
+
+def test_a_damaged_key_is_refused_when_it_is_read(tmp_path: Path) -> None:
+    pem = damaged().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    with pytest.raises(ValueError, match=r'file: the numbers of this key do not belong together$'):
+        load_private_key(stored(tmp_path, pem))
+
+
+def test_a_wrong_signature_is_never_sent() -> None:
+    "One with an RSA key that was damaged gives away a prime (Boneh, DeMillo and Lipton, 1997)."
+    key_, sha256 = damaged(), (HashAlgorithm.SHA2_256,)
+    for way in choose_scheme(key_.public_key(), sha256), choose_scheme(key_.public_key(), sha256, pss=True):
+        with pytest.raises(AuthenticationFailed, match='our signature is wrong'): sign(key_, b'octets', way)

@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['MAX_FILE', 'EXPOSED', 'DEMO_KEYS', 'DEMO_FILES', 'Passphrase', 'SHORT', 'read_file', 'read_secret', 'is_demo_key',
-           'is_demo_file', 'load_private_key', 'load_public_key', 'load_certificates', 'load_authorities', 'load_crl',
-           'load_chain', 'load_shared_key', 'parse_secret', 'no_core', 'for_the_owner', 'escape_the_unprintable']
+           'is_demo_file', 'try_out', 'load_private_key', 'load_public_key', 'load_certificates', 'load_authorities',
+           'load_crl', 'load_chain', 'load_shared_key', 'parse_secret', 'no_core', 'for_the_owner',
+           'escape_the_unprintable']
 
 # %% ../../nbs/12_credential.ipynb #cred0003
 import base64
@@ -15,17 +16,21 @@ import resource
 import stat
 import sys
 from collections.abc import Callable
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from cryptography.hazmat.primitives.serialization import (
     Encoding, load_der_private_key, load_der_public_key, load_pem_private_key,
     load_pem_public_key)
 
-from ..wire.auth import ED25519, PrivateKey, PublicKey, SharedKey, weakness
+from ..wire.auth import (
+    ED25519, PrivateKey, PublicKey, SharedKey, choose_scheme, sign, weakness)
 from ..wire.certificate import check_key, dn, parse_certificate, spki
+from ..wire.const import AuthenticationFailed, HashAlgorithm
 
 if TYPE_CHECKING: from cryptography.x509 import Certificate, CertificateRevocationList
 
@@ -76,6 +81,17 @@ def is_demo_file(data: bytes) -> bool:
     "True for the files of their private halves."
     return sha256(data).hexdigest() in DEMO_FILES
 
+# %% ../../nbs/12_credential.ipynb #cred0019
+def try_out(path: str | Path, key: PrivateKey) -> None:
+    "Sign with an RSA key. Raise `ValueError` if its numbers do not belong together."
+    if not isinstance(key, RSAPrivateKey): return
+    try:
+        numbers = key.private_numbers()
+        if numbers.p * numbers.q != numbers.public_numbers.n: raise ValueError
+        sign(key, b'', choose_scheme(key.public_key(), (HashAlgorithm.SHA2_256,)))
+    except (AuthenticationFailed, ValueError):
+        raise ValueError(f'{path}: the numbers of this key do not belong together') from None
+
 # %% ../../nbs/12_credential.ipynb #cred0009
 Passphrase = Callable[[str], bytes]  # called with the path of the file that is locked
 
@@ -85,7 +101,8 @@ def load_private_key(path: str | Path, passphrase: Passphrase | None = None) -> 
 
     Raise `ValueError` with one line that says what is wrong with it."""
     data, exposed = read_file(path)
-    load = load_pem_private_key if b'-----BEGIN' in data else load_der_private_key
+    load = partial(load_pem_private_key if b'-----BEGIN' in data else load_der_private_key,
+                   unsafe_skip_rsa_key_validation=True)  # it is tried out below
     try:
         key = load(data, None)
     except TypeError: key = None  # so the package says that it is locked
@@ -100,6 +117,7 @@ def load_private_key(path: str | Path, passphrase: Passphrase | None = None) -> 
         except (ValueError, TypeError, UnsupportedAlgorithm):
             raise ValueError(f'{path}: the passphrase does not open it') from None
     if weak := weakness(key.public_key()): raise ValueError(f'{path}: {weak}')
+    try_out(path, key)  # type: ignore[arg-type]
     return key  # type: ignore[return-value]
 
 # %% ../../nbs/12_credential.ipynb #a24c6d04
@@ -175,7 +193,7 @@ def load_chain(path: str | Path, key: PrivateKey) -> tuple[bytes, ...]:
         raise ValueError(f'{path}: the first certificate is for another key than the private one')
     return tuple(certificate.public_bytes(Encoding.DER) for certificate in chain)
 
-# %% ../../nbs/12_credential.ipynb #cred0018
+# %% ../../nbs/12_credential.ipynb #8367c285
 SHORT = 16  # octets; a shorter secret is worth a warning
 
 

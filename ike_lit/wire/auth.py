@@ -363,10 +363,12 @@ def sign(
     octets: bytes,  # from `signed_octets`
     way: SignatureMethod,  # from `choose_scheme`
 ) -> AUTH:
-    "Prove who we are by a signature (RFC 7296 §2.15, RFC 7427 §3, RFC 4754 §2)."
+    """Prove who we are by a signature (RFC 7296 §2.15, RFC 7427 §3, RFC 4754 §2).
+
+    Raise `AuthenticationFailed` if an RSA key makes a wrong one."""
     method, identifier = way
     scheme = SCHEMES[identifier] if identifier else METHODS[method]
-    if isinstance(key, RSAPrivateKey): signature = key.sign(octets, scheme.padding, scheme.hash)
+    if isinstance(key, RSAPrivateKey): signature = _by_rsa(key, octets, scheme)
     elif isinstance(key, Ed25519PrivateKey): signature = key.sign(octets)
     else: signature = key.sign(octets, ec.ECDSA(scheme.hash))
     if scheme.curve and isinstance(key, ec.EllipticCurvePrivateKey):
@@ -375,6 +377,15 @@ def sign(
     # RFC 7427 §3: one octet for the size of the AlgorithmIdentifier,
     # the AlgorithmIdentifier, the signature
     return AUTH(method, bytes([len(identifier)]) + identifier + signature)
+
+
+def _by_rsa(key: RSAPrivateKey, octets: bytes, scheme: Scheme) -> bytes:
+    signature = key.sign(octets, scheme.padding, scheme.hash)
+    try:
+        key.public_key().verify(signature, octets, scheme.padding, scheme.hash)
+    except InvalidSignature:
+        raise AuthenticationFailed('our signature is wrong: the private key is damaged') from None
+    return signature
 
 # %% ../../nbs/09_auth.ipynb #e1d2c8e5
 def _two_numbers(signature: bytes, bits: int) -> bytes:

@@ -11,7 +11,7 @@ from ike_lit.engine.ike_sa import ike_sa_init
 from ike_lit.engine.informational import delete_ike_sa, inherit, liveness
 from ike_lit.engine.model import ChildClosed, ChildFailed, Closed, Doing, Dropped, Lifetime, Timing
 from ike_lit.engine.protocol import IKE, new_ike_sa, fail
-from ike_lit.engine.state import Alarm, Negotiated, State, Task
+from ike_lit.engine.state import Alarm, Conversation, Negotiated, State, Task
 from ike_lit.testing.network import ALICE, BOB, Network, deliver, events, handshake, talk
 from ike_lit.wire.auth import Identity
 from ike_lit.wire.const import (
@@ -20,7 +20,7 @@ from ike_lit.wire.const import (
 from ike_lit.wire.ke import KE, KeyExchange
 from ike_lit.wire.nat import KEEPALIVE, Nat
 from ike_lit.wire.nonce import Nonce
-from ike_lit.wire.payload import Delete, Notify, Opaque, Packet, parse
+from ike_lit.wire.payload import Delete, Notify, Opaque, Packet, Vendor, parse
 from ike_lit.wire.proposal import SA
 from ike_lit.wire.ts import TSi, TSr, TrafficSelector
 from test_exchanges import put, sealed, up
@@ -688,3 +688,18 @@ def test_the_child_sa_of_an_ike_sa_is_one_that_stays() -> None:
     assert other.child.inbound.spi == b'late'
     other.replaced = {b'late': old}
     assert other.child.inbound.spi == old
+
+
+def test_a_part_of_a_message_is_no_sign_of_life() -> None:
+    "It may be an old one: only the whole has a Message ID that is known to be new."
+    alice, bob = handshake(*two_ends(RESPONDERS, *configs(timing=NEVER, datagram=500)))
+
+    def much(ike: IKE) -> Conversation:
+        yield Packet(ExchangeType.INFORMATIONAL, (Vendor(bytes(1000)),))
+    alice.start(much, now=10)
+    first, *others = alice.datagrams_to_send()
+    before = bob.heard
+    bob.receive_datagram(first.data, ALICE, 10)
+    assert others and bob.heard == before
+    for d in others: bob.receive_datagram(d.data, ALICE, 11)
+    assert bob.heard == 11

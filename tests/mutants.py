@@ -33,7 +33,7 @@ sys.path.insert(0, str(ROOT / 'nbs'))
 from chapters import MODULES
 
 ARGUED = ROOT / 'tests' / 'mutants.tsv'
-ENGINE = ('guards exchanges handshake negotiation host moves bounded authentication scenarios '
+ENGINE = ('guards conversations exchanges handshake negotiation host moves bounded authentication scenarios '
           'how_much_an_error_ends hostile traffic_rule published_faults')
 TESTS = {  # the tests that fit a module, file by file: those that fail soonest come first
     'state': ENGINE,

@@ -703,3 +703,14 @@ def test_a_part_of_a_message_is_no_sign_of_life() -> None:
     assert others and bob.heard == before
     for d in others: bob.receive_datagram(d.data, ALICE, 11)
     assert bob.heard == 11
+
+
+def test_a_repeated_request_is_told_as_one() -> None:
+    alice, bob = handshake(*two_ends(RESPONDERS, *configs(timing=NEVER)))
+    alice.start(liveness, now=1)
+    request, = alice.datagrams_to_send()
+    for now in 1, 2: bob.receive_datagram(request.data, ALICE, now)
+    first, second = bob.datagrams_to_send()
+    assert first.data == second.data
+    told = [e.reason for e in events(bob) if isinstance(e, Dropped)]
+    assert told == ['the peer asks again, and gets the same answer again']

@@ -11,7 +11,7 @@ import time
 import tracemalloc
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from io import BytesIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -318,7 +318,10 @@ def test_ctrl_c(tmp_path: Path) -> None:
     "While it waits for what is to come through a pipe."
     os.mkfifo(tmp_path / 'pipe')
     program = subprocess.Popen(command(tmp_path / 'pipe'), stderr=subprocess.PIPE, env=PLAIN)
-    with (tmp_path / 'pipe').open('wb'):  # it is reading now
-        program.send_signal(signal.SIGINT)
-        _, errors = program.communicate(timeout=60)
+    errors = None
+    with (tmp_path / 'pipe').open('wb'):  # it is about to read
+        for _ in range(60):
+            program.send_signal(signal.SIGINT)
+            with suppress(subprocess.TimeoutExpired): errors = program.communicate(timeout=1)[1]
+            if errors is not None: break  # else it came just before Python began to wait
     assert program.returncode in (130, -signal.SIGINT) and b'Traceback' not in errors

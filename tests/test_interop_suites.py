@@ -96,7 +96,7 @@ def agreed(charon: Lab, ours: Program) -> int:
     """Check that both ends have the same SAs with the same keys.
 
     The milliseconds, in charon's log, from our first message to ESTABLISHED."""
-    both_agree(charon, ours.wait('Established', 5), ours.wait('ChildEstablished'))
+    both_agree(charon, ours.wait('Established'), ours.wait('ChildEstablished'))
     ours.wait('Script')
     same_keys(charon, ours)
     found = re.findall(r'^([\d:.]+) .*(?:parsed IKE_SA_INIT|established between)', charon.log(),

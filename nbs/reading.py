@@ -87,20 +87,20 @@ def title(path: Path) -> str:
     return ''.join(json.loads(path.read_text())['cells'][0]['source']).partition('\n')[0].removeprefix('# ')
 
 
-def minutes(path: Path, passed_over: tuple[str, ...] = ('#| hide',)) -> int:
+def minutes(path: Path, passed_over: tuple[str, ...] = ('#| hide',)) -> float:
     "Return how long a chapter takes: its words, and the lines of its cells but for those passed over."
     words = lines = 0
     for cell in json.loads(path.read_text())['cells']:
         text = ''.join(cell['source'])
         if cell['cell_type'] == 'markdown': words += len(text.split())
         elif not text.startswith(passed_over): lines += sum(bool(line.strip()) for line in text.splitlines())
-    return max(1, round(words / WORDS + lines / LINES))
+    return words / WORDS + lines / LINES
 
 
 def row(stem: str, number: str, question: str) -> str:
     path = BOOK / f'{stem}.ipynb'
     mark = ' ●' if stem in PATH else ''
-    return f'| {number} | [{title(path)}]({path.name}) | {minutes(path)}{mark} | {question} |'
+    return f'| {number} | [{title(path)}]({path.name}) | {5 * max(1, round(minutes(path) / 5))}{mark} | {question} |'
 
 
 def contents() -> Markdown:

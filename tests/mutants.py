@@ -124,7 +124,7 @@ class Copy:
     def __init__(self, folder: Path):
         self.folder, self.written = folder, 0
         shutil.copytree(ROOT, folder, dirs_exist_ok=True,
-                        ignore=shutil.ignore_patterns('.*', '__pycache__', '*.egg-info', 'docs', 'build'))
+                        ignore=shutil.ignore_patterns('.*', '__pycache__', '*.egg-info', '_build', 'build'))
         # before the folder of the installation, so that the copy is what the tests import
         self.env = {**os.environ, 'PYTHONPATH': str(folder), 'PYTEST_DISABLE_PLUGIN_AUTOLOAD': '1',
                     'PYTHONDONTWRITEBYTECODE': ''}

@@ -99,8 +99,8 @@ def minutes(path: Path, passed_over: tuple[str, ...] = ('#| hide',)) -> float:
 
 def row(stem: str, number: str, question: str) -> str:
     path = BOOK / f'{stem}.ipynb'
-    mark = ' ●' if stem in PATH else ''
-    return f'| {number} | [{title(path)}]({path.name}) | {5 * max(1, round(minutes(path) / 5))}{mark} | {question} |'
+    mark, fives = ' ●' if stem in PATH else '', 5 * max(1, round(minutes(path) / 5))
+    return f'| {number} | [{title(path)}]({path.name}) | {fives}{mark} | {question} |'
 
 
 def contents() -> Markdown:

@@ -91,7 +91,7 @@ class State(Enum):
     "Where an IKE SA is in its life."
     INITIAL = 'no message has been accepted yet'
     CONNECTING = 'keys are agreed, nobody is authenticated'
-    ESTABLISHED = 'both ends are authenticated'
+    ESTABLISHED = 'the peer is authenticated'
     CLOSED = 'over'
 
 

@@ -714,3 +714,52 @@ def test_a_repeated_request_is_told_as_one() -> None:
     assert first.data == second.data
     told = [e.reason for e in events(bob) if isinstance(e, Dropped)]
     assert told == ['the peer asks again, and gets the same answer again']
+
+
+@pytest.mark.parametrize('encap', [None, (4500, 61002)], ids=['without NAT', 'in UDP'])
+def test_a_peer_that_moves_takes_its_child_sas_along(encap: tuple[int, int] | None) -> None:
+    alice, bob = handshake(*two_ends(RESPONDERS, *configs(timing=NEVER)))
+    bob.agreed = replace(bob.agreed, nat=Nat(True, there=True))
+    spi, = bob.children
+    bob.children[spi] = replace(bob.children[spi], encap=encap)
+    alice.start(liveness, now=1)
+    request, = alice.datagrams_to_send()
+    there, here = ALICE._replace(host='192.0.2.77', port=61003), BOB._replace(port=4500)
+    bob.receive_datagram(request.data, there, 1, here)
+    child = bob.children[spi]
+    assert (child.inbound.source, child.outbound.destination) == ('192.0.2.77', '192.0.2.77')
+    assert child.encap == (encap and (4500, 61003))
+
+
+def test_a_key_log_is_told_the_secret_of_an_ike_sa() -> None:
+    told = dict[bytes, bytes]()
+    alice, bob = handshake(*two_ends(RESPONDERS, *configs(timing=NEVER, keylog=told.__setitem__)))
+    assert [*told] == [alice.nonces[0]] == [bob.nonces[1]] and len(told[alice.nonces[0]]) == 256
+
+
+@pytest.mark.parametrize(('size', 'good'), [(0, False), (1, True), (64, True), (65, False)])
+def test_a_cookie_has_1_to_64_octets(size: int, good: bool) -> None:
+    assert followed(bytes(size)) == good
+
+
+def test_a_cookie_that_we_have_sent_already_is_no_news() -> None:
+    assert followed(b'first') and followed(b'first', b'second') and not followed(b'first', b'first')
+
+
+def followed(*cookies: bytes) -> bool:
+    "Is the last of these cookies in a request that an attempt sends for it?"
+    alice, _ = two_ends(RESPONDERS)
+    alice.start(ike_sa_init, now=0)
+    sent = list[bytes]()
+    for now, cookie in enumerate(cookies):
+        sent = []
+        data = Packet(ExchangeType.IKE_SA_INIT, (Notify(MessageType.COOKIE, cookie),)).encode(
+            alice.spi_i, bytes(8), response=True, initiator=False, message_id=0)
+        alice.datagrams_to_send()
+        alice.receive_datagram(data, BOB, 10 * now)
+        sent += [d.data for d in alice.datagrams_to_send()]
+        while Alarm(Task.COOKIE) in alice.alarms:
+            alice.handle_timer(alice.next_timer())
+            sent += [d.data for d in alice.datagrams_to_send()]
+    first = [parse(data).payloads[0] for data in sent]
+    return Notify(MessageType.COOKIE, cookies[-1]) in first

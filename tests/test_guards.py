@@ -7,7 +7,8 @@ from ike_lit.engine import create_child_sa
 from ike_lit.engine.child_sa import respond_ke
 from ike_lit.engine.create_child_sa import CHILD_LIMIT, RESPONDERS, create_child, rekey_child, rekey_ike_sa
 from ike_lit.engine.host import REPLIES, Cookies, Host, Timers, check_liveness, drain
-from ike_lit.engine.ike_sa import ike_sa_init
+from ike_lit.engine.ike_sa import (
+    MAX_INIT_RETRIES, InitResult, accept_init, ike_sa_init, wanted_group)
 from ike_lit.engine.informational import delete_ike_sa, inherit, liveness
 from ike_lit.engine.model import ChildClosed, ChildFailed, Closed, Doing, Dropped, Lifetime, Timing
 from ike_lit.engine.protocol import IKE, new_ike_sa, fail
@@ -763,3 +764,38 @@ def followed(*cookies: bytes) -> bool:
             sent += [d.data for d in alice.datagrams_to_send()]
     first = [parse(data).payloads[0] for data in sent]
     return Notify(MessageType.COOKIE, cookies[-1]) in first
+
+
+@pytest.mark.parametrize(('data', 'tries', 'good'), [
+    (b'\0\x1f', 1, True), (b'\x1f', 1, False), (b'\0\0\x1f', 1, False), (b'', 1, False),
+    (b'\0\x1f', MAX_INIT_RETRIES, True), (b'\0\x1f', MAX_INIT_RETRIES + 1, False)])
+def test_another_group_is_named_in_two_octets_and_not_too_often(data: bytes, tries: int, good: bool) -> None:
+    offer = SA(configs('aes128-sha256-ecp256-x25519')[0].ike)
+    wanted = Notify(MessageType.INVALID_KE_PAYLOAD, data)
+    if good: assert wanted_group(wanted, offer, Group.ECP_256, tries) == Group.CURVE_25519
+    else:
+        with pytest.raises(IkeError): wanted_group(wanted, offer, Group.ECP_256, tries)
+
+
+@pytest.mark.parametrize(('change', 'why'), [
+    ('nothing', ''), ('group', 'KE of group'), ('nonce', 'our own nonce'), ('zero', 'SPI is zero'),
+    ('known', 'have already'), ('999', ''), ('1000', 'more than 1000')])
+def test_what_accepts_our_offer_is_looked_at_from_all_sides(change: str, why: str) -> None:
+    "Also a public value of a group that is not ours, but has the same size."
+    alice, bob = two_ends(RESPONDERS, *configs('aes128-sha256-ecp256'))
+    alice.start(ike_sa_init, now=0)
+    deliver(alice, bob)
+    response = parse(bob.datagrams_to_send()[0].data)
+    if change == 'group':
+        response = replace(response, payloads=tuple(
+            replace(p, group=Group.BRAINPOOL_256) if isinstance(p, KE) else p for p in response.payloads))
+    if change == 'zero': response = replace(response, header=replace(response.header, spi_r=bytes(8)))
+    before = {n.to_bytes(8, 'big') for n in range(int(change) if change.isdecimal() else 0)}
+    if change == 'known': before.add(response.header.spi_r)
+    ni = response.one(Nonce) if change == 'nonce' else Nonce(bytes(32))
+
+    def accept() -> InitResult:
+        return accept_init(alice, SA(alice.config.ike), KeyExchange(Group.ECP_256), ni, response, before)
+    if not why: assert accept().spi_r == response.header.spi_r
+    else:
+        with pytest.raises(InvalidSyntax, match=why): accept()

@@ -393,3 +393,17 @@ def test_schemes_and_announced_hashes_belong_together() -> None:
     assert {scheme.announced for scheme in SCHEMES.values()} == set(HASHES)
     assert all(isinstance(scheme, Scheme) and len(octets) < 256 and octets[1] == len(octets) - 2
                for octets, scheme in SCHEMES.items())
+
+
+@pytest.mark.parametrize('way', [way for name, way in FITTING if name == 'RSA 2048'], ids=str)
+def test_an_rsa_signature_has_all_its_octets(way: tuple) -> None:
+    "RFC 8017 §8.1.2: one whose leading zero was left out is invalid, though it is the same number."
+    key = KEYS_BY_NAME['RSA 2048']
+    for n in range(20_000):
+        octets = n.to_bytes(4, 'big')
+        proof = sign(key, octets, way)
+        head = 1 + len(way[1]) if way[1] else 0
+        if proof.data[head] == 0: break
+    assert verify(key.public_key(), octets, proof, allow_sha1=True)
+    short = AUTH(proof.method, proof.data[:head] + proof.data[head + 1:])
+    with pytest.raises(AuthenticationFailed): verify(key.public_key(), octets, short, allow_sha1=True)

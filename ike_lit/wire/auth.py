@@ -413,6 +413,8 @@ def verify(
                                    f'kind ({key_name(key)})')
     try:
         if isinstance(key, RSAPublicKey):
+            # RFC 8017 §8.1.2, §8.2.2: as long as the modulus; OpenSSL takes one without its zeros
+            if len(signature) != (key.key_size + 7) // 8: raise InvalidSignature
             key.verify(signature, octets, scheme.padding, scheme.hash)
         elif isinstance(key, Ed25519PublicKey): key.verify(signature, octets)
         else:

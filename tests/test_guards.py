@@ -8,7 +8,7 @@ from ike_lit.engine.child_sa import respond_ke
 from ike_lit.engine.create_child_sa import CHILD_LIMIT, RESPONDERS, create_child, rekey_child, rekey_ike_sa
 from ike_lit.engine.host import REPLIES, Cookies, Host, Timers, check_liveness, drain
 from ike_lit.engine.ike_sa import (
-    MAX_INIT_RETRIES, InitResult, accept_init, ike_sa_init, wanted_group)
+    CANDIDATES, MAX_INIT_RETRIES, InitResult, accept_init, answered_version, ike_sa_init, wanted_group)
 from ike_lit.engine.informational import delete_ike_sa, inherit, liveness
 from ike_lit.engine.model import ChildClosed, ChildFailed, Closed, Doing, Dropped, Lifetime, Timing
 from ike_lit.engine.protocol import IKE, new_ike_sa, fail
@@ -558,9 +558,7 @@ def hosts_events(host: Host) -> list:
 
 def answered(alice: Host, attempt: IKE, peer: Host) -> IKE:
     "Let a peer answer the first message of an attempt: the candidate that comes of it."
-    peer.receive_datagram(attempt.window.pending.datagrams[0], ALICE, 0, BOB)
-    response, = peer.datagrams_to_send()
-    alice.receive_datagram(response.data, BOB, 0, ALICE)
+    alice.receive_datagram(bob_answers(attempt, peer), BOB, 0, ALICE)
     return attempt.lineage.new_sas[-1]
 
 
@@ -799,3 +797,31 @@ def test_what_accepts_our_offer_is_looked_at_from_all_sides(change: str, why: st
     if not why: assert accept().spi_r == response.header.spi_r
     else:
         with pytest.raises(InvalidSyntax, match=why): accept()
+
+
+def test_an_answer_is_to_the_request_that_had_its_group() -> None:
+    first, second = KeyExchange(Group.ECP_256), KeyExchange(Group.CURVE_25519)
+    versions = {b'first': first, b'second': second}
+    for version, dh in versions.items():
+        response = Packet(ExchangeType.IKE_SA_INIT, (KE(dh.group, dh.public),))
+        assert answered_version(versions, response) == (version, dh)
+
+
+def test_the_oldest_candidate_makes_room() -> None:
+    left, right = configs('aes128-sha256-x25519', timing=NEVER)
+    alice, bob = Host(), Host((right,))
+    attempt = alice.connect(left, ALICE, BOB, now=0)
+    response = parse(bob_answers(attempt, bob))
+    candidates = []
+    for n in range(CANDIDATES + 1):
+        header = replace(response.header, spi_r=(n + 1).to_bytes(8, 'big'))
+        alice.receive_datagram(bytes(replace(response, header=header)), BOB, 0, ALICE)
+        candidates.append(attempt.lineage.new_sas[-1])
+        assert candidates[0].state == (State.CLOSED if n == CANDIDATES else State.CONNECTING)
+    assert attempt.lineage.new_sas == candidates[1:]
+
+
+def bob_answers(attempt: IKE, bob: Host) -> bytes:
+    bob.receive_datagram(attempt.window.pending.datagrams[0], ALICE, 0, BOB)
+    response, = bob.datagrams_to_send()
+    return response.data

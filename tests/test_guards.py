@@ -825,3 +825,16 @@ def bob_answers(attempt: IKE, bob: Host) -> bytes:
     bob.receive_datagram(attempt.window.pending.datagrams[0], ALICE, 0, BOB)
     response, = bob.datagrams_to_send()
     return response.data
+
+
+def test_what_is_being_put_to_the_proof_when_the_wait_ends_gets_its_time() -> None:
+    left, right = configs(timing=NEVER)
+    alice = Host()
+    attempt = alice.connect(left, ALICE, BOB, now=0)
+    refused = answered(alice, attempt, Host((right,)))
+    refused.close(NoProposalChosen('for this test'))
+    drain(alice, refused)
+    answered(alice, attempt, Host((right,)))
+    grace = attempt.alarms[Alarm(Task.GRACE)][0]
+    alice.handle_timer(grace)
+    assert Alarm(Task.GRACE) not in attempt.alarms and attempt.state == State.INITIAL

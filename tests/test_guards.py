@@ -1,10 +1,11 @@
 "Guards of the engine that were broken one at a time, and that no test had noticed."
 from dataclasses import replace
+from ipaddress import ip_address
 
 import pytest
 from canonical import configs, two_ends
 from ike_lit.engine import create_child_sa
-from ike_lit.engine.child_sa import respond_ke
+from ike_lit.engine.child_sa import accepted_address, respond_ke
 from ike_lit.engine.create_child_sa import CHILD_LIMIT, RESPONDERS, create_child, rekey_child, rekey_ike_sa
 from ike_lit.engine.host import REPLIES, Cookies, Host, Timers, check_liveness, drain
 from ike_lit.engine.ike_sa import (
@@ -15,8 +16,10 @@ from ike_lit.engine.protocol import IKE, new_ike_sa, fail
 from ike_lit.engine.state import Alarm, Conversation, Negotiated, State, Task
 from ike_lit.testing.network import ALICE, BOB, Network, deliver, events, handshake, talk
 from ike_lit.wire.auth import Identity
+from ike_lit.wire.configuration import CP, Attribute
 from ike_lit.wire.const import (
-    ExchangeType, Group, IkeError, InvalidKePayload, InvalidSyntax, MessageType, NoAnswer,
+    CfgAttribute, CfgType, ExchangeType, Group, IkeError, InternalAddressFailure, InvalidKePayload,
+    InvalidSyntax, MessageType, NoAnswer,
     NoProposalChosen, ProtocolID, Type)
 from ike_lit.wire.ke import KE, KeyExchange
 from ike_lit.wire.nat import KEEPALIVE, Nat
@@ -838,3 +841,18 @@ def test_what_is_being_put_to_the_proof_when_the_wait_ends_gets_its_time() -> No
     grace = attempt.alarms[Alarm(Task.GRACE)][0]
     alice.handle_timer(grace)
     assert Alarm(Task.GRACE) not in attempt.alarms and attempt.state == State.INITIAL
+
+
+@pytest.mark.parametrize(('asked', 'types', 'good'), [
+    (True, (CfgType.CFG_REPLY,), True), (True, (), False), (True, (CfgType.CFG_REQUEST,), False),
+    (True, (CfgType.CFG_REPLY,) * 2, False), (True, (CfgType.CFG_SET, CfgType.CFG_REPLY), True),
+    (False, (), True), (False, (CfgType.CFG_REPLY,), True)])
+def test_an_inner_address_comes_in_one_reply_to_who_has_asked(
+        asked: bool, types: tuple[CfgType, ...], good: bool) -> None:
+    left, _ = configs(request=(ip_address('0.0.0.0'),) if asked else ())  # noqa: S104
+    alice, _ = two_ends(RESPONDERS, left, left)
+    given = Attribute(CfgAttribute.INTERNAL_IP4_ADDRESS, bytes([10, 3, 0, 1]))
+    response = Packet(ExchangeType.IKE_AUTH, tuple(CP(kind, (given,)) for kind in types))
+    if not good:
+        with pytest.raises(InternalAddressFailure): accepted_address(alice, response)
+    else: assert (accepted_address(alice, response) is not None) == asked

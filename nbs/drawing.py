@@ -36,17 +36,24 @@ class Boxes:
         return list(zip(starts, self.boxes, strict=True))
 
     def __repr__(self) -> str:
-        return '\n'.join(f'{at:4} {" |"[box.kind == "sealed"]} {box.name:{ROOM}}{box.size:4}'
+        return '\n'.join(f'{at:4} {"|" if box.kind == "sealed" else " "} {box.name:{ROOM}}{box.size:4}'
                          for at, box in self.rows())
 
     def _repr_html_(self) -> str:
         lines = []
         for at, box in self.rows():
             inside = '  ' if box.kind == 'sealed' else ''
-            name = escape(f' {box.name}'.ljust(ROOM - len(inside)))
-            lines.append(f'{at:4} {inside}<span style="color:#111111;background-color:'
-                         f'{COLOURS[box.kind]}">{name}</span>{box.size:4}')
-        return '<pre style="line-height:1.6">' + '\n'.join(lines) + '</pre>'
+            name = f' {box.name}'.ljust(ROOM - len(inside))
+            lines.append(f'{at:4} {inside}{painted(name, box.kind)}{box.size:4}')
+        return preformatted(lines)
+
+
+def painted(text: str, kind: str) -> str:
+    return f'<span style="color:#111111;background-color:{COLOURS[kind]}">{escape(text)}</span>'
+
+
+def preformatted(lines: list[str]) -> str:
+    return '<pre style="line-height:1.6">' + '\n'.join(lines) + '</pre>'
 
 
 def payload_boxes(payloads: Sequence[Payload], kind: str) -> list[Box]:
@@ -95,10 +102,9 @@ class Ranges:
                          for title, at, columns, name in self.bars())
 
     def _repr_html_(self) -> str:
-        lines = [f'{title:8} {" " * at}<span style="color:#111111;background-color:{COLOURS["sealed"]}">'
-                 f'{" " * columns}</span>{" " * (ROOM - at - columns)} {escape(name)}'
-                 for title, at, columns, name in self.bars()]
-        return '<pre style="line-height:1.6">' + '\n'.join(lines) + '</pre>'
+        return preformatted([
+            f'{title:8} {" " * at}{painted(" " * columns, "sealed")}{" " * (ROOM - at - columns)} '
+            f'{escape(name)}' for title, at, columns, name in self.bars()])
 
 
 def wings() -> Markdown:

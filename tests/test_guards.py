@@ -28,6 +28,7 @@ from ike_lit.wire.payload import Delete, Notify, Opaque, Packet, Vendor, parse
 from ike_lit.wire.proposal import SA
 from ike_lit.wire.ts import TSi, TSr, TrafficSelector
 from test_exchanges import put, sealed, up
+from test_host import only, two_hosts
 
 NEVER = Timing(child=Lifetime(), ike=Lifetime(), liveness=0)
 
@@ -155,17 +156,11 @@ def test_an_heir_inherits_the_alarms_of_child_sas_and_keeps_its_own() -> None:
 
 
 def test_what_an_ike_sa_has_replaced_is_forgotten_when_it_is_closed() -> None:
-    left, right = configs(timing=NEVER)
-    alice, bob = Host(), Host((right,))
-    network = Network({ALICE: alice, BOB: bob})
-    alice.connect(left, ALICE, BOB, now=0)
-    network.run(until=1)
+    network, alice, bob = two_hosts()
     for n in range(10):
-        alice.start(alice.established[0], rekey_ike_sa, now=network.now)
+        alice.start(only(alice), rekey_ike_sa, now=network.now)
         network.run(until=2 + n)
-        for host in alice, bob:
-            ike, = host.established
-            assert len(ike.lineage.awaiting_delete) == 1
+        for host in alice, bob: assert len(only(host).lineage.awaiting_delete) == 1
 
 
 @pytest.mark.parametrize('child', [True, False], ids=['with IKE_AUTH', 'later'])
@@ -553,10 +548,13 @@ def test_who_has_been_heard_is_not_asked_and_who_is_being_asked_is_not_asked_aga
 
 # All the SAs of one end
 
-def hosts_events(host: Host) -> list:
-    found = []
-    while event := host.next_event(): found.append(event)
-    return found
+def hosts_events(host: Host) -> list: return list(iter(host.next_event, None))
+
+
+def bob_answers(attempt: IKE, bob: Host) -> bytes:
+    bob.receive_datagram(attempt.window.pending.datagrams[0], ALICE, 0, BOB)
+    response, = bob.datagrams_to_send()
+    return response.data
 
 
 def answered(alice: Host, attempt: IKE, peer: Host) -> IKE:
@@ -615,17 +613,12 @@ def test_a_second_later_as_many_strangers_are_told_again() -> None:
 
 
 def test_what_stands_on_its_own_is_no_longer_held_by_what_it_came_of() -> None:
-    left, right = configs(timing=NEVER)
-    alice, bob = Host(), Host((right,))
-    network = Network({ALICE: alice, BOB: bob})
-    alice.connect(left, ALICE, BOB, now=0)
-    network.run(until=1)
-    for host in alice, bob:
-        old, = host.established
+    network, *hosts = two_hosts()
+    for host in hosts:
+        old = only(host)
         host.start(old, rekey_ike_sa, now=network.now)
         network.run(until=network.now + 1)
-        heir, = host.established
-        assert heir is not old and old.lineage.new_sas == []
+        assert only(host) is not old and old.lineage.new_sas == []
 
 
 def test_the_candidate_that_proves_itself_ends_its_rivals_and_nobody_else() -> None:
@@ -822,12 +815,6 @@ def test_the_oldest_candidate_makes_room() -> None:
         candidates.append(attempt.lineage.new_sas[-1])
         assert candidates[0].state == (State.CLOSED if n == CANDIDATES else State.CONNECTING)
     assert attempt.lineage.new_sas == candidates[1:]
-
-
-def bob_answers(attempt: IKE, bob: Host) -> bytes:
-    bob.receive_datagram(attempt.window.pending.datagrams[0], ALICE, 0, BOB)
-    response, = bob.datagrams_to_send()
-    return response.data
 
 
 def test_what_is_being_put_to_the_proof_when_the_wait_ends_gets_its_time() -> None:

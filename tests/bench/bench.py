@@ -27,6 +27,7 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import (
     Encoding, PublicFormat, load_pem_private_key)
+from ike_lit.cli.credential import load_private_key
 from ike_lit.engine.ike_sa import INITIAL_EXCHANGES, ike_sa_init
 from ike_lit.engine.model import Config
 from ike_lit.engine.protocol import IKE
@@ -46,6 +47,7 @@ from ike_lit.wire.sk import BLOCK_CIPHERS, SK, ShortGcm, aead_of, pad
 HANDSHAKES = ('camellia256-sha256-modp2048', 'aes256gcm16-prfsha256-x25519',
               'aes256gcm16-prfsha384-ecp384', 'chacha20poly1305-prfsha256-x25519',
               'aes256-sha512-modp3072')
+COMPILED = {**os.environ, 'PYTHONDONTWRITEBYTECODE': ''}  # as for most: a module is compiled once
 LIBRARIES = 'argparse, asyncio, cryptography.x509'  # which the initiator can't do without
 LOCKS = 'camellia256-sha256', 'aes256gcm16', 'aes256gcm8', 'aes256ctr-sha256', 'chacha20poly1305'
 
@@ -258,7 +260,7 @@ def first_message(table: Table) -> None:
 def process(*arguments: str) -> Work:
     "Return what runs a Python to its end."
     command = [sys.executable, *arguments]
-    return lambda: subprocess.run(command, cwd=ROOT, stdout=subprocess.DEVNULL, check=True)
+    return lambda: subprocess.run(command, cwd=ROOT, env=COMPILED, stdout=subprocess.DEVNULL, check=True)
 
 
 def imports() -> Iterator[tuple[str, float]]:
@@ -267,7 +269,7 @@ def imports() -> Iterator[tuple[str, float]]:
     own: dict[str, list[float]] = defaultdict(list)
     for _ in range(5):
         said = subprocess.run([sys.executable, '-X', 'importtime', '-m', 'ike_lit.initiator', '--help'],
-                              capture_output=True, text=True, check=True).stderr
+                              env=COMPILED, capture_output=True, text=True, check=True).stderr
         for line in said.splitlines():
             alone, _, name = line.removeprefix('import time:').split('|')
             if alone.strip().isdigit(): own[name.strip()].append(int(alone) / 1000)
@@ -279,12 +281,16 @@ def imports() -> Iterator[tuple[str, float]]:
                 "Python's own, and the environment's": whose.total()}.items()
     yield from sorted((item for item in took.items() if item[0].startswith('ike_lit')),
                       key=lambda item: -item[1])[:6]
-    pem, seconds = (ROOT / 'keys' / 'initiator.key').read_bytes(), list[float]()
-    for _ in range(15):
-        began = time.perf_counter()
-        load_pem_private_key(pem, None)
-        seconds.append(time.perf_counter() - began)
-    yield 'not done: the check of a private RSA key of 2048 bits', median(seconds) * 1e3
+    path = ROOT / 'keys' / 'initiator.key'
+    for what, read in (('is read and tried out', lambda: load_private_key(path)),
+                       ('with its primes checked, for comparison',
+                        lambda: load_pem_private_key(path.read_bytes(), None))):
+        seconds = list[float]()
+        for _ in range(15):
+            began = time.perf_counter()
+            read()
+            seconds.append(time.perf_counter() - began)
+        yield f'a private RSA key of 2048 bits {what}', median(seconds) * 1e3
 
 
 def tables() -> Iterator[Table]:

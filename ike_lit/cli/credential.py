@@ -102,7 +102,7 @@ def load_private_key(path: str | Path, passphrase: Passphrase | None = None) -> 
     Raise `ValueError` with one line that says what is wrong with it."""
     data, exposed = read_file(path)
     load = partial(load_pem_private_key if b'-----BEGIN' in data else load_der_private_key,
-                   unsafe_skip_rsa_key_validation=True)  # it is tried out below
+                   unsafe_skip_rsa_key_validation=True)  # see `try_out`
     try:
         key = load(data, None)
     except TypeError: key = None  # so the package says that it is locked

@@ -4,6 +4,7 @@ In CI nothing may be skipped: everything that a test needs is there.
 What a test records as 'negotiated' or 'kernel' is printed at the end, as a table.
 """
 import os
+import signal
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +18,8 @@ from peers.strongswan import NEWER, Lab, no_newer
 
 TABLES = {'negotiated': 'negotiated with strongSwan', 'kernel': 'ESP in the kernel', 'flood': 'in a flood',
           'fuzzed': 'fuzzing, time of the processor'}
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # "make test &" in a script; children would inherit it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 collect_ignore_glob = [] if os.environ.get('KERNEL_TESTS') else ['test_kernel*.py']  # see tests/vm/run
 
 

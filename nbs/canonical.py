@@ -9,20 +9,32 @@ from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
+from ike_lit.capture.keylog import KeyTable
+from ike_lit.capture.observer import TrustAnchors
+from ike_lit.capture.pcap import Capture, Captured
+from ike_lit.capture.show import Story, analyse
 from ike_lit.cli.credential import load_private_key, load_public_key
+from ike_lit.engine.create_child_sa import RESPONDERS
+from ike_lit.engine.ike_sa import ike_sa_init
 from ike_lit.engine.model import Config
 from ike_lit.engine.protocol import IKE
 from ike_lit.testing import network, stage
 from ike_lit.wire.auth import Identity
 from ike_lit.wire.certificate import Signer
 from ike_lit.wire.const import ProtocolID
+from ike_lit.wire.nat import Endpoint
 from ike_lit.wire.proposal import parse_proposals
 from ike_lit.wire.ts import TrafficSelector
 
 KEYS = Path(__file__).resolve().parent.parent / 'keys'
 
 
-private_key, public_key = cache(load_private_key), cache(load_public_key)  # 45 ms each
+IKE_SUITE, ESP_SUITE = 'aes256gcm16-prfsha256-x25519', 'aes256gcm16'
+ED25519, RSA = ('alice', 'bob'), ('initiator', 'responder')  # the two ends' files
+HERITAGE = {'ike': 'camellia256-sha256-modp2048', 'esp': 'camellia256-sha256',
+            'keys': RSA}  # as the package `ike` had them
+
+private_key, public_key = cache(load_private_key), cache(load_public_key)  # 45 ms each, if RSA
 
 
 def counting(first: int, size: int) -> bytes:
@@ -47,20 +59,18 @@ def rehearsed(spi: int, exponent: int, nonce: int, esp_spi: bytes,
     return random
 
 
-def configs(ike: str = 'camellia256-sha256-modp2048', esp: str = 'camellia256-sha256',
+def configs(ike: str = IKE_SUITE, esp: str = ESP_SUITE, keys: tuple[str, str] = ED25519,
             **changes: object) -> tuple[Config, Config]:
     "Return what Alice's and Bob's operators have decided; `changes` are for both."
+    (key, pub), (its_key, its_pub) = [
+        (private_key(KEYS / f'{name}.key'), public_key(KEYS / f'{name}.pub')) for name in keys]
     alice, bob = Identity.from_text('alice.example.org'), Identity.from_text('bob.example.org')
     left = (TrafficSelector.from_text('10.1.0.0/24'),)
     right = (TrafficSelector.from_text('10.2.0.0/24'),)
     common = {'ike': parse_proposals(ike, ProtocolID.IKE),
               'esp': parse_proposals(esp, ProtocolID.ESP), **changes}
-    return (Config(alice, bob, Signer(private_key(KEYS / 'initiator.key')),
-                   public_key(KEYS / 'responder.pub'),
-                   local_ts=left, remote_ts=right, **common),
-            Config(bob, alice, Signer(private_key(KEYS / 'responder.key')),
-                   public_key(KEYS / 'initiator.pub'),
-                   local_ts=right, remote_ts=left, **common))
+    return (Config(alice, bob, Signer(key), its_pub, local_ts=left, remote_ts=right, **common),
+            Config(bob, alice, Signer(its_key), pub, local_ts=right, remote_ts=left, **common))
 
 
 def two_ends(responders: dict, alice: Config | None = None,
@@ -71,6 +81,28 @@ def two_ends(responders: dict, alice: Config | None = None,
         alice or default[0], bob or default[1], responders,
         random=(rehearsed(0xc1, 0x10, 0xa0, bytes.fromhex('5a000001'), 0x70),
                 rehearsed(0xd1, 0x30, 0xe0, bytes.fromhex('5b000002'), 0x80)))
+
+
+def recorded(alice: IKE, bob: IKE) -> tuple[IKE, list[tuple[bytes, Endpoint, Endpoint]]]:
+    """Let two ends have their first four messages. Return the IKE SA that has come of Alice's attempt,
+    and the messages, each with its source and its destination."""
+    wire = []
+    alice.start(ike_sa_init, now=0)
+    for _ in range(2):
+        wire += [(data, network.ALICE, network.BOB) for data in network.deliver(alice, bob)]
+        wire += [(data, network.BOB, network.ALICE) for data in network.deliver(bob, alice)]
+    return network.family(alice)[-1], wire
+
+
+def observed(name: str, book: str = '', ike: str = IKE_SUITE, esp: str = ESP_SUITE,
+             keys: tuple[str, str] = ED25519) -> Story:
+    "Return what an observer who is given all keys tells of a handshake."
+    secrets: dict[bytes, bytes] = {}
+    _, wire = recorded(*two_ends(RESPONDERS, *configs(ike, esp, keys, keylog=secrets.__setitem__)))
+    messages = tuple(Captured(n, n / 100, *ends, data) for n, (data, *ends) in enumerate(wire, 1))
+    believed = TrustAnchors(tuple(public_key(KEYS / f'{end}.pub') for end in keys))
+    return analyse(Capture(messages, len(messages), Counter()), KeyTable(secrets=secrets), believed,
+                   name, book)
 
 
 def roles(mover: str, ours: dict | None = None, theirs: dict | None = None,

@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from html import escape
 
 from chapters import WINGS
+from ike_lit.capture.show import Page
 from ike_lit.wire.const import Type
 from ike_lit.wire.header import HEADER, Reader
 from ike_lit.wire.payload import Encrypted, Notify, Payload, parse, parse_chain, short
 from ike_lit.wire.proposal import SA
 from ike_lit.wire.ts import TrafficSelector
-from IPython.display import Markdown
+from IPython.display import HTML, Markdown
 
 COLOURS = {'header': '#cfe8ff', 'clear': '#ffe2b8', 'sealed': '#d5f0c8', 'seal': '#f6d0e4'}
 ROOM = 42  # characters for the name of a box
@@ -80,6 +81,13 @@ def drawn(message: bytes, plain: bytes = b'', icv_size: int = 16) -> Boxes:
                   Box('Initialization Vector', iv_size, 'clear'), *payload_boxes(inside, 'sealed'),
                   Box('Padding, Pad Length', padding, 'sealed'),
                   Box('Integrity Checksum', icv_size, 'seal')])
+
+
+def unfolding(*pages: Page) -> HTML:
+    "Return messages of a story, each as a line that unfolds to its octets."
+    return HTML('\n'.join(
+        f'<details><summary>Message {page.told.seen.number}, {page.told.title}: '
+        f'{len(page.told.seen.data)} octets</summary>{page._repr_html_()}</details>' for page in pages))
 
 
 class Ranges:

@@ -40,7 +40,7 @@ ROOT = Path(__file__).resolve().parent.parent
 LIVE = sorted((Path(__file__).parent / 'vectors' / 'live').iterdir())
 PATIENT = Timing(child=Lifetime(), ike=Lifetime(), liveness=0)
 GCM, GCM_ESP = 'aes128gcm16-prfsha256-x25519', 'aes128gcm16'
-PUBLIC = [KEYS / 'initiator.pub', KEYS / 'responder.pub']
+PUBLIC = [KEYS / 'alice.pub', KEYS / 'bob.pub']
 BELIEVED = TrustAnchors(tuple(map(public_key, PUBLIC)))
 
 

@@ -34,7 +34,7 @@ if __name__ == '__main__': sys.path[:0] = [str(ROOT / 'nbs'), str(ROOT / 'tests'
 from attacker import KINDS, MOVES, ON_TIME, Attacker, Past, in_the_clear
 from bench.measure import keep
 from chapters import MODULES
-from canonical import configs
+from canonical import HERITAGE, RSA, configs
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from ike_lit.engine.create_child_sa import create_child, rekey_child, rekey_ike_sa
 from ike_lit.engine.host import Host
@@ -73,7 +73,7 @@ SETUPS = {
                     'aes256-aes128-sha384-sha256-x25519-ecp256',
                     'aes256gcm16-aes128gcm16,aes256-sha256', 'se'),
     'default': Setup(4, DEFAULT_IKE, DEFAULT_ESP, 'rr'),
-    'canonical': Setup(2, 'camellia256-sha256-modp2048', 'camellia256-sha256', 'rr', {'datagram': 576}),
+    'heritage': Setup(2, HERITAGE['ike'], HERITAGE['esp'], 'rr', {'datagram': 576}),
 }
 
 
@@ -81,7 +81,7 @@ SETUPS = {
 def ends(setup: str) -> tuple[Config, Config]:
     "Return the configurations of both ends."
     s = SETUPS[setup]
-    left, right = configs(s.ike, s.esp, timing=TIMING, **s.more)
+    left, right = configs(s.ike, s.esp, RSA, timing=TIMING, **s.more)
     proofs = {'e': ((Signer(ONE), ONE.public_key()), (Signer(OTHER), OTHER.public_key())),
               's': ((SECRET, SECRET),) * 2,
               'r': ((left.credential, right.trust), (right.credential, left.trust))}

@@ -1,6 +1,8 @@
 """Files with keys, certificates and secrets: every form that is read, and one line for all others."""
 import base64
+import io
 import os
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -161,10 +163,10 @@ def test_what_is_no_secret_may_be_read_by_all(store: Callable, mode: int) -> Non
 
 
 def test_demo_keys_may_be_read_by_all_and_are_known(store: Callable) -> None:
-    assert len(DEMO_FILES) == 2 and len(DEMO_KEYS) == 4  # two ends, and two who vouch for them
+    assert len(DEMO_FILES) == 4 and len(DEMO_KEYS) == 6  # two of each end, and two authorities
     for name in 'root', 'initiator', 'responder':
         for one in load_certificates(KEYS / f'{name}.crt'): assert is_demo_key(one.public_key())
-    for name in 'initiator', 'responder':
+    for name in 'initiator', 'responder', 'alice', 'bob':
         data = (KEYS / f'{name}.key').read_bytes()
         assert is_demo_file(data) and is_demo_key(load_public_key(KEYS / f'{name}.pub'))
         loaded = load_private_key(store(data, 0o644))
@@ -367,3 +369,12 @@ def test_each_file_is_opened_once(store: Callable, monkeypatch: pytest.MonkeyPat
 def test_an_authority_needs_no_name_of_ours(store: Callable) -> None:
     found, = load_certificates(store(pem(authority('CN=root', key(1), None, names('x.org')))))
     assert found.subject == dn_of('CN=root') and Identity.from_text('CN=root')
+
+
+def test_what_a_stream_cannot_show_is_shown_by_a_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    raw = io.BytesIO()
+    monkeypatch.setattr(sys, 'stdout', io.TextIOWrapper(raw, 'ascii', write_through=True))
+    monkeypatch.setattr(sys, 'stderr', io.StringIO())  # in a notebook it may be anything
+    credential.escape_the_unprintable()
+    print('\u017ei\u017eka', end='')  # noqa: T201
+    assert raw.getvalue() == b'\\u017ei\\u017eka'

@@ -2,7 +2,7 @@
 from dataclasses import replace
 
 import pytest
-from canonical import configs, two_ends
+from canonical import HERITAGE, configs, two_ends
 from ike_lit.cli.diagnosis import compare_proposals, why
 from ike_lit.engine import ike_sa
 from ike_lit.engine.create_child_sa import RESPONDERS
@@ -38,7 +38,7 @@ def said_by_alice(monkeypatch: pytest.MonkeyPatch, proof: object) -> list[str]:
     honest = ike_sa.make_auth
     monkeypatch.setattr(ike_sa, 'make_auth', lambda ike, config, identity: (
         honest if ike.initiator else proof)(ike, config, identity))
-    attempt, bob = two_ends(RESPONDERS)
+    attempt, bob = two_ends(RESPONDERS, *configs(**HERITAGE))
     handshake(attempt, bob)
     alice, told = family(attempt)[-1], []
     while event := alice.next_event(): told.append(event)
@@ -92,7 +92,7 @@ def test_garbage_fits_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     (True, '10.1.0.0/24'), (False, '10.1.0.0/24'), (False, '0.0.0.0/0')])
 def test_traffic_that_is_swapped(swapped: bool, theirs: str) -> None:
     "Only the responder can see it: it has both sides of both ends."
-    left, right = configs()
+    left, right = configs(**HERITAGE)
     if swapped: left = replace(left, local_ts=left.remote_ts, remote_ts=left.local_ts)
     else: left = replace(left, remote_ts=(TrafficSelector.from_text('10.9.0.0/24'),))
     right = replace(right, remote_ts=(TrafficSelector.from_text(theirs),))

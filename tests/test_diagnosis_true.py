@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 import pytest
-from canonical import KEYS, configs, private_key, public_key, two_ends
+from canonical import HERITAGE, KEYS, configs, private_key, public_key, two_ends
 from ike_lit.cli import diagnosis
 from ike_lit.cli.diagnosis import NOBODY, compare_proposals, from_system, why
 from ike_lit.engine.create_child_sa import RESPONDERS, rekey_child, rekey_ike_sa
@@ -33,7 +33,7 @@ from ike_lit.wire.ts import TrafficSelector
 from test_cli import DEMO_KEYS, HERE, NAMES, OTHER, run, there, until
 from test_diagnosis import RSA_SHA256, parts, signed
 
-ALICE, BOB = configs()
+ALICE, BOB = configs(**HERITAGE)
 WRONG_NAME = Identity.from_text('carol.example.org')
 SECRET, OTHER_SECRET = SharedKey(b'c2f1a7e0b6d94f3358d1'), SharedKey(b'99f1a7e0b6d94f335800')
 
@@ -60,7 +60,7 @@ def fail(alice: Config = ALICE, bob: Config = BOB, who: str = 'alice',
 
 def rekeying(begin: Callable, **changes: object) -> str:
     "What Alice is told when Bob has had another mind since IKE_AUTH."
-    alice, bob = handshake(*two_ends(RESPONDERS))
+    alice, bob = handshake(*two_ends(RESPONDERS, ALICE, BOB))
     bob.config = replace(bob.config, **changes)
     alice.start(begin, *(alice.children if begin is rekey_child else ()), now=1)
     talk(alice, bob, now=1)
@@ -75,7 +75,7 @@ def shared(ours: SharedKey, theirs: SharedKey | None = None) -> dict[str, object
 def silence(*remarks: IkeError, established: bool = False, big: bool = False, answered: bool = False,
             nat: bool = False, error: str = '') -> str:
     "What is told when an attempt has met with these."
-    ike, bob = two_ends(RESPONDERS)
+    ike, bob = two_ends(RESPONDERS, ALICE, BOB)
     if established or answered: ike, _ = handshake(ike, bob)
     if answered: ike.agreed = replace(ike.agreed, proof='')
     ike.window.sent = bytes(3000 if big else 300)
@@ -143,12 +143,12 @@ same = '\n'.join(compare_proposals(read('aes256-sha256-x25519'), read('aes256-sh
 
 def guess() -> str:
     "A stranger has sent a public value of another group, and is asked for ours."
-    _, bob = two_ends(RESPONDERS)
+    _, bob = two_ends(RESPONDERS, ALICE, BOB)
     return '\n'.join(['', *why(bob, InvalidKePayload('KE of group 15, we want 14', b'\0\x0e'))])
 
 
 def same_group_again() -> str:
-    alice, _ = two_ends(RESPONDERS)
+    alice, _ = two_ends(RESPONDERS, ALICE, BOB)
     return '\n'.join(why(alice, InvalidKePayload('the peer asks for group 14')))
 
 
@@ -268,7 +268,7 @@ def test_a_secret_that_has_no_white_space_is_not_said_to_have_lost_it() -> None:
 
 
 def test_the_command_that_is_named_leads_to_the_peer() -> None:
-    alice, _ = two_ends(RESPONDERS)
+    alice, _ = two_ends(RESPONDERS, ALICE, BOB)
     assert diagnosis.program(alice) == 'python -m ike_lit.initiator 192.0.2.2'
     alice.remote = Endpoint('192.0.2.2', 5500)
     assert diagnosis.program(alice).endswith('192.0.2.2 --port 5500')

@@ -13,7 +13,7 @@ from random import Random
 
 import pytest
 from authority import authority, key
-from canonical import KEYS
+from canonical import KEYS, RSA
 from cryptography.x509 import Name, NameAttribute, NameOID
 from explaining import (
     LIVE, PUBLIC, ROOT, Recorded, call, certified, every, needs_tshark, pcap, pcap_of, plain, record, run,
@@ -40,7 +40,7 @@ PROOFS = [word for path in PUBLIC for word in ('--peer-key', path)]
 @pytest.fixture(scope='module')
 def life() -> Recorded:
     "A conversation with a rekeyed Child SA and a rekeyed IKE SA."
-    r = record(esp='aes128gcm16-x25519', seed=31)
+    r = record(esp='aes128gcm16-x25519', seed=31, keys=RSA)
     r.go_on('alice', rekey_child, next(iter(r.alice.established[0].children)))
     r.go_on('bob', rekey_ike_sa)
     return r

@@ -10,7 +10,7 @@ from itertools import permutations
 
 import pytest
 from authority import ed_key, key, rsa_key
-from canonical import KEYS, private_key
+from canonical import KEYS, RSA, private_key, public_key
 from explaining import (
     BELIEVED, Recorded, certified, every, flipped, kinds, numbered, plain, record, remarks, seen, story)
 from ike_lit.capture.examine import NOTIFICATION_SIZES
@@ -112,18 +112,19 @@ def test_what_is_sent_again_changes_nothing() -> None:
         first = 3 * (n // 3) + 1
         again = f'sent again: a copy of number {first} (RFC 7296 §2.1)'
         assert (remarks(told) == [again]) == (told.seen.number != first)
-    assert every(twice).count('AUTH is right: method 14, RSA with SHA2-256, key of 2048 bits, '
+    assert every(twice).count('AUTH is right: method 14, Ed25519, key of 256 bits, '
                               'a key that was given (RFC 7296 §2.15)') == 2
 
 
 def test_fragments_in_any_order() -> None:
     "RFC 7383: only the last to arrive tells what is inside; as long as one is missing, none does."
-    r = record(datagram=260, seed=4)
+    r = record(datagram=260, seed=4, keys=RSA)
+    believed = TrustAnchors(tuple(public_key(KEYS / f'{end}.pub') for end in RSA))
     asked = [m for m in r.seen if m.data[18] == ExchangeType.IKE_AUTH and m.source == ALICE]
     after = r.seen[r.seen.index(asked[-1]) + 1:]
     assert len(asked) == 3
     for order in permutations(asked):
-        found = story(numbered([*r.seen[:2], *order, *after]), r.lines)
+        found = story(numbered([*r.seen[:2], *order, *after]), r.lines, believed)
         told = found.told[2:5]
         assert [kinds(t) for t in told] == [[53], [53], [35, 36, 39, 33, 44, 45]]
         numbers = [asked.index(m) + 1 for m in order]
@@ -131,7 +132,7 @@ def test_fragments_in_any_order() -> None:
             assert f'fragment {n} of 3 (RFC 7383 §2.5)' in remarks(t)
         assert keys_as_told(found) == r.children and not every(found, 'odd', 'wrong')
     for missing in asked:
-        found = story(numbered([m for m in r.seen if m is not missing]), r.lines)
+        found = story(numbered([m for m in r.seen if m is not missing]), r.lines, believed)
         assert not any(t.header.initiator and 35 in kinds(t) for t in found.told)
         assert not found.observer.sas[0].children and not every(found, 'odd', 'wrong')
 
@@ -185,7 +186,7 @@ class Bare(Signer):
     (CertEncoding.RAW_RSA_KEY, None, 0)])
 def test_a_bare_key_beside_the_signature(encoding: CertEncoding, data: bytes | None, count: int) -> None:
     "RFC 7670: it holds a SubjectPublicKeyInfo. Where it can't be read, the key that was given is taken."
-    key = private_key(KEYS / 'initiator.key')
+    key = private_key(KEYS / 'alice.key')
     r = record(alices={'credential': Bare(key, (encoding, data or spki(key.public_key())))})
     found = [every(story(r.seen, r.lines, believed)) for believed in (TrustAnchors(), BELIEVED)]
     assert [sum('the bare key beside it' in t for t in texts) for texts in found] == [count, count]

@@ -9,14 +9,15 @@ from ipaddress import ip_address
 from itertools import count
 
 import pytest
-from canonical import KEYS, configs, public_key, two_ends
+from canonical import HERITAGE, KEYS, configs, public_key, two_ends
 from ike_lit.cli.options import Options
 from ike_lit.engine import create_child_sa, ike_sa
 from ike_lit.engine.create_child_sa import RESPONDERS, create_child, rekey_child, rekey_ike_sa
 from ike_lit.engine.host import Host
 from ike_lit.engine.ike_sa import ike_sa_init
 from ike_lit.engine.informational import delete_child, delete_ike_sa, liveness
-from ike_lit.engine.model import AddressAssigned, ChildFailed, Closed, Dropped, Established, Lifetime, Timing
+from ike_lit.engine.model import (
+    AddressAssigned, ChildFailed, Closed, Config, Dropped, Established, Lifetime, Timing)
 from ike_lit.engine.protocol import IKE
 from ike_lit.engine.state import State
 from ike_lit.testing.network import ALICE, BOB, deliver, events, family, handshake, talk
@@ -46,8 +47,11 @@ BOTH = pytest.mark.parametrize('who', [0, 1], ids=['initiator', 'responder'])
 h = bytes.fromhex
 
 
+def old(**changes: object) -> tuple[Config, Config]: return configs(**{**HERITAGE, **changes})
+
+
 def shaken(**changes: object) -> tuple[IKE, IKE]:
-    return handshake(*two_ends(RESPONDERS, *configs(**changes)))
+    return handshake(*two_ends(RESPONDERS, *old(**changes)))
 
 
 def boxed(sender: IKE, first: Type, chain: bytes, message_id: int, *, kind: ExchangeType = LATER,
@@ -113,7 +117,7 @@ def told(ike: IKE, kind: type) -> list:
 
 def first_request(**changes: object) -> tuple[IKE, IKE, bytes]:
     "Both ends, and the first message."
-    alice, bob = two_ends(RESPONDERS, *configs(**changes))
+    alice, bob = two_ends(RESPONDERS, *old(**changes))
     alice.start(ike_sa_init, now=0)
     return alice, bob, alice.datagrams_to_send()[0].data
 
@@ -208,7 +212,7 @@ def zero_first(salt: bytes) -> Callable[[int], bytes]:
 
 
 def test_spis_and_nonces_with_leading_zeros() -> None:
-    left, right = configs()
+    left, right = old()
     ends = []
     for config, mine, peer, begins in (left, ALICE, BOB, True), (right, BOB, ALICE, False):
         ends.append(IKE(config, mine, peer, initiator=begins, responders=RESPONDERS,
@@ -243,7 +247,7 @@ def test_each_end_has_its_own_keys_for_requests_and_responses(who: int) -> None:
 
 def test_what_is_signed_is_the_request_that_was_answered() -> None:
     "It carries a cookie, and is of the second group that was tried."
-    left, right = configs(ike='aes256-sha256-modp2048-modp3072')
+    left, right = old(ike='aes256-sha256-modp2048-modp3072')
     right = replace(right, ike=parse_proposals('aes256-sha256-modp3072', ProtocolID.IKE))
     bob = Host((right,), cookie_threshold=0)
     alice = IKE(left, ALICE, BOB, initiator=True, responders=RESPONDERS)
@@ -290,7 +294,7 @@ def test_a_first_message_that_was_changed_on_its_way(answer: bool, at: int | str
 
 def test_no_other_configured_key_proves_an_identity() -> None:
     "A responder with two peers: the key of one under the name of the other."
-    left, right = configs()
+    left, right = old()
     carol = Identity.from_text('carol.example.org')
     carols = replace(right, remote_id=carol, trust=public_key(KEYS / 'responder.pub'))
     bob = IKE(right, BOB, ALICE, initiator=False, responders=RESPONDERS, configs=(right, carols))
@@ -311,7 +315,7 @@ def test_success_without_a_proof_is_failure(who: int, payloads: tuple[Payload, .
     def unproven(packet: Packet) -> Packet:
         return replace(packet, payloads=(
             *(p for p in packet.payloads if not isinstance(p, AUTH)), *payloads))
-    alice, bob = two_ends(answering(unproven) if who == 0 else RESPONDERS)
+    alice, bob = two_ends(answering(unproven) if who == 0 else RESPONDERS, *old())
     if who == 0: alice, bob = handshake(alice, bob)
     else:
         alice.start(ike_sa_init, now=0)
@@ -376,7 +380,7 @@ def test_a_new_ike_sa_has_keys_of_its_own_and_counts_from_zero(who: int) -> None
 # §2.19: inner addresses
 
 def test_an_inner_address_is_asked_for_before_the_sa() -> None:
-    left, right = configs()
+    left, right = old()
     anywhere = (TrafficSelector.from_text('0.0.0.0/0'),)
     left = replace(left, request=(ip_address('0.0.0.0'),), local_ts=anywhere)  # noqa: S104
     alice, bob = two_ends(RESPONDERS, left, replace(right, pool=Pool(['10.9.0.0/24'])))
@@ -399,13 +403,13 @@ def test_an_inner_address_that_nobody_asked_for_changes_nothing() -> None:
     address = Attribute(CfgAttribute.INTERNAL_IP4_ADDRESS, h('0a090001'))
     gift = CP(CfgType.CFG_REPLY, (address,))
     pushy = answering(lambda p: replace(p, payloads=(*p.payloads[:2], gift, *p.payloads[2:])))
-    alice, bob = handshake(*two_ends(pushy))
+    alice, bob = handshake(*two_ends(pushy, *old()))
     assert alice.child.outbound == bob.child.inbound
     assert not [e for e in events(alice) if isinstance(e, AddressAssigned | ChildFailed)]
 
 
 def test_nobody_is_given_an_inner_address_who_has_not_asked() -> None:
-    left, right = configs()
+    left, right = old()
     alice, bob = two_ends(RESPONDERS, left, replace(right, pool=Pool(['10.9.0.0/24'])))
     alice.start(ike_sa_init, now=0)
     for _ in range(2): deliver(alice, bob), [reply := d for d in deliver(bob, alice)]
@@ -442,7 +446,7 @@ def test_a_malformed_first_response_is_not_answered_at_all() -> None:
 
 def test_a_malformed_proof_is_told_once() -> None:
     "§2.21.2: INVALID_SYNTAX in an INFORMATIONAL exchange of its own, and nothing else."
-    alice, bob = two_ends(answering(lambda p: replace(p, payloads=p.payloads[1:])))  # no IDr
+    alice, bob = two_ends(answering(lambda p: replace(p, payloads=p.payloads[1:])), *old())  # no IDr
     alice.start(ike_sa_init, now=0)
     for one, other in (alice, bob), (bob, alice), (alice, bob), (bob, alice): deliver(one, other)
     alice = alice.lineage.new_sas[0]
@@ -488,7 +492,7 @@ USED = {  # by the responder of each exchange, here without a pool
 def test_a_malformed_payload_is_refused_where_it_is_used(what: str, kind: ExchangeType) -> None:
     """It gets INVALID_SYNTAX and nothing else, in IKE_AUTH before anybody is believed, and it is fatal
     (§2.21.2, §2.21.3); a payload that nobody looks at changes nothing."""
-    alice, bob = two_ends(RESPONDERS)
+    alice, bob = two_ends(RESPONDERS, *old())
     if kind == ExchangeType.IKE_AUTH:
         alice.start(ike_sa_init, now=0)
         deliver(alice, bob), deliver(bob, alice)
@@ -511,7 +515,7 @@ def test_a_malformed_payload_is_refused_where_it_is_used(what: str, kind: Exchan
 
 @pytest.mark.parametrize('kind', [ExchangeType.IKE_AUTH, CREATE, LATER])
 def test_an_unknown_critical_payload_gets_its_error_and_nothing_else(kind: ExchangeType) -> None:
-    alice, bob = two_ends(RESPONDERS)
+    alice, bob = two_ends(RESPONDERS, *old())
     proof = ()
     if kind == ExchangeType.IKE_AUTH:
         alice.start(ike_sa_init, now=0)
@@ -585,7 +589,7 @@ def test_an_authentic_request_that_is_no_whole_blocks_is_answered(size: int) -> 
 
 @BOTH
 def test_an_unprotected_invalid_ike_spi_is_neither_believed_nor_answered(who: int) -> None:
-    left, right = configs()
+    left, right = old()
     hosts = Host(), Host((right,))
     hosts[0].connect(left, ALICE, BOB, now=0)
     for _ in range(2):
@@ -609,7 +613,7 @@ def test_an_unprotected_invalid_ike_spi_is_neither_believed_nor_answered(who: in
 
 def test_ip_compression_is_not_taken_and_not_granted() -> None:
     offer = Notify(MessageType(16387), h('4321') + b'\2')  # IPCOMP_SUPPORTED: a CPI, DEFLATE
-    alice, bob = two_ends(answering(lambda p: replace(p, payloads=(*p.payloads, offer))))
+    alice, bob = two_ends(answering(lambda p: replace(p, payloads=(*p.payloads, offer))), *old())
     alice, bob = handshake(alice, bob)
     plain, _ = shaken()
     assert alice.child == plain.child  # as if it were not there
@@ -657,7 +661,7 @@ def test_one_of_several_source_addresses_is_enough() -> None:
 
 def behind_a_nat(**timing: object) -> tuple[Host, Host, IKE, Endpoint]:
     "Alice behind a NAT, connected; and her address outside of it."
-    left, right = configs(timing=Timing(**timing))
+    left, right = old(timing=Timing(**timing))
     alice, bob = Host(), Host((right,))
     ports = Endpoint(ALICE.host, 4500, natt=True), Endpoint(BOB.host, 4500, natt=True)
     alice.connect(left, ALICE, BOB, now=0, natt=ports)
@@ -684,7 +688,7 @@ def test_behind_a_nat_everything_goes_through_port_4500() -> None:
 
 def test_without_port_4500_there_is_no_child_sa_through_a_nat() -> None:
     "§2.23: \"UDP encapsulation MUST NOT be done on port 500\"."
-    alice, bob = two_ends(RESPONDERS)  # nobody has told Alice about port 4500
+    alice, bob = two_ends(RESPONDERS, *old())  # nobody has told Alice about port 4500
     alice.start(ike_sa_init, now=0)
     outside = Endpoint('198.51.100.7', 61000)
     for _ in range(2):
@@ -752,7 +756,7 @@ def test_after_a_temporary_failure_we_wait(make: Callable, who: int) -> None:
 # §3.1: the header
 
 def test_the_responders_spi_is_zero_until_it_has_chosen_one() -> None:
-    left, right = configs()
+    left, right = old()
     alice, bob = Host(), Host((right,), cookie_threshold=0)
     alice.connect(left, ALICE, BOB, now=0)
     sent = []
@@ -789,7 +793,7 @@ def test_a_message_that_is_marked_as_a_response_is_never_answered(who: int) -> N
     goodbye = Packet(LATER, (Delete(ProtocolID.IKE),))
     for message_id in range(4):
         assert replies(one, other, sealed(one, goodbye, message_id, response=True)) == []
-    host = Host((configs()[who],))
+    host = Host((old()[who],))
     for exchange in ExchangeType:
         for spi_r in bytes(8), b'somebody':
             host.receive_datagram(Packet(exchange, ()).encode(
@@ -1102,7 +1106,7 @@ def test_sizes_of_a_nonce(who: int, size: int, good: bool) -> None:
 
 def test_nonces_are_of_32_octets_and_never_used_twice() -> None:
     "Half of the largest PRF key at least, so 16 (§2.10); in each exchange another one."
-    left, right = configs(ike='aes256-sha256-modp2048')
+    left, right = old(ike='aes256-sha256-modp2048')
     seen = []
     alice = IKE(left, ALICE, BOB, initiator=True, responders=RESPONDERS)
     bob = IKE(right, BOB, ALICE, initiator=False, responders=RESPONDERS)
@@ -1131,7 +1135,7 @@ NAMES = [('192.0.2.7', IDType.IPV4_ADDR, h('c0000207')),
 
 @pytest.mark.parametrize('name, kind, octets', NAMES)
 def test_every_kind_of_name_is_sent_and_accepted(name: str, kind: IDType, octets: bytes) -> None:
-    left, right = configs()
+    left, right = old()
     identity = Identity.from_text(name)
     assert identity == Identity(kind, octets) and str(identity) == name
     assert bytes(IDi.of(identity)) == bytes([kind, 0, 0, 0]) + octets
@@ -1150,7 +1154,7 @@ def test_every_kind_of_name_is_sent_and_accepted(name: str, kind: IDType, octets
     (IDType(9), b'alice.example.org'), (IDType(200), b'alice.example.org'),
     (IDType.FQDN, b'')], ids=repr)
 def test_a_name_is_compared_by_its_type_and_all_its_octets(claimed: tuple) -> None:
-    left, right = configs()
+    left, right = old()
     alice, bob = handshake(*two_ends(RESPONDERS, replace(left, local_id=Identity(*claimed)), right))
     assert bob.state == State.CLOSED and bob.child is None
     assert isinstance(told(bob, Closed)[0].error, AuthenticationFailed)
@@ -1172,7 +1176,7 @@ def test_certificates_and_what_else_we_do_not_read_change_nothing(extra: Payload
     "In all four messages of a handshake; the key is the configured one."
     def more(packet: Packet) -> Packet:
         return replace(packet, payloads=(*packet.payloads[:2], extra, *packet.payloads[2:]))
-    left, right = configs()
+    left, right = old()
     alice, bob = two_ends({**RESPONDERS, ExchangeType.IKE_AUTH: lambda ike, request: more(
         ike_sa.respond_ike_auth(ike, request))}, left, right)
     if who == 0:
@@ -1183,7 +1187,7 @@ def test_certificates_and_what_else_we_do_not_read_change_nothing(extra: Payload
     request = Packet.parse(Reader(alice.datagrams_to_send()[0].data))
     bob.receive_datagram(respelt(request, more(request).payloads), ALICE, 0)
     assert bob.state == State.CONNECTING  # and what is signed is another message now: start afresh
-    alice, bob = two_ends(RESPONDERS)
+    alice, bob = two_ends(RESPONDERS, *old())
     alice.start(ike_sa_init, now=0)
     deliver(alice, bob), deliver(bob, alice)
     alice = alice.lineage.new_sas[0]
@@ -1371,7 +1375,7 @@ def test_what_is_in_no_box_or_in_two_is_refused(who: int) -> None:
 
 
 def test_each_message_has_a_vector_of_its_own_but_not_its_repetition() -> None:
-    left, right = configs(timing=Timing(first=1))
+    left, right = old(timing=Timing(first=1))
     alice, bob = handshake(IKE(left, ALICE, BOB, initiator=True, responders=RESPONDERS),
                            IKE(right, BOB, ALICE, initiator=False, responders=RESPONDERS))
     seen = []
@@ -1508,7 +1512,7 @@ def test_what_is_offered_by_default_is_no_weaker_than_rfc_8247_wants() -> None:
 # RFC 7815: what a minimal initiator does, and others may
 
 def test_initial_contact_closes_what_the_peer_has_forgotten() -> None:
-    left, right = configs()
+    left, right = old()
     bob, ikes = Host((right,)), []
     for contact in False, False, True:
         alice = Host()  # without a memory

@@ -1,4 +1,5 @@
 "Guards of the engine that were broken one at a time, and that no test had noticed."
+import hmac
 from dataclasses import replace
 from ipaddress import ip_address
 
@@ -9,18 +10,21 @@ from ike_lit.engine.child_sa import accepted_address, respond_ke
 from ike_lit.engine.create_child_sa import CHILD_LIMIT, RESPONDERS, create_child, rekey_child, rekey_ike_sa
 from ike_lit.engine.host import REPLIES, Cookies, Host, Timers, check_liveness, drain
 from ike_lit.engine.ike_sa import (
-    CANDIDATES, MAX_INIT_RETRIES, InitResult, accept_init, answered_version, ike_sa_init, wanted_group)
+    CANDIDATES, MAX_INIT_RETRIES, InitResult, accept_init, answered_version, check_childless, ike_sa_init,
+    missing_auth, verify_auth, wanted_group)
 from ike_lit.engine.informational import delete_ike_sa, inherit, liveness
-from ike_lit.engine.model import ChildClosed, ChildFailed, Closed, Doing, Dropped, Lifetime, Timing
+from ike_lit.engine.model import (
+    AddressAssigned, ChildClosed, ChildFailed, Closed, Doing, Dropped, Established, Lifetime, Timing)
 from ike_lit.engine.protocol import IKE, new_ike_sa, fail
 from ike_lit.engine.state import Alarm, Conversation, Negotiated, State, Task
 from ike_lit.testing.network import ALICE, BOB, Network, deliver, events, handshake, talk
-from ike_lit.wire.auth import Identity
-from ike_lit.wire.configuration import CP, Attribute
+from ike_lit.wire.auth import AUTH, Identity, IDi, IDr, SharedKey
+from ike_lit.wire.certificate import CERT
+from ike_lit.wire.configuration import CP, Attribute, Pool
 from ike_lit.wire.const import (
-    CfgAttribute, CfgType, ExchangeType, Group, IkeError, InternalAddressFailure, InvalidKePayload,
-    InvalidSyntax, MessageType, NoAnswer,
-    NoProposalChosen, ProtocolID, Type)
+    AuthenticationFailed, AuthenticationType, CertEncoding, CfgAttribute, CfgType, ExchangeType, Group,
+    IkeError, InternalAddressFailure, InvalidKePayload, InvalidSyntax, MessageType, NoAnswer,
+    NoProposalChosen, Prf, ProtocolID, Type)
 from ike_lit.wire.ke import KE, KeyExchange
 from ike_lit.wire.nat import KEEPALIVE, Nat
 from ike_lit.wire.nonce import Nonce
@@ -320,7 +324,7 @@ def test_a_peer_that_names_our_spi_in_place_of_its_own_means_no_child_sa(
 def test_an_ike_sa_with_the_spi_zero_is_not_granted(spi: bytes, good: bool) -> None:
     "RFC 7296 §3.1: 'This value MUST NOT be zero.'"
     asker, other = up(0)
-    dh = KeyExchange(Group.MODP_2048, lambda size: b'7' * size)
+    dh = KeyExchange(Group.CURVE_25519, lambda size: b'7' * size)
     response = put(asker, other, SA((replace(asker.config.ike[0], spi=spi),)), Nonce(bytes(32)),
                    KE(dh.group, dh.public), exchange=ExchangeType.CREATE_CHILD_SA)
     assert bool(response.all(SA)) == good and len(other.lineage.new_sas) == good
@@ -729,7 +733,7 @@ def test_a_peer_that_moves_takes_its_child_sas_along(encap: tuple[int, int] | No
 def test_a_key_log_is_told_the_secret_of_an_ike_sa() -> None:
     told = dict[bytes, bytes]()
     alice, bob = handshake(*two_ends(RESPONDERS, *configs(timing=NEVER, keylog=told.__setitem__)))
-    assert [*told] == [alice.nonces[0]] == [bob.nonces[1]] and len(told[alice.nonces[0]]) == 256
+    assert [*told] == [alice.nonces[0]] == [bob.nonces[1]] and len(told[alice.nonces[0]]) == 32
 
 
 @pytest.mark.parametrize(('size', 'good'), [(0, False), (1, True), (64, True), (65, False)])
@@ -843,3 +847,99 @@ def test_an_inner_address_comes_in_one_reply_to_who_has_asked(
     if not good:
         with pytest.raises(InternalAddressFailure): accepted_address(alice, response)
     else: assert (accepted_address(alice, response) is not None) == asked
+
+
+def opened_auth(pool: bool = False, local_ts: str = '10.1.0.0/24', secret: SharedKey | None = None,
+                **changes: object) -> tuple[IKE, IKE, bytes, Packet]:
+    "Return both ends before message 3, and that message, sealed and opened."
+    proof = {'credential': secret, 'trust': secret} if secret else {}
+    left, right = (replace(config, **proof) for config in configs(timing=NEVER, **changes))
+    attempt, bob = two_ends(
+        RESPONDERS, replace(left, local_ts=(TrafficSelector.from_text(local_ts),)),
+        replace(right, pool=Pool(['10.9.0.0/24']) if pool else None))
+    attempt.start(ike_sa_init, now=0)
+    deliver(attempt, bob), deliver(bob, attempt)
+    alice, = attempt.lineage.new_sas
+    message3, = alice.datagrams_to_send()
+    return alice, bob, message3.data, bob.incoming.open(message3.data)
+
+
+def test_a_shared_key_proves_with_the_keys_of_its_end() -> None:
+    "RFC 7296 §2.15, written anew."
+    def prf(key: bytes, data: bytes) -> bytes: return hmac.digest(key, data, 'sha256')
+
+    secret = SharedKey(b'c2f1a7e0b6d94f3358d1')
+    alice, bob, message3, request = opened_auth(secret=secret)
+    bob.receive_datagram(message3, ALICE, 0)
+    response = alice.incoming.open(bob.datagrams_to_send()[0].data)
+    ours, theirs = alice.first_messages
+    proofs = {(IDi, request): (ours, parse(theirs).one(Nonce).data, alice.keys.sk_pi),
+              (IDr, response): (theirs, parse(ours).one(Nonce).data, alice.keys.sk_pr)}
+    for (kind, packet), (message, nonce, sk_p) in proofs.items():
+        octets = message + nonce + prf(sk_p, packet.one(kind).body)
+        assert packet.one(AUTH).data == prf(prf(secret.secret, b'Key Pad for IKEv2'), octets)
+
+
+@pytest.mark.parametrize('seen', [[], [CERT(CertEncoding.RAW_PUBLIC_KEY, b'a key')]])
+def test_what_a_peer_has_shown_is_told_if_it_has_shown_something(seen: list[CERT]) -> None:
+    config, _ = configs()
+    wrong = AUTH(AuthenticationType.DIGITAL_SIGNATURE, bytes.fromhex('07 300506032b6570') + bytes(64))
+    with pytest.raises(AuthenticationFailed) as caught:
+        verify_auth(config, config.remote_id, Prf.PRF_HMAC_SHA2_256, b'octets', wrong, seen)
+    assert str(caught.value).startswith('the signature (Ed25519) is wrong')
+    assert ('has shown the bare key' in str(caught.value)) == bool(seen)
+
+
+@pytest.mark.parametrize('asked', [False, True])
+def test_an_inner_address_is_asked_for_if_it_is_wanted(asked: bool) -> None:
+    changes = {'request': (ip_address('0.0.0.0'),)} if asked else {}  # noqa: S104
+    alice, bob, message3, request = opened_auth(True, '10.9.0.0/24', **changes)
+    assert bool(request.all(CP)) == asked
+    bob.receive_datagram(message3, ALICE, 0)
+    deliver(bob, alice)
+    assert any(isinstance(event, AddressAssigned) for event in events(alice)) == asked
+
+
+@pytest.mark.parametrize('granted', [False, True])
+def test_a_child_sa_that_the_responder_never_had_is_not_deleted(granted: bool) -> None:
+    "It is, if its answer is not within what was asked for."
+    alice, bob, message3, _ = opened_auth()
+    bob.receive_datagram(message3, ALICE, 0)
+    answer = alice.incoming.open(bob.datagrams_to_send()[0].data)
+    wide = TSr((TrafficSelector.from_text('0.0.0.0/0'),))
+    kept = tuple(p for p in answer.payloads if type(p) not in (SA, TSi, TSr))
+    changed = (*(wide if type(p) is TSr else p for p in answer.payloads),) if granted else (
+        *kept, Notify(MessageType.NO_PROPOSAL_CHOSEN))
+    alice.receive_datagram(sealed(bob, replace(answer, payloads=changed), 1, response=True), BOB, 0)
+    assert any(isinstance(event, ChildFailed) for event in events(alice))
+    assert [type(p) for d in alice.datagrams_to_send() for p in bob.incoming.open(d.data).payloads] == (
+        [Delete] if granted else [])
+
+
+def test_what_a_peer_wants_in_place_of_a_proof() -> None:
+    eap, other = Opaque(Type.EAP, b'\1\0\0\5\1'), Vendor(b'something else')
+    for payloads in (eap,), (other, eap), (other,), ():
+        why = 'by EAP' if eap in payloads else 'no proof'
+        assert why in str(missing_auth(Packet(ExchangeType.IKE_AUTH, payloads)))
+
+
+@pytest.mark.parametrize('pool', [False, True])
+def test_a_request_for_an_address_has_to_be_read_before_its_sender_is_believed_if_there_are_any(
+        pool: bool) -> None:
+    alice, bob, _, request = opened_auth(pool)
+    spoilt = Opaque(Type.CP, b'\1')
+    data = sealed(alice, replace(request, payloads=(*request.payloads, spoilt)), 1)
+    bob.receive_datagram(data, ALICE, 0)
+    assert (bob.state == State.ESTABLISHED) != pool
+    assert any(isinstance(event, Established) for event in events(bob)) != pool
+
+
+@pytest.mark.parametrize('childless', [False, True])
+@pytest.mark.parametrize(('said', 'refuses'), [('never', True), ('force', False), ('allow', None)])
+def test_a_first_child_sa_is_there_as_the_operator_says(
+        said: str, refuses: bool | None, childless: bool) -> None:
+    config, _ = configs(childless=said)
+    if childless != refuses: check_childless(config, childless)
+    else:
+        error = InvalidSyntax if childless else NoProposalChosen
+        with pytest.raises(error): check_childless(config, childless)

@@ -24,7 +24,7 @@ from pathlib import Path
 
 import pytest
 from authority import ed_key, issue, key, names, rsa_key
-from canonical import KEYS, configs, private_key, two_ends
+from canonical import HERITAGE, KEYS, configs, private_key, two_ends
 from cryptography.exceptions import InternalError, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, padding
@@ -89,7 +89,7 @@ def nodes() -> list[tuple[str, ast.AST]]:
 
 
 def waiting_for_init() -> tuple[IKE, bytes]:
-    alice, bob = two_ends(RESPONDERS)
+    alice, bob = two_ends(RESPONDERS, *configs(**HERITAGE))
     alice.start(ike_sa_init, now=0)
     deliver(alice, bob)
     return alice, bob.datagrams_to_send()[0].data
@@ -838,7 +838,7 @@ def test_a_public_value_of_another_group_than_the_chosen_one() -> None:
     "S32: not even of one that some implementation uses only inside."
     ike, good = waiting_for_init()
     sa, ke, nonce, *rest = Packet.parse(Reader(good)).payloads
-    alice, bob = two_ends(RESPONDERS)
+    alice, bob = two_ends(RESPONDERS, *configs(**HERITAGE))
     alice.start(ike_sa_init, now=0)
     first = Packet.parse(Reader(alice.datagrams_to_send()[0].data))
     for number in (*range(14), *range(15, 40), 256, 1024, 1025, 1026, 32768, 65534, 65535):
@@ -846,7 +846,7 @@ def test_a_public_value_of_another_group_than_the_chosen_one() -> None:
         bombard(ike, reply(ike, sa, KE(group, ke.public), nonce, *rest))
         ours = GROUPS[group].size if group in GROUPS else 32
         bombard(ike, reply(ike, sa, KE(group, bytes(ours - 1) + b'\2'), nonce, *rest))
-        _, bob = two_ends(RESPONDERS)
+        _, bob = two_ends(RESPONDERS, *configs(**HERITAGE))
         asked = Packet(INIT, tuple(KE(group, p.public) if type(p) is KE else p for p in first.payloads))
         bob.receive_datagram(asked.encode(alice.spi_i, bytes(8), response=False, initiator=True,
                                           message_id=0), ALICE, 0)

@@ -3,7 +3,7 @@ import os
 from collections import deque
 
 import pytest
-from canonical import configs
+from canonical import HERITAGE, configs
 from ike_lit.cli import probe
 from ike_lit.cli.diagnosis import no_way
 from ike_lit.engine.host import Host
@@ -35,7 +35,7 @@ class Wire:
         return self.arriving.popleft()
 
 
-def host(**options: int) -> Host: return Host((configs()[1],), **options)
+def host(**options: int) -> Host: return Host((configs(**HERITAGE)[1],), **options)
 
 
 def question(keyword: str) -> probe.Ask:

@@ -7,7 +7,7 @@ from pathlib import Path
 from random import Random
 
 import pytest
-from canonical import configs, two_ends
+from canonical import RSA, configs, two_ends
 from ike_lit.cli.report import as_json, report
 from ike_lit.engine import create_child_sa
 from ike_lit.engine.create_child_sa import RESPONDERS, rekey_child, rekey_ike_sa
@@ -206,7 +206,7 @@ MANY = ','.join(f'{c}-{g}' for c in ('aes256gcm16', 'chacha20poly1305', 'aes128c
                                  'aes128ccm8-prfsha512-x25519'])
 def test_fragments_arrive_and_their_numbers_are_covered(ike: str) -> None:
     "IKE_AUTH in pieces: one with another number changes nothing; the true ones are joined."
-    alice, bob = two_ends(RESPONDERS, *configs(ike, MANY, datagram=576))
+    alice, bob = two_ends(RESPONDERS, *configs(ike, MANY, RSA, datagram=576))
     alice.start(ike_sa_init, now=0)
     deliver(alice, bob)
     deliver(bob, alice)
@@ -232,7 +232,7 @@ def test_fragments_arrive_and_their_numbers_are_covered(ike: str) -> None:
 
 
 def test_every_fragment_has_a_vector_of_its_own() -> None:
-    alice, bob = two_ends(RESPONDERS, *configs(AEAD, MANY, datagram=300))
+    alice, bob = two_ends(RESPONDERS, *configs(AEAD, MANY, RSA, datagram=300))
     alice.start(ike_sa_init, now=0)
     sent: list[bytes] = []
     while True:

@@ -288,7 +288,7 @@ def test_the_other_end_may_rekey_and_leave() -> None:
 
 
 def test_a_message_in_fragments_is_read_whole() -> None:
-    two = tuple(replace(c, datagram=300) for c in configs())
+    two = tuple(replace(c, datagram=256) for c in configs())
     peer, host, told, _ = met({AUTHENTICATE: more(Vendor(bytes(1000)))}, two)
     assert peer.ike.state == State.ESTABLISHED
     assert [packet.exchange_type for packet in peer.answers] == [INIT, AUTHENTICATE]

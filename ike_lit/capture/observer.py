@@ -268,7 +268,7 @@ def derive(ike: ObservedSA, table: KeyTable) -> Iterator[Remark]:
             ike.keys = ike.locks = None
             yield Remark(f'{ike.suite} can not be computed here')
         else:
-            yield Remark('SKEYSEED and all seven keys computed from g^ir',
+            yield Remark('SKEYSEED and all keys computed from g^ir',
                          f'RFC 7296 §2.{18 if older else 14}')
             if row and not _same(row, ike.locks):
                 if row.integ: ike.spare = _locks(ike, row)

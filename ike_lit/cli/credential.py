@@ -64,11 +64,15 @@ DEMO_KEYS = frozenset({
     'dd4affeadf7dfc23f2ac168f400ff49120919ba9496a96b1be3ac2fcfbcf9825',
     '0d82ba8ebd188414ed71bd79ea5c69b600aabbf7b3d6330573223efef06c2934',
     '8251fe27ebd002d570301524b81c44c8d0ea7bc722ceeb0f274057fe15b428ef',
-})  # SHA2-256 of the public keys in keys/: two whose private halves everybody has,
-# and the authorities that vouch for those two
+    'e2d32116952b754348d84af32152512409b0c2a839c1090e43750a1bcbec6e53',
+    'b7b5ad635c49bc01e41a38e5d46ee837e55b6064fc5ff6437303aeb92e9a3e2b',
+})  # SHA2-256 of the public keys in keys/: four whose private halves everybody has,
+# and the authorities that vouch for two of them
 DEMO_FILES = frozenset({
     '0909bbd5bda98cfd7ee9cd780c29567ced5917b460ff3c57f9ffd0bc32eca49b',
     '071879655a6f2faf107522ad4657eec794213f2a83c6afc432bf3da80503977d',
+    'a00e35448a783d4de4080ea34b1305163dad842edd9a6209812fc61dd9bf4645',
+    'f4f4c577a79dce5144c3454a138f0a8c9d97b80bb9f28b1b9d39c0ea13c1364b',
 })  # and of the files with the private ones
 
 

@@ -21,6 +21,7 @@ sys.path.insert(0, str(ROOT / 'nbs'))
 warnings.simplefilter('ignore')
 
 from measure import Table, Work, keep, timed
+from canonical import RSA as RSA_KEYS
 from canonical import configs, two_ends
 from cryptography.hazmat.primitives.asymmetric import dh, ec, padding
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
@@ -70,7 +71,7 @@ def both(suite: str, signature: Signature) -> tuple[Config, Config]:
     "Return the configurations of both ends; ESP has the same cipher."
     names = suite.split('-')
     aead = parse_proposals(suite, ProtocolID.IKE)[0].single(TransformType.ENCR).aead
-    left, right = configs(suite, names[0] if aead else '-'.join(names[:2]))
+    left, right = configs(suite, names[0] if aead else '-'.join(names[:2]), RSA_KEYS)
     if signature.keys is None: return left, right
     one, other = signature.keys
     return (replace(left, credential=Signer(one), trust=other.public_key()),

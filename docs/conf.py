@@ -147,8 +147,8 @@ def contents() -> str:
     toc = [['Begin here', f'{title(AFTERNOON)} <{AFTERNOON.stem}>']]
     for part, chapters in PARTS.items():
         toc.append([part, *(f'{stem[:2]} {title(BOOK / f"{stem}.ipynb")} <{stem}>' for stem in chapters)])
-    toc.append(['Looking things up', 'operating', 'verified', 'What the RFC demands <conformance>',
-                'Reference <reference/index>'])
+    toc.append(['Looking things up', 'glossary', 'operating', 'verified',
+                'What the RFC demands <conformance>', 'Reference <reference/index>'])
     return '\n\n'.join('```{toctree}\n:hidden:\n:caption: ' + '\n'.join([caption, '', *lines, '```'])
                        for caption, *lines in toc)
 

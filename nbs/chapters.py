@@ -4,8 +4,8 @@ from pathlib import Path
 
 BOOK = Path(__file__).resolve().parent
 CHAPTERS = sorted(BOOK.glob('[0-9][0-9]_*.ipynb'))
-TOUR, AFTERNOON = BOOK / 'index.ipynb', BOOK / 'afternoon.ipynb'
-PAGES = [TOUR, AFTERNOON, *CHAPTERS]
+TOUR, AFTERNOON, GLOSSARY = (BOOK / f'{name}.ipynb' for name in ('index', 'afternoon', 'glossary'))
+PAGES = [TOUR, AFTERNOON, *CHAPTERS, GLOSSARY]
 FOUND = {path: re.search(r'#\| default_exp ([\w.]+)', path.read_text()) for path in CHAPTERS}
 # what is imported from ike_lit, by its last name, which no two have in common
 MODULES = {found[1].rpartition('.')[2]: found[1] for found in FOUND.values() if found}

@@ -110,4 +110,5 @@ def contents() -> Markdown:
     for part, chapters in PARTS.items():
         lines.append(f'| | **{part}** | | |')
         lines += [row(stem, stem[:2], question) for stem, question in chapters.items()]
+    lines.append(row('glossary', '', 'what does a word mean?'))
     return Markdown('\n'.join(lines))

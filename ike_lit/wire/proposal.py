@@ -299,7 +299,7 @@ OPTIONAL = {ProtocolID.IKE: (), ProtocolID.ESP: (TransformType.DH,)}
 
 
 def parse_proposals(
-    text: str,  # 'camellia256-sha256-modp2048,aes256-sha256-modp2048'
+    text: str,  # 'aes256gcm16-prfsha256-x25519,aes256-sha256-modp2048'
     protocol: ProtocolID,
 ) -> tuple[Proposal, ...]:
     """Return the proposals that a line of keywords means.

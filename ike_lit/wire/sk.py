@@ -216,7 +216,7 @@ class SK:
     encr: Transform
     integ: Transform  # NONE beside an AEAD
     sk_e: bytes  # encryption key, with the salt if there is one
-    sk_a: bytes  # integrity key
+    sk_a: bytes  # integrity key, empty beside an AEAD
 
     @cached_property
     def cipher(self) -> PayloadCipher:

@@ -97,10 +97,15 @@ def minutes(path: Path, passed_over: tuple[str, ...] = ('#| hide',)) -> float:
     return words / WORDS + lines / LINES
 
 
+def fives(time: float) -> int:
+    "Return minutes in fives, and at least five."
+    return 5 * max(1, round(time / 5))
+
+
 def row(stem: str, number: str, question: str) -> str:
     path = BOOK / f'{stem}.ipynb'
-    mark, fives = ' ●' if stem in PATH else '', 5 * max(1, round(minutes(path) / 5))
-    return f'| {number} | [{title(path)}]({path.name}) | {fives}{mark} | {question} |'
+    mark = ' ●' if stem in PATH else ''
+    return f'| {number} | [{title(path)}]({path.name}) | {fives(minutes(path))}{mark} | {question} |'
 
 
 def contents() -> Markdown:

@@ -168,7 +168,7 @@ def test_the_tour_leads_to_every_chapter_and_through_all_in_two_hours() -> None:
     times = {path.stem: minutes(path) for path in PAGES}
     path = [minutes(path, ('#| hide', '#| export')) for path in PAGES if path.stem in PATH]
     assert len(path) == len(PATH) and sum(path) <= 120
-    assert round(sum(map(fives, times.values())) / 60) == 13  # as it says
+    assert round(sum(map(fives, times.values())) / 60) == 12  # as it says
 
 
 def test_modules_are_small_and_exported_cells_short() -> None:

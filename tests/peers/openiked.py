@@ -11,9 +11,10 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from peers.strongswan import Lab, end, execute, poll
+from peers.strongswan import ENV, Lab, end, execute, poll
 
 UNPACKED = Path(os.environ.get('IKE_LIT_VM', Path(__file__).parents[2] / '.vm')) / 'openiked'
+LIBRARIES = {**ENV, 'LD_LIBRARY_PATH': str(UNPACKED / 'usr/lib/x86_64-linux-gnu')}
 # its paths and its user are fixed: they are laid over /etc, in a mount namespace of our own
 INSIDE = '''cd "$1" && mount -t tmpfs tmpfs over || exit 1
 mkdir over/upper over/work over/empty && chmod 755 over over/empty
@@ -47,7 +48,8 @@ class OpenIKED:
             f'ikev2 "lab" passive {mode} esp {flows} local {ends[1]} peer {ends[0]} ikesa {ike} '
             f'childsa {esp} srcid bob.example.org dstid alice.example.org rsa\n')
         self._iked = self.lab._popen(
-            self.lab.right, ['sh', '-c', INSIDE, 'sh', self.home, UNPACKED / 'usr/sbin/iked'])
+            self.lab.right, ['sh', '-c', INSIDE, 'sh', self.home, UNPACKED / 'usr/sbin/iked'],
+            env=LIBRARIES)
         # before that, the configuration may be loaded late, which ends SAs
         poll(lambda: self._ended() or READY in self.log(), 60)
         if self._ended() or READY not in self.log():
@@ -59,7 +61,7 @@ class OpenIKED:
     def ikectl(self, *words: str) -> str:
         """Return what `ikectl` says, such as to 'show sa'."""
         done = execute(['ip', 'netns', 'exec', self.lab.right, UNPACKED / 'usr/sbin/ikectl',
-                        '-s', self.home / 'iked.sock', *words])
+                        '-s', self.home / 'iked.sock', *words], env=LIBRARIES)
         if done.returncode: raise RuntimeError(f'ikectl {words}: {done.stdout}{done.stderr}')
         return done.stdout
 

@@ -1,4 +1,6 @@
-"""The chapters in their parts, the question that each answers, and the minutes that it takes to read."""
+"""The chapters in their parts, in the order in which to read them: the conversation comes before
+what the world adds to it. With each, the question that it answers; and how long a page takes.
+"""
 import json
 from pathlib import Path
 
@@ -20,15 +22,9 @@ PARTS = {
         '08_sk': 'how is a message sealed?',
         '09_auth': 'who are you?',
         '10_ts': 'which traffic?',
-        '11_certificate': 'who vouches for a key?',
-        '12_credential': 'what does each end keep in files?',
-        '13_nat': 'is a NAT rewriting our addresses?',
-        '14_fragment': 'what if a message is too large for a datagram?',
-        '15_configuration': 'which address do I get in the network behind the gateway?',
     },
     'The conversation': {
         '16_model': 'what do people decide, and what comes of it?',
-        '17_setkey': 'what does the kernel need to know?',
         '18_state': 'what must an end remember between two datagrams?',
         '19_protocol': 'what if a datagram is lost, repeated, or forged?',
         '20_child_sa': 'how is a pair of ESP SAs agreed on?',
@@ -36,6 +32,16 @@ PARTS = {
         '22_informational': 'are you there? and how do we say goodbye?',
         '23_create_child_sa': 'what if keys wear out, and both ends notice at once?',
         '24_host': 'whose message is this, and how do we answer strangers?',
+    },
+    'What the world adds': {
+        '11_certificate': 'who vouches for a key?',
+        '12_credential': 'what does each end keep in files?',
+        '13_nat': 'is a NAT rewriting our addresses?',
+        '14_fragment': 'what if a message is too large for a datagram?',
+        '15_configuration': 'which address do I get in the network behind the gateway?',
+    },
+    'The kernel': {
+        '17_setkey': 'what does the kernel need to know?',
     },
     'Appendix A: what people read': {
         '25_diagnosis': 'why did it fail?',

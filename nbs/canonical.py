@@ -34,7 +34,7 @@ ED25519, RSA = ('alice', 'bob'), ('initiator', 'responder')  # the two ends' fil
 HERITAGE = {'ike': 'camellia256-sha256-modp2048', 'esp': 'camellia256-sha256',
             'keys': RSA}  # as the package `ike` had them
 
-private_key, public_key = cache(load_private_key), cache(load_public_key)  # 45 ms each, if RSA
+private_key, public_key = cache(load_private_key), cache(load_public_key)  # asked for a thousand times
 
 
 def counting(first: int, size: int) -> bytes:

@@ -1,4 +1,4 @@
-"""What the tests of chapters 27 to 32 share: conversations of ours, as somebody on the wire has
+"""What the tests of chapters 30 to 35 share: conversations of ours, as somebody on the wire has
 recorded them; messages by hand; what tshark says of them; and the program.
 """
 import os

@@ -457,7 +457,7 @@ def table(rows: dict[str, dict[str, int]]) -> Iterator[str]:
 
 
 def keep_counts(state: dict) -> None:
-    "Let chapter 51 have the counts."
+    "Let chapter 54 have the counts."
     _, _, *lines = table(state['rows'])
     rows = [line.strip('| ').split(' | ') for line in lines]
     keep('mitm', {'title': 'Mallory between two ends, by what she did and by suite',

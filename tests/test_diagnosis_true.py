@@ -1,4 +1,4 @@
-"""Nothing that is said about a failure is false: for each sentence of chapter 25 there is a failure in which
+"""Nothing that is said about a failure is false: for each sentence of chapter 28 there is a failure in which
 it would be, and must not appear.
 
 The table has a row for each sentence. A sentence without a row is found by reading the chapter's code.

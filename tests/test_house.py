@@ -315,7 +315,7 @@ def test_an_option_is_noticed(source: str, named: list[str]) -> None:
 
 
 def test_a_library_names_no_options() -> None:
-    "Whoever imports it has none: an error states a fact, and chapter 25 says which option would help."
+    "Whoever imports it has none: an error states a fact, and chapter 28 says which option would help."
     for name, dotted in MODULES.items():
         if dotted.partition('.')[0] in ('wire', 'engine', 'kernel'):
             assert not list(options_named(module_tree(name))), name

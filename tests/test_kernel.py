@@ -288,7 +288,7 @@ def test_a_nat_takes_another_port(lab: Lab, keys: Path) -> None:
 
 def test_chapter_10_shows_what_the_kernel_shows(lab: Lab) -> None:
     "The listings of the canonical handshake's Child SA that the chapter stores, against this kernel's."
-    cells = json.loads((ROOT / 'nbs' / '17_setkey.ipynb').read_text())['cells']
+    cells = json.loads((ROOT / 'nbs' / '19_setkey.ipynb').read_text())['cells']
     stored: dict[str, str] = {}
     listing, = (''.join(cell['source']) for cell in cells if 'state = """' in ''.join(cell['source']))
     exec(listing, stored)  # noqa: S102

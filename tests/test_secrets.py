@@ -388,7 +388,7 @@ def shown_by(*roots: object) -> Iterator[tuple[str, str]]:
 
 
 def refusal(left: object, right: object) -> object:
-    "An error with the evidence that chapter 25 reads."
+    "An error with the evidence that chapter 28 reads."
     other = replace(right, trust=SharedKey(SECRET[::-1]))
     _, bob = handshake(*two_ends(RESPONDERS, left, other))
     told = events(bob)

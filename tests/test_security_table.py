@@ -1,5 +1,5 @@
 """Each class of attack that has hit others is held off by something in a chapter, and a test shows it,
-or the row says why it does not apply. tests/security.tsv is the table; chapter 49 shows it.
+or the row says why it does not apply. tests/security.tsv is the table; chapter 52 shows it.
 """
 import ast
 import os
@@ -93,7 +93,7 @@ def test_the_table_of_chapter_37_has_every_row() -> None:
 
 
 def test_what_else_speaks_of_the_table_is_true() -> None:
-    for name in 'SECURITY.md', 'nbs/49_attack.ipynb':
+    for name in 'SECURITY.md', 'nbs/52_attack.ipynb':
         assert f'{len(attacks())} classes of attacks' in (HERE.parent / name).read_text(), name
     targets = re.findall(r'\]\(([^)]+)\)', (HERE.parent / 'SECURITY.md').read_text())
     assert len(targets) > 15 and all((HERE.parent / target).exists() for target in targets)

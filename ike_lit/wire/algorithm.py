@@ -22,7 +22,7 @@ class AlgorithmRow:
     "What is known of any algorithm. Sizes are in octets; a name that is '' does not exist."
     id: Registry
     keywords: str  # ours first; {} is the length of the key in bits
-    answers: str = ''  # the last 8 octets of what chapter 34 expects, for each length of the key
+    answers: str = ''  # the last 8 octets of what chapter 37 expects, for each length of the key
     key_lengths: tuple[int, ...] = (0,)  # bits; 0: there is one length, and it is not sent
     key_size: int = 0  # if there is one length
     salt_size: int = 0  # what follows the key

@@ -388,7 +388,7 @@ class MessageType(Registry):
 
 # %% ../../nbs/00_const.ipynb #19f5e261
 class Fact(Flag):
-    "What an error is about, where its class does not say: chapter 25 gives advice by it."
+    "What an error is about, where its class does not say: chapter 28 gives advice by it."
     NONE = 0
     REPORTED, SILENCE = 1, 2  # the peer has answered it; nobody has given an answer to believe
     SYSTEM, REFUSED, UNREACHABLE = 4, 8, 16  # the system or ICMP: nobody listens; no way there
@@ -407,7 +407,7 @@ class IkeError(Exception):
                  facts: Fact = Fact.NONE):
         super().__init__(reason)
         self.data = data  # Notification Data
-        self.evidence = evidence  # what was compared, for chapter 25, which explains failures
+        self.evidence = evidence  # what was compared, for chapter 28, which explains failures
         self.facts = facts
 
     def bare(self) -> 'IkeError':

@@ -85,7 +85,7 @@ class Algorithm:
     transform: Transform
     key_size: int = 0  # octets, with the salt
     weak: bool = False
-    answer: str = ''  # that chapter 34 expects
+    answer: str = ''  # that chapter 37 expects
     aliases: tuple[str, ...] = ()  # other spellings of the keyword
 
 

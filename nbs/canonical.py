@@ -67,7 +67,7 @@ def configs(ike: str = IKE_SUITE, esp: str = ESP_SUITE, keys: tuple[str, str] = 
     alice, bob = Identity.from_text('alice.example.org'), Identity.from_text('bob.example.org')
     left = (TrafficSelector.from_text('10.1.0.0/24'),)
     right = (TrafficSelector.from_text('10.2.0.0/24'),)
-    common = {'ike': parse_proposals(ike, ProtocolID.IKE),
+    common = {'ike': parse_proposals(ike, ProtocolID.IKE), 'transcript': False,  # as in RFC 7296
               'esp': parse_proposals(esp, ProtocolID.ESP), **changes}
     return (Config(alice, bob, Signer(key), its_pub, local_ts=left, remote_ts=right, **common),
             Config(bob, alice, Signer(its_key), pub, local_ts=right, remote_ts=left, **common))
@@ -97,11 +97,11 @@ def recorded(alice: IKE, bob: IKE) -> tuple[IKE, list[tuple[bytes, Endpoint, End
 def observed(name: str, book: str = '', ike: str = IKE_SUITE, esp: str = ESP_SUITE,
              keys: tuple[str, str] = ED25519) -> Story:
     "Return what an observer who is given all keys tells of a handshake."
-    secrets: dict[bytes, bytes] = {}
-    _, wire = recorded(*two_ends(RESPONDERS, *configs(ike, esp, keys, keylog=secrets.__setitem__)))
+    table = KeyTable()
+    _, wire = recorded(*two_ends(RESPONDERS, *configs(ike, esp, keys, keylog=table.learn)))
     messages = tuple(Captured(n, n / 100, *ends, data) for n, (data, *ends) in enumerate(wire, 1))
     believed = TrustAnchors(tuple(public_key(KEYS / f'{end}.pub') for end in keys))
-    return analyse(Capture(messages, len(messages), Counter()), KeyTable(secrets=secrets), believed,
+    return analyse(Capture(messages, len(messages), Counter()), table, believed,
                    name, book)
 
 

@@ -1,4 +1,4 @@
-"""What was measured, for chapter 54: the programs in tests/ keep what they find in nbs/measured/."""
+"""What was measured, for chapter 55: the programs in tests/ keep what they find in nbs/measured/."""
 import json
 from pathlib import Path
 from typing import Any

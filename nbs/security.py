@@ -1,4 +1,4 @@
-"""The table of what has hit others, for chapter 52 and the tests."""
+"""The table of what has hit others, for chapter 53 and the tests."""
 from collections.abc import Iterator
 from itertools import groupby
 from typing import NamedTuple

@@ -11,7 +11,9 @@ from random import Random
 from ike_lit.engine.child_sa import dh_group
 from ike_lit.engine.create_child_sa import RESPONDERS, fresh_ike_sa
 from ike_lit.engine.host import Host
-from ike_lit.engine.ike_sa import InitResult, ike_sa_init, make_auth
+from ike_lit.engine.additional import InitResult
+from ike_lit.engine.ike_sa import ike_sa_init
+from ike_lit.engine.proof import make_auth
 from ike_lit.engine.model import Config, Event
 from ike_lit.engine.protocol import IKE
 from ike_lit.wire.auth import IDi, IDr, Identity, SharedKey

@@ -79,7 +79,7 @@ def table(terminalreporter: pytest.TerminalReporter, table: str, title: str) -> 
     for row, cells in {'': dict(zip(columns, columns, strict=True)), **rows}.items():
         line = ''.join(f'{cells.get(c, ""):>10}' for c in columns)
         terminalreporter.write_line(f'{row:{width}}{line}'.rstrip())
-    if os.environ.get('KEEP') == table:  # for chapter 54
+    if os.environ.get('KEEP') == table:  # for chapter 55
         from bench.measure import keep
         lines = [[row, *(cells.get(c, '') for c in columns)] for row, cells in rows.items()]
         keep(table, {'title': title.capitalize(), 'columns': ['', *columns], 'rows': lines},

@@ -1,4 +1,4 @@
-"""What the tests of chapters 30 to 35 share: conversations of ours, as somebody on the wire has
+"""What the tests of chapters 31 to 36 share: conversations of ours, as somebody on the wire has
 recorded them; messages by hand; what tshark says of them; and the program.
 """
 import os
@@ -52,7 +52,7 @@ class Recorded:
     alice: Host
     bob: Host
     network: Network
-    secrets: dict[bytes, bytes]  # g^ir by Ni, as the ends log it
+    table: KeyTable  # as the ends log it
     seen: list[Captured] = field(default_factory=list)
     sas: list[IKE] = field(default_factory=list)  # Alice's, the oldest first
     locks: list[tuple[SK, SK]] = field(default_factory=list)  # of each of them
@@ -60,7 +60,12 @@ class Recorded:
     children: dict[bytes, tuple[bytes, ...]] = field(default_factory=dict)  # keys by SPI
 
     @property
-    def lines(self) -> str: return ''.join(secret_line(*item) for item in self.secrets.items())
+    def secrets(self) -> dict[bytes, bytes]: return self.table.secrets
+
+    @property
+    def lines(self) -> str:
+        return ''.join([*(secret_line(*item) for item in self.secrets.items()),
+                        *(secret_line(ni, secret, n) for (ni, n), secret in self.table.more.items())])
 
     def go_on(self, who: str, conversation: Begin, *args: object) -> None:
         "Let an end begin a conversation, and wait until it is over."
@@ -99,14 +104,14 @@ def record(ike: str = GCM, esp: str = GCM_ESP, *, seed: int = 1, left: Endpoint 
            alices: Mapping = {}, bobs: Mapping = {}, bobs_ike: str = '',  # noqa: B006
            **both: object) -> Recorded:
     "Let two hosts have their first four messages, or what else comes of it."
-    secrets: dict[bytes, bytes] = {}
-    common = {'timing': PATIENT, 'keylog': secrets.__setitem__, **both}
+    table = KeyTable()
+    common = {'timing': PATIENT, 'keylog': table.learn, **both}
     mine = replace(configs(ike, esp, **common)[0], **alices)
     yours = replace(configs(bobs_ike or ike, esp, **common)[1], **bobs)
     source = Random(seed).randbytes  # noqa: S311  # the same in every run is the point
     alice, bob = Host(random=source), Host((yours,), random=source, cookie_threshold=cookies)
     ends = {left: alice, right: bob} | ({natt[0]: alice, natt[1]: bob} if natt else {})
-    recorded = Recorded(alice, bob, Network(ends), secrets)
+    recorded = Recorded(alice, bob, Network(ends), table)
 
     def tap(d: Datagram) -> None:
         n = len(recorded.seen) + 1

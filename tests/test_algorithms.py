@@ -52,6 +52,7 @@ TABLE = {
     'modp8192': (DH, 18, 0, 0), 'ecp256': (DH, 19, 0, 0), 'ecp384': (DH, 20, 0, 0),
     'ecp521': (DH, 21, 0, 0), 'ecp256bp': (DH, 28, 0, 0), 'ecp384bp': (DH, 29, 0, 0),
     'ecp512bp': (DH, 30, 0, 0), 'x25519': (DH, 31, 0, 0), 'x448': (DH, 32, 0, 0),
+    'mlkem512': (DH, 35, 0, 0), 'mlkem768': (DH, 36, 0, 0), 'mlkem1024': (DH, 37, 0, 0),
     'modpnone': (DH, 0, 0, 0), 'noesn': (ESN, 0, 0, 0),
 }
 WEAK = {'3des', 'sha1', 'prfsha1', 'modp1024', 'modp1536'}

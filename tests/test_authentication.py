@@ -12,10 +12,11 @@ from ike_lit.engine.host import Host
 from ike_lit.engine.ike_sa import ike_sa_init
 from ike_lit.engine.informational import liveness
 from ike_lit.engine.model import ChildEstablished, Closed, Config, Established, Message
+from ike_lit.engine.proof import choose_method
 from ike_lit.engine.protocol import IKE
 from ike_lit.engine.state import State
 from ike_lit.testing.network import ALICE, BOB, deliver, events, family, handshake, talk
-from ike_lit.wire.auth import AUTH, IDi, IDr, Identity, SharedKey, signed_octets
+from ike_lit.wire.auth import AUTH, IDi, IDr, Identity, SharedKey, sign, signed_octets
 from ike_lit.wire.certificate import CERT, CERTREQ, Signer, spki
 from ike_lit.wire.const import AuthenticationType, CertEncoding, ExchangeType, MessageType, Prf, Type
 from ike_lit.wire.header import Reader
@@ -294,8 +295,8 @@ def proof_of_the_other_end(ike: IKE, payloads: list[Payload]) -> None:
     n = at(payloads, AUTH)
     held = ike.config.credential
     payloads[n] = (held.prove(Prf.PRF_HMAC_SHA2_256, octets) if isinstance(held, SharedKey)
-                   else ike_sa.sign(held.key, octets,
-                                    ike_sa.choose_method(ike.config, ike.agreed.peer_hashes)))
+                   else sign(held.key, octets,
+                             choose_method(ike.config, ike.agreed.peer_hashes)))
 
 
 SYNTAX = {'two proofs', 'a good proof, then a bad one', 'two names'}

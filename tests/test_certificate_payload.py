@@ -16,7 +16,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from ike_lit.engine.ike_sa import certificate_requests
+from ike_lit.engine.proof import certificate_requests
 from ike_lit.wire.auth import Identity
 from ike_lit.wire.certificate import CERT, CERTREQ, Authorities, Signer, shown, spki
 from ike_lit.wire.const import AuthenticationFailed, CertEncoding, InvalidSyntax

@@ -62,9 +62,11 @@ def test_demo() -> None:
     messages = [line for line in done.stdout.splitlines() if line[:2] in ('->', '<-')]
     assert [' '.join(line.split()[:4]) for line in messages] == [
         '-> IKE_SA_INIT request 0', '<- IKE_SA_INIT response 0',
-        '-> IKE_AUTH request 1', '<- IKE_AUTH response 1',
-        '-> INFORMATIONAL request 2', '<- INFORMATIONAL response 2']
-    for expected in ('AES_GCM_16_256/PRF_HMAC_SHA2_256/CURVE_25519', 'ESP AES_GCM_16_256, tunnel mode',
+        '-> IKE_INTERMEDIATE request 1', '<- IKE_INTERMEDIATE response 1',
+        '-> IKE_AUTH request 2', '<- IKE_AUTH response 2',
+        '-> INFORMATIONAL request 3', '<- INFORMATIONAL response 3']
+    for expected in ('AES_GCM_16_256/PRF_HMAC_SHA2_384/CURVE_25519/ADDKE1_ML_KEM_768',
+                     'ESP AES_GCM_16_256, tunnel mode',
                      'FQDN bob.example.org, proven by method 14, RSA with SHA2-256',
                      '10.1.0.0/24 -> 10.2.0.0/24', 'xfrm state add', '<36 octets>',
                      'the IKE SA is closed'):
@@ -85,9 +87,9 @@ def test_json_is_one_object_a_line_and_has_no_secrets() -> None:
     done = run('--demo', '--json')
     events = [json.loads(line) for line in done.stdout.splitlines()]
     assert [e['event'] for e in events] == [
-        *['Message'] * 4, 'Established', 'ChildEstablished', *['Message'] * 2, 'ChildClosed',
+        *['Message'] * 6, 'Established', 'ChildEstablished', *['Message'] * 2, 'ChildClosed',
         'Closed']
-    established = events[4]
+    established = events[6]
     assert established['remote_id'] == 'bob.example.org'
     assert established['nat'] == {'supported': True, 'here': False, 'there': False}
     assert max(len(word) for word in done.stdout.split('"')) < 80

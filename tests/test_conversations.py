@@ -11,8 +11,9 @@ from canonical import configs, two_ends
 from ike_lit.engine.child_sa import child_offer
 from ike_lit.engine.create_child_sa import RESPONDERS
 from ike_lit.engine.ike_sa import (
-    certificates, check_auth, first_child_payloads, ike_auth, ike_sa_init, make_auth,
-    respond_ike_auth, respond_ike_sa_init, take_first_child)
+    first_child_payloads, ike_auth, ike_sa_init, respond_ike_auth, respond_ike_sa_init,
+    take_first_child)
+from ike_lit.engine.proof import certificates, check_auth, make_auth
 from ike_lit.engine.informational import liveness
 from ike_lit.engine.model import ChildEstablished, Dropped, Established, Timing
 from ike_lit.engine.protocol import IKE

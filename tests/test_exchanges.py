@@ -11,7 +11,7 @@ import pytest
 from canonical import HERITAGE, configs, two_ends
 from ike_lit import initiator
 from ike_lit.cli.options import InitiatorOptions
-from ike_lit.engine import host, ike_sa
+from ike_lit.engine import host, ike_sa, proof
 from ike_lit.engine.child_sa import new_spi
 from ike_lit.engine.create_child_sa import RESPONDERS, create_child, rekey_child, rekey_ike_sa
 from ike_lit.engine.host import Host
@@ -230,9 +230,9 @@ def flipped(octets: bytes) -> bytes: return octets[:-1] + bytes([octets[-1] ^ 1]
 @pytest.mark.parametrize('what', ['signature', 'SK_p', 'messages', 'nonces', 'identity'])
 def test_a_proof_covers_all_of_it(monkeypatch: pytest.MonkeyPatch, first: int, what: str) -> None:
     "§1.2: both parties 'MUST verify that all signatures and' MACs 'are computed correctly'."
-    real, signed = ike_sa.make_auth, []
+    real, signed = proof.make_auth, []
 
-    def prove(ike: IKE, config: object, identity: ike_sa.IDi) -> AUTH:
+    def prove(ike: IKE, config: object, identity: ike_sa.IDi, keys: object = None) -> AUTH:
         if ike.initiator == bool(first): return real(ike, config, identity)
         before = ike.keys, ike.first_messages, ike.nonces
         if what == 'SK_p': ike.keys = replace(ike.keys, sk_pi=bytes(32), sk_pr=bytes(32))
@@ -244,7 +244,7 @@ def test_a_proof_covers_all_of_it(monkeypatch: pytest.MonkeyPatch, first: int, w
         ike.keys, ike.first_messages, ike.nonces = before
         signed.append(auth)
         return replace(auth, data=flipped(auth.data)) if what == 'signature' else auth
-    monkeypatch.setattr(ike_sa, 'make_auth', prove)
+    for module in ike_sa, proof: monkeypatch.setattr(module, 'make_auth', prove)
     ends = handshake(*two_ends(RESPONDERS))
     deceived = ends[1 - first]
     seen = events(deceived)

@@ -1,5 +1,5 @@
 """Twice as much of what a stranger has sent takes at most two and a half times the time and the memory: each
-reader of chapters 30 to 35, each form that it writes, and each loop in them that goes over what was sent.
+reader of chapters 31 to 36, each form that it writes, and each loop in them that goes over what was sent.
 """
 import gc
 import json

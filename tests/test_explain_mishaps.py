@@ -148,7 +148,7 @@ def test_a_key_log_that_an_editor_has_marked_as_unicode(r: Recorded) -> None:
 
 
 def test_an_error_does_not_show_what_is_in_the_line() -> None:
-    "Chapter 30: a mistyped line may hold a key all the same; here a column is missing."
+    "Chapter 31: a mistyped line may hold a key all the same; here a column is missing."
     secret = '0123456789abcdef' * 4
     for row in (f'c1,d1,e1,e2,{secret},a2,,x', f'c1,d1,{secret}g,',
                 f'c1,d1,e1,e2,"AES-CBC-128 [RFC3602]",a1,a2,{secret}'):

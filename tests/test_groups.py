@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from ike_lit.wire import ke
 from ike_lit.wire.const import Group, InvalidSyntax, TransformType
 from ike_lit.wire.header import Reader
-from ike_lit.wire.ke import GROUPS, KE, KeyExchange, Modp, power
+from ike_lit.wire.ke import GROUPS, KE, Kem, KeyExchange, Modp, power
 from ike_lit.wire.nonce import Random
 from ike_lit.wire.proposal import ALGORITHMS
 
@@ -77,7 +77,8 @@ def refused(group: Group, public: bytes) -> str:
 def test_the_table_of_groups_is_the_table_of_words() -> None:
     words = {row.transform.id for row in ALGORITHMS.values()
              if row.transform.type == TransformType.DH and not row.weak and row.transform.id}
-    assert words == set(GROUPS) == set(SIZES)
+    assert words - set(GROUPS) == {Group.ML_KEM_512}  # which the library lacks
+    assert {group for group, kind in GROUPS.items() if not isinstance(kind, Kem)} == set(SIZES)
 
 
 @every_group

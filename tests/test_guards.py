@@ -6,12 +6,14 @@ from ipaddress import ip_address
 import pytest
 from canonical import configs, two_ends
 from ike_lit.engine import create_child_sa
+from ike_lit.engine.additional import InitResult
 from ike_lit.engine.child_sa import accepted_address, respond_ke
 from ike_lit.engine.create_child_sa import CHILD_LIMIT, RESPONDERS, create_child, rekey_child, rekey_ike_sa
 from ike_lit.engine.host import REPLIES, Cookies, Host, Timers, check_liveness, drain
 from ike_lit.engine.ike_sa import (
-    CANDIDATES, MAX_INIT_RETRIES, InitResult, accept_init, answered_version, check_childless, ike_sa_init,
-    missing_auth, verify_auth, wanted_group)
+    CANDIDATES, MAX_INIT_RETRIES, accept_init, answered_version, check_childless, ike_sa_init,
+    missing_auth, wanted_group)
+from ike_lit.engine.proof import verify_auth
 from ike_lit.engine.informational import delete_ike_sa, inherit, liveness
 from ike_lit.engine.model import (
     AddressAssigned, ChildClosed, ChildFailed, Closed, Doing, Dropped, Established, Lifetime, Timing)
@@ -336,7 +338,7 @@ def test_the_secret_of_a_child_sa_is_told_to_who_keeps_a_log(with_group: bool) -
     logs: dict[str, dict[bytes, bytes]] = {'alice': {}, 'bob': {}}
     asker, other = up(0, esp='aes128gcm16-x25519' if with_group else 'aes128gcm16')
     for end, log in zip((asker, other), logs.values(), strict=True):
-        end.config = replace(end.config, keylog=log.__setitem__)
+        end.config = replace(end.config, keylog=lambda ni, secret, _, log=log: log.update({ni: secret}))
     asker.start(rekey_child, *asker.children, now=1)
     talk(asker, other, now=1)
     assert logs['alice'] == logs['bob'] and [len(g_ir) for g_ir in logs['bob'].values()] == [32] * with_group
@@ -732,7 +734,8 @@ def test_a_peer_that_moves_takes_its_child_sas_along(encap: tuple[int, int] | No
 
 def test_a_key_log_is_told_the_secret_of_an_ike_sa() -> None:
     told = dict[bytes, bytes]()
-    alice, bob = handshake(*two_ends(RESPONDERS, *configs(timing=NEVER, keylog=told.__setitem__)))
+    alice, bob = handshake(*two_ends(RESPONDERS, *configs(
+        timing=NEVER, keylog=lambda ni, secret, _: told.update({ni: secret}))))
     assert [*told] == [alice.nonces[0]] == [bob.nonces[1]] and len(told[alice.nonces[0]]) == 32
 
 

@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric.ec import (
     generate_private_key as generate_ec_key)
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key
-from ike_lit.engine import ike_sa
+from ike_lit.engine import ike_sa, proof
 from ike_lit.engine.create_child_sa import RESPONDERS
 from ike_lit.engine.host import Host
 from ike_lit.engine.ike_sa import ike_sa_init
@@ -85,7 +85,7 @@ def test_every_signature_scheme_of_a_peer_is_accepted(
         monkeypatch: pytest.MonkeyPatch, scheme: tuple) -> None:
     identifier, how = scheme
     way = AuthenticationType.DIGITAL_SIGNATURE, identifier
-    monkeypatch.setattr(ike_sa, 'choose_method', lambda config, accepted: way)
+    for module in ike_sa, proof: monkeypatch.setattr(module, 'choose_method', lambda config, accepted: way)
     left, right = configs(keys=RSA_KEYS)
     if how.key is not RSA:
         keys = [Ed25519PrivateKey.generate() if how.key is ED25519

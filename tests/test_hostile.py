@@ -802,7 +802,8 @@ def test_a_public_value_of_another_size(group: Group) -> None:
     "S30: it is refused before anything is computed."
     dh = object.__new__(KeyExchange)
     dh.group, dh._method = group, GROUPS[group]
-    for size in {0, 1, dh._method.size - 1, dh._method.size + 1, 2 * dh._method.size, 65000}:
+    right = dh._method.answer_size
+    for size in {0, 1, right - 1, right + 1, 2 * right, 65000}:
         for octet in b'\0', b'\2':
             with pytest.raises(InvalidSyntax, match=f'value of {size} octets'): dh.derive(octet * size)
 
@@ -815,9 +816,8 @@ def test_a_public_value_that_makes_the_secret_known(monkeypatch: pytest.MonkeyPa
     for value in 0, 1, modp.prime - 1, modp.prime, modp.prime + 1, 2 ** 2048 - 1:
         with pytest.raises(ValueError, match='between 2 and p-2'):
             modp.shared(3, value.to_bytes(size, 'big'))
-    for group in GROUPS:
-        if group.name.startswith('MODP'): continue
-        kind = GROUPS[group]
+    for kind in GROUPS.values():
+        if isinstance(kind, ke.Modp | ke.Kem): continue  # a ciphertext of ML-KEM may be anything
         for public in bytes(kind.size), b'\1' + bytes(kind.size - 1), b'\xff' * kind.size:
             if public[:1] == b'\xff' and kind.size in (32, 56): continue  # x is taken modulo the prime
             with pytest.raises(ValueError, match='not a point|all-zero secret'):

@@ -77,7 +77,7 @@ def test_the_probe_leaves_nothing_and_is_no_burden(lab: Lab, keys: Path) -> None
         'aes256', 'aes128', 'camellia128', 'sha256', 'sha512', 'prfsha256', 'prfsha512', 'modp2048', 'ecp256',
         'x25519', 'x448', 'chacha20poly1305'}
     assert rows[-1] == {'event': 'Suite', 'ike': 'chacha20poly1305-prfsha512-x448'}
-    assert len(rows) == 57 and all(row['takes'] is not None for row in rows[:-1])
+    assert len(rows) == 63 and all(row['takes'] is not None for row in rows[:-1])
     assert '0 total, 0 half-open' in lab.swanctl('--stats')
     assert 'peer too aggressive' not in lab.log() and 'KE payload' not in lab.log()
 

@@ -23,9 +23,13 @@ from peers.strongswan import Lab
 pytestmark = needs_strongswan
 
 
+# this strongSwan has no ML-KEM; test_interop_hybrid.py asks a newer one
+LEFT_OUT = {NO_GROUP} | {a.transform for a in ALGORITHMS.values() if a.keyword.startswith('mlkem')}
+
+
 def keywords(kind: TransformType) -> list[str]:
     return [a.keyword for a in ALGORITHMS.values()
-            if a.transform.type == kind and not a.weak and a.transform != NO_GROUP]
+            if a.transform.type == kind and not a.weak and a.transform not in LEFT_OUT]
 
 
 CIPHERS, INTEGRITY = keywords(TransformType.ENCR), keywords(TransformType.INTEG)
@@ -56,7 +60,7 @@ each = pytest.mark.parametrize('suite', SUITES)
 
 
 def test_nothing_that_we_offer_is_forgotten() -> None:
-    strong = {a.transform for a in ALGORITHMS.values() if not a.weak} - {NO_GROUP, NO_ESN.transform}
+    strong = {a.transform for a in ALGORITHMS.values() if not a.weak} - LEFT_OUT - {NO_ESN.transform}
     ike = [parse_proposals(suite, ProtocolID.IKE)[0].transforms for suite in SUITES]
     esp = [parse_proposals(suite, ProtocolID.ESP)[0].transforms for suite in SUITES.values()]
     assert {t for transforms in ike for t in transforms} == strong

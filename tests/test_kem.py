@@ -1,9 +1,11 @@
 """A key exchange whose two sides differ, as those of a KEM do: a key goes out, a ciphertext of another
 size comes back, and the responder has nothing to say before it has the key.
 
-It stands in for a group of the table; no exchange of ours knows the difference.
+It stands in for a group of the table; no exchange of ours knows the difference. At the end, ML-KEM.
 """
 import hashlib
+import json
+from pathlib import Path
 
 import pytest
 from canonical import configs, two_ends
@@ -11,8 +13,9 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X
 from ike_lit.engine.create_child_sa import RESPONDERS, rekey_child, rekey_ike_sa
 from ike_lit.engine.state import State
 from ike_lit.testing.network import events, family, handshake, talk
-from ike_lit.wire.const import ExchangeType, Group, InvalidSyntax
+from ike_lit.wire.const import ExchangeType, Fact, Group, InvalidSyntax
 from ike_lit.wire.ke import GROUPS, KE, KeyExchange, answer_ke
+from ike_lit.wire.ke import Kem as KemMethod
 from ike_lit.wire.nonce import Random
 
 SUITE, ESP = 'aes128gcm16-prfsha256-x25519', 'aes128gcm16-x25519'
@@ -80,3 +83,48 @@ def test_a_handshake_and_each_kind_of_rekeying() -> None:
         one.start(rekey_ike_sa, now=2)
         talk(one, other, now=2)
     assert family(alice)[-1].keys == family(bob)[-1].keys != alice.keys
+
+
+# ML-KEM itself, by NIST's answers
+
+VECTORS = json.loads((Path(__file__).parent / 'vectors' / 'ml_kem.json').read_text())
+SETS = {'ML-KEM-768': Group.ML_KEM_768, 'ML-KEM-1024': Group.ML_KEM_1024}
+
+
+def key_of(v: dict) -> tuple[KemMethod, object]:
+    method = GROUPS[SETS[v['set']]]
+    return method, method.secret(lambda size: bytes.fromhex(v['d'] + v['z']))
+
+
+@pytest.mark.parametrize('v', VECTORS['keygen'], ids=lambda v: f"{v['set']} {v['tcId']}")
+def test_keys_follow_from_seeds_as_nist_says(v: dict) -> None:
+    method, key = key_of(v)
+    assert hashlib.sha256(method.public(key)).hexdigest() == v['ek_sha256']
+
+
+@pytest.mark.parametrize('v', VECTORS['decapsulation'], ids=lambda v: f"{v['set']} {v['tcId']}")
+def test_secrets_come_out_of_ciphertexts_as_nist_says(v: dict) -> None:
+    "Also of those which were changed: there is no error, and another secret."
+    method, key = key_of(v)
+    assert method.shared(key, bytes.fromhex(v['c'])).hex() == v['k']
+
+
+@pytest.mark.parametrize('v', VECTORS['encapsulation_key_check'], ids=lambda v: f"{v['set']} {v['tcId']}")
+def test_encapsulation_keys_are_checked_as_nist_says(v: dict) -> None:
+    if v['valid']: assert len(answer_ke(SETS[v['set']], bytes.fromhex(v['ek']))[1]) == 32
+    else:
+        with pytest.raises(InvalidSyntax, match='no encapsulation key'):
+            answer_ke(SETS[v['set']], bytes.fromhex(v['ek']))
+
+
+@pytest.mark.parametrize('group, sizes', [
+    (Group.ML_KEM_768, (1184, 1088)), (Group.ML_KEM_1024, (1568, 1568))])
+def test_sizes(group: Group, sizes: tuple[int, int]) -> None:
+    ours = KeyExchange(group)
+    ciphertext, secret = answer_ke(group, ours.public)
+    assert (len(ours.public), len(ciphertext)) == sizes == (GROUPS[group].size, GROUPS[group].answer_size)
+    assert ours.derive(ciphertext) == secret and len(secret) == 32
+    again, other = answer_ke(group, ours.public)
+    assert again != ciphertext and other != secret  # never the same randomness twice
+    with pytest.raises(InvalidSyntax, match=f'{sizes[1] - 1} octets') as raised: ours.derive(ciphertext[1:])
+    assert Fact.CIPHERTEXT in raised.value.facts

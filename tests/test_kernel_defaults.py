@@ -1,7 +1,8 @@
 """Our defaults and those of others, in both roles: a default libreswan, a default strongSwan 5.9.8 and a
 default strongSwan 6. Nothing is said at either end but who it is, the secret, and the traffic: neither
 algorithms nor lifetimes, nor whether rekeying has forward secrecy. Each kind of SA is rekeyed three times,
-and after each a ping must come back through both kernels. Needs a kernel with ESP, as test_kernel.py.
+and after each a ping must come back through both kernels. A strongSwan that was told to take ML-KEM is
+asked ten times. Needs a kernel with ESP, as test_kernel.py.
 """
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -9,7 +10,8 @@ from pathlib import Path
 
 import pytest
 from defaults import (
-    CONNECTIONS, HOURS, NETS, PATIENCE, SECONDS, SECRET, SECRETS, ours, rekeyings, untroubled)
+    CONNECTIONS, HOURS, NETS, PATIENCE, SECONDS, SECRET, SECRETS, SUITE, hybrid_connections, ours, rekeyings,
+    untroubled, went_straight)
 from interop import start
 from kernel import holds, route_inner_networks, sas
 from peers.libreswan import Libreswan
@@ -83,7 +85,28 @@ def test_everybodys_defaults_last_through_rekeyings(
             ping(lab)
             for _ in rekeyings(program, ask, 'Installed'): ping(lab)
             untroubled(program)
+            if name != 'strongSwan 6': went_straight(program)  # that one would like another group best
             poll(lambda: len(sas(lab.left)) == 2 and sas(lab.left) == sas(lab.right), 20)
             if who == 'it': assert len(sas(lab.left)) == 2 and sas(lab.left) == sas(lab.right)
         assert holds(lab.left) == before
     record_property('kernel', (f'defaults, {name}, {role}', f'{who} rekey', 'lasts'))
+
+
+@pytest.mark.parametrize('who', ['we', 'it'])
+@pytest.mark.parametrize('role', ['initiator', 'responder'])
+def test_a_hybrid_strongswan_and_our_defaults_last_through_ten_rekeyings(
+        request: pytest.FixtureRequest, keys: Path, role: str, who: str,
+        record_property: Callable[[str, object], None]) -> None:
+    "X25519 and ML-KEM-768, of each kind of SA, in both roles; a ping after each."
+    with started('strongSwan 6', request, keys) as (lab, peer):
+        lab.load(hybrid_connections(), SECRETS)
+        ask = (peer.rekey_child, peer.rekey_ike) if who == 'it' else None
+        with ours(lab, role, peer.initiate, *(SECONDS if who == 'we' else HOURS)) as program:
+            program.position = 0
+            program.wait('Installed', PATIENCE)
+            ping(lab)
+            for _ in rekeyings(program, ask, 'Installed', times=10): ping(lab)
+            untroubled(program)
+            went_straight(program)
+        assert {e['suite'] for e in program.all('Established') + program.all('Rekeyed')} == {SUITE}
+    record_property('kernel', (f'X25519 and ML-KEM-768, {role}', f'{who} rekey ten times', 'lasts'))

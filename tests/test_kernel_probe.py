@@ -52,7 +52,7 @@ def test_a_daemon_says_what_it_takes_and_keeps_nothing(lab: Lab, keys: Path, dae
         rows = [json.loads(line) for line in done.stdout.splitlines()]
         assert done.returncode == 0 and nothing_left(), done.stdout + done.stderr
         assert {row['algorithm'] for row in rows[:-1] if row['takes']} == taken
-        assert len(rows) == 57 and all(row['takes'] is not None for row in rows[:-1])
+        assert len(rows) == 63 and all(row['takes'] is not None for row in rows[:-1])
         assert rows[-1] == {'event': 'Suite', 'ike': suite}
     finally:
         print(peer.log()[-3000:])  # shown if it fails

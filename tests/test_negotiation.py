@@ -18,7 +18,7 @@ from ike_lit.wire.header import Reader
 from ike_lit.wire.payload import Packet, Payload
 from ike_lit.wire.proposal import (
     ALGORITHMS, ALIASES, DEFAULT_ESP, DEFAULT_IKE, NOT_UNDERSTOOD, NO_INTEG, SA, Proposal, Transform,
-    check_choice, choose, common, parse_proposals)
+    additional, check_choice, choose, common, groups, parse_proposals)
 
 IKE, ESP = ProtocolID.IKE, ProtocolID.ESP
 ENCR, PRF, INTEG, DH = (TransformType(n) for n in (1, 2, 3, 4))
@@ -117,7 +117,7 @@ def test_beside_an_aead_a_hash_means_the_prf(line: str, printed: str) -> None:
 @pytest.mark.parametrize('word', WEAK)
 @pytest.mark.parametrize('protocol, line', [(IKE, DEFAULT_IKE), (ESP, DEFAULT_ESP)])
 def test_weak_words_are_refused_in_any_place(word: str, protocol: ProtocolID, line: str) -> None:
-    first, second = (text.split('-') for text in line.split(','))
+    _, first, second = (text.split('-') for text in line.split(','))
     for at in range(len(first) + 1):
         with pytest.raises(ValueError, match=f'{word.lower()!r} in .* is too weak to be used'):
             parse_proposals('-'.join([*first[:at], word, *first[at:]]), protocol)
@@ -137,10 +137,12 @@ def test_what_we_do_not_have_is_no_word(word: str) -> None:
 
 def test_the_defaults_are_strong_and_have_their_aeads_apart() -> None:
     for line, protocol in (DEFAULT_IKE, IKE), (DEFAULT_ESP, ESP):
-        aeads, classic = parse_proposals(line, protocol)
-        assert all(t.aead for t in aeads.of_type(ENCR)) and not aeads.of_type(INTEG)
+        hybrid, aeads, classic = parse_proposals(line, protocol)
+        for p in hybrid, aeads: assert all(t.aead for t in p.of_type(ENCR)) and not p.of_type(INTEG)
         assert not any(t.aead for t in classic.transforms) and classic.of_type(INTEG)
-        assert (aeads.number, classic.number) == (1, 2)
+        assert (hybrid.number, aeads.number, classic.number) == (1, 2, 3)
+        assert additional(hybrid) == (Group.ML_KEM_768,) and not additional(aeads) + additional(classic)
+        assert groups([hybrid]) == groups([aeads])[:1]  # so that who takes the second costs no round trip
 
 
 # Offers and answers (RFC 7296 §2.7, §3.3, §3.3.6; RFC 5282 §8)

@@ -19,8 +19,13 @@ RUNS, PARTS = 1000, 10
 NEVER = Lifetime()
 
 
-def two_hosts(seed: int, timing: Timing, **bad: float) -> tuple[Network, Host, Host]:
-    left, right = configs(timing=timing)
+SUITES = {'one key exchange': {}, 'two': {'ike': 'aes256gcm16-prfsha384-x25519-ke1_mlkem768',
+                                          'esp': 'aes256gcm16-x25519-ke1_mlkem768'}}
+
+
+def two_hosts(seed: int, timing: Timing, suite: str = 'one key exchange',
+              **bad: float) -> tuple[Network, Host, Host]:
+    left, right = configs(timing=timing, **SUITES[suite])
     random = Random(seed).randbytes  # noqa: S311  # the same in every run is the point
     alice, bob = Host(random=random), Host((right,), random=random)
     network = Network({ALICE: alice, BOB: bob}, seed=seed, **bad)
@@ -54,14 +59,15 @@ def agree(alice: Host, bob: Host) -> int:
 
 
 @pytest.mark.parametrize('part', range(PARTS))
-def test_both_ends_agree_in_the_end(part: int) -> None:
+@pytest.mark.parametrize('suite', SUITES)
+def test_both_ends_agree_in_the_end(suite: str, part: int) -> None:
     """Handshake; both rekey the Child SA, then the IKE SA, about at once; one leaves.
 
     After each step there is one pair of Child SAs, or none if an end has lost its patience."""
     timing = Timing(child=NEVER, ike=NEVER, liveness=40, retry=5)
     survived = 0
     for seed in range(part, RUNS, PARTS):
-        network, alice, bob = two_hosts(seed, timing, loss=0.3, twice=0.1, delay=1.5)
+        network, alice, bob = two_hosts(seed, timing, suite, loss=0.3, twice=0.1, delay=1.5)
         chance = Random(seed)  # noqa: S311
         network.run(until=40)
         for make in rekey_its_child, rekey_ike_sa:

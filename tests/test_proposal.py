@@ -126,7 +126,7 @@ def test_groups(proposals: list[Proposal], found: tuple[Group, ...]) -> None:
     # not understood, so not acceptable (§3.3.6)
     ((replace(NO_GROUP, key_length=NOT_UNDERSTOOD),), (), None),
     ((replace(MODP, key_length=NOT_UNDERSTOOD),), (MODP,), None),
-    ((Transform(TransformType(9), OtherTransform(0)),), (), None)])
+    ((Transform(TransformType(90), OtherTransform(0)),), (), None)])
 def test_common(offered: tuple[Transform, ...], ours: tuple[Transform, ...],
                 answer: tuple[Transform, ...] | None) -> None:
     suite = common(esp(*offered, spi=b'\1\2\3\4'), esp(*ours))
@@ -170,7 +170,7 @@ def test_an_ike_sa_has_a_group() -> None:
     ((MODP,), (replace(MODP, key_length=NOT_UNDERSTOOD),), 'was not offered'),
     ((MODP,), (replace(MODP, key_length=128),), 'was not offered'),
     ((NO_GROUP,), (replace(NO_GROUP, key_length=NOT_UNDERSTOOD),), 'was not offered'),
-    ((MODP,), (MODP, Transform(TransformType(9), OtherTransform(0))), 'was not offered'),
+    ((MODP,), (MODP, Transform(TransformType(90), OtherTransform(0))), 'was not offered'),
     ((MODP,), (MODP, Transform(TransformType.ENCR, Encryption.AES_CBC, 128)), '2 transforms of type ENCR')])
 def test_check_choice(offered: tuple[Transform, ...], answer: tuple[Transform, ...], why: str) -> None:
     offer, chosen = esp(*offered), esp(*answer, spi=b'\1\2\3\4')

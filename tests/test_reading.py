@@ -52,7 +52,7 @@ class Row:
     "A body, and what is made of it: a payload that is odd or not, or one that can't be read."
     kind: type
     body: str
-    odd: str = ''  # what the dissection and chapter 35 say of it
+    odd: str = ''  # what the dissection and chapter 36 say of it
     readable: bool = True
 
 

@@ -17,6 +17,7 @@ from spoil import spoiled
 from strategies import MESSAGES, edits, mutations, payloads
 from test_fragment import VECTOR, direction
 from test_fuzz import examples
+from test_hybrid_captures import SESSIONS as HYBRID
 from test_vectors import SESSIONS, h, init, live, messages, secrets, with_keys  # noqa: F401  # fixtures
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -159,7 +160,7 @@ def test_fragments_of_strongswan_are_built_as_they_were(n: int) -> None:
 
 def test_no_capture_is_left_out() -> None:
     found = [p for p in ROOT.rglob('*.pcap*') if not {'.venv', '.git'} & set(p.relative_to(ROOT).parts)]
-    assert sorted(found) == sorted(session / 'capture.pcap' for session in SESSIONS)
+    assert sorted(found) == sorted(session / 'capture.pcap' for session in (*SESSIONS, *HYBRID))
 
 
 def test_what_is_inside_is_sealed_again() -> None:

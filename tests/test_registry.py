@@ -13,7 +13,8 @@ from ike_lit.wire.payload import GENERIC, UNDERSTOOD, Encrypted, Opaque, get_by_
 from ike_lit.wire.proposal import (
     ALGORITHMS, NOT_UNDERSTOOD, SA, Proposal, Transform, parse_proposals, transform_for)
 
-# IANA's ikev2-parameters, as libreswan (2026-08), strongSwan (2026-05) and Wireshark have it
+# IANA's ikev2-parameters, as libreswan (2026-08), strongSwan (2026-05) and Wireshark have it, and 16447
+# of draft-ietf-ipsecme-ikev2-downgrade-prevention-08
 NUMBERS: dict[type[Registry], set[int]] = {
     ExchangeType: {*range(34, 42), 43, 44}, Type: {0, *range(33, 54)}, ProtocolID: set(range(6)),
     TransformType: set(range(1, 15)), Encryption: {*range(1, 10), *range(11, 17), *range(18, 22),
@@ -23,7 +24,7 @@ NUMBERS: dict[type[Registry], set[int]] = {
     AuthenticationType: {1, 2, 3, *range(9, 15)}, HashAlgorithm: set(range(1, 8)),
     CertEncoding: {1, 2, 3, 4, *range(6, 16)}, TSType: {7, 8, 9, 10},
     CfgAttribute: {1, 2, 3, 4, 6, 7, 8, 10, *range(12, 30)},
-    MessageType: {1, 4, 5, 7, 9, 11, 14, 17, 24, *range(34, 50), *range(16384, 16447)}}
+    MessageType: {1, 4, 5, 7, 9, 11, 14, 17, 24, *range(34, 50), *range(16384, 16448)}}
 
 
 @pytest.mark.parametrize('registry', NUMBERS, ids=lambda registry: registry.__name__)
@@ -84,6 +85,6 @@ def test_what_a_peer_insists_on_and_we_lack_is_said_in_words() -> None:
     theirs = Proposal(1, ProtocolID.IKE, b'', (
         *ours[0].transforms, Transform(TransformType.ADDKE1, Group.ML_KEM_1024)))
     lines = list(compare_proposals((theirs,), ours))
-    assert ('the peer insists on an additional key exchange, ML_KEM_1024 (RFC 9370), which we do not have'
+    assert ('the peer insists on an additional key exchange, ML_KEM_1024 (RFC 9370); we have none'
             in lines[-1])
     assert not any('single proposal' in line for line in lines)

@@ -1,6 +1,6 @@
 """Exchange scenarios, as a mature daemon tests them: each message of both ends is carried by hand,
 and may be held back, lost, or come late (RFC 7296 §1.3, §1.4.1, §2.8, §2.25; RFC 6023).
-The stage, and how a ladder is written down, is chapter 50.
+The stage, and how a ladder is written down, is chapter 51.
 """
 from collections.abc import Callable
 from dataclasses import replace

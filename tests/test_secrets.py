@@ -31,7 +31,7 @@ from ike_lit.cli.program import Recorder
 from ike_lit.cli.report import as_json, held_json, report
 from ike_lit.engine.child_sa import KeymatInput
 from ike_lit.engine.create_child_sa import RESPONDERS
-from ike_lit.engine.ike_sa import InitResult
+from ike_lit.engine.additional import InitResult
 from ike_lit.engine.informational import liveness
 from ike_lit.engine.model import ChildEstablished, Closed, Established
 from ike_lit.kernel import install
@@ -235,15 +235,15 @@ def test_no_secret_is_written_anywhere(files: Path, tmp_path: Path, what: str, f
 
 
 FAULTS = {  # where something goes wrong that nobody has foreseen, with secrets on the stack
-    'the secret is shared': 'ike_sa.KeyExchange.derive', 'the keys are made': 'ike_sa.directions',
-    'the proof is checked': 'ike_sa.verify_auth', 'a Child SA is made': 'child_sa.EspSA',
+    'the secret is shared': 'ike_sa.KeyExchange.derive', 'the keys are made': 'additional.ike_keys',
+    'the proof is checked': 'proof.verify_auth', 'a Child SA is made': 'child_sa.EspSA',
     'it is logged': 'program.keylog_row', 'it is explained': 'show.explained'}
 FAULT = '''
 import sys
 from ike_lit import initiator
 from ike_lit.capture import show
 from ike_lit.cli import program
-from ike_lit.engine import child_sa, ike_sa
+from ike_lit.engine import additional, child_sa, ike_sa, proof
 def fails(*args, **kwargs): raise RuntimeError('nobody has foreseen this')
 {} = fails
 sys.exit(initiator.main())
@@ -321,7 +321,7 @@ def test_no_repr_shows_a_secret(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
         return secret
     monkeypatch.setattr(KeyExchange, 'derive', derive)
     monkeypatch.setattr(install, 'run_setkey', lambda *args, **kwargs: '')
-    logged: list[tuple[bytes, bytes]] = []
+    logged: list[tuple[bytes, bytes, int]] = []
     ends = Ends(ike='aes256-sha256-x25519', esp='aes256-sha256-x25519',
                 keylog=lambda *pair: logged.append(pair))
     shared = SharedKey(SECRET)
@@ -388,7 +388,7 @@ def shown_by(*roots: object) -> Iterator[tuple[str, str]]:
 
 
 def refusal(left: object, right: object) -> object:
-    "An error with the evidence that chapter 28 reads."
+    "An error with the evidence that chapter 29 reads."
     other = replace(right, trust=SharedKey(SECRET[::-1]))
     _, bob = handshake(*two_ends(RESPONDERS, left, other))
     told = events(bob)

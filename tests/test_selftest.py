@@ -47,7 +47,8 @@ def keywords_of(proposals: tuple[Proposal, ...]) -> list[set[str]]:
 
 # The table
 
-@pytest.mark.parametrize('keyword', [k for k, a in ALGORITHMS.items() if not a.weak or k in KNOWN_ANSWERS])
+@pytest.mark.parametrize('keyword', [
+    k for k, a in ALGORITHMS.items() if (not a.weak or k in KNOWN_ANSWERS) and k != 'mlkem512'])
 def test_whatever_calculates_has_an_answer(keyword: str) -> None:
     algorithm = ALGORITHMS[keyword]
     given = answer(algorithm)

@@ -176,7 +176,7 @@ def test_search(home: str, browser: Browser) -> None:
     browser.get(f'{home}search.html?q=COOKIE')
     chapter = browser.until("""  // results come one after the other
         return [...document.querySelectorAll('#search-results li a')].map(a => a.href)
-            .find(url => /(24_ike_sa|27_host)[.]html/.test(url))""")
+            .find(url => /(25_ike_sa|28_host)[.]html/.test(url))""")
     browser.get(chapter)
     assert 'COOKIE' in browser.find_element(By.TAG_NAME, 'article').text
     assert not browser.complaints() and not browser.strangers(home)
@@ -187,7 +187,7 @@ def test_day_and_night(home: str, browser: Browser) -> None:
     "The page follows the system, and then its own switch; octets stay readable, and diagrams follow."
     browser.width(1280)
     browser.prefer('light')
-    browser.get(f'{home}24_ike_sa.html')
+    browser.get(f'{home}25_ike_sa.html')
     browser.until(DRAWN, 'default')
     by_day = browser.js('return getComputedStyle(document.body).backgroundColor')
     assert min(browser.js(CONTRAST, 'article pre span, article pre b, article p')) > 4.5

@@ -4,13 +4,14 @@
 
 # %% auto #0
 __all__ = ['Traffic', 'may_carry', 'ChildOffer', 'child_offer', 'new_spi', 'transport_mode', 'traffic_payloads', 'KeymatInput',
-           'check_workable', 'make_child', 'install', 'check_child_response', 'dh_group', 'ChildResponse',
-           'respond_child', 'allowed_traffic', 'respond_ke', 'accepted_address', 'respond_address']
+           'check_workable', 'make_child', 'install', 'check_child_response', 'dh_group', 'ChildGrant', 'respond_child',
+           'allowed_traffic', 'respond_ke', 'accepted_address', 'respond_address']
 
 # %% ../../nbs/23_child_sa.ipynb #5852dead
 from dataclasses import dataclass, replace
 from ipaddress import ip_address
 
+from .additional import log_secrets
 from .model import AddressAssigned, ChildEstablished, ChildSA, EspSA
 from .protocol import IKE
 from ..wire.configuration import CP, assigned, cfg_request, selectors_for
@@ -101,6 +102,7 @@ class KeymatInput:
     ni: bytes
     nr: bytes
     secret: bytes = b''  # g^ir, if there was a Diffie-Hellman exchange
+    more: tuple[bytes, ...] = ()  # secrets of additional key exchanges
 
 # %% ../../nbs/23_child_sa.ipynb #c1a6eb93
 def check_workable(ike: IKE, suite: Proposal) -> None:
@@ -127,8 +129,9 @@ def make_child(ike: IKE, suite: Proposal, spi_in: bytes, local_ts: tuple[Traffic
     check_workable(ike, suite)
     if ike.suite is None or ike.keys is None: raise RuntimeError('no keys yet')
     kind = Prf(ike.suite.single(TransformType.PRF).id)
-    keys = keymat(kind, ike.keys.sk_d, fresh.ni, fresh.nr, suite, fresh.secret)
-    if ike.config.keylog and fresh.secret: ike.config.keylog(fresh.ni, fresh.secret)
+    keys = keymat(kind, ike.keys.sk_d, fresh.ni, fresh.nr, suite, fresh.secret,
+                  b''.join(fresh.more))
+    if fresh.secret: log_secrets(ike, fresh.ni, (fresh.secret, *fresh.more))
     ours, theirs = (keys.encr_i, keys.integ_i), (keys.encr_r, keys.integ_r)
     if not fresh.ours: ours, theirs = theirs, ours
     encr, integ = suite.single(TransformType.ENCR), suite.single(TransformType.INTEG)
@@ -145,7 +148,8 @@ def install(ike: IKE, child: ChildSA, replaces: ChildSA | None = None, ours: boo
 
 # %% ../../nbs/23_child_sa.ipynb #8018670f
 def check_child_response(ike: IKE, asked: ChildOffer, response: Packet, ni: bytes, nr: bytes,
-                         dh: KeyExchange | None = None) -> ChildSA:
+                         dh: KeyExchange | None = None,
+                         more: tuple[bytes, ...] = ()) -> ChildSA:
     """Check the other end's half of a Child SA that we asked for.
 
     Raise an `IkeError` if there is none, or if it is not what we asked for."""
@@ -163,7 +167,8 @@ def check_child_response(ike: IKE, asked: ChildOffer, response: Packet, ni: byte
         if dh is None or not group == ke.group == dh.group:
             raise InvalidSyntax(f'KE of group {ke.group} for {suite}')
         secret = dh.derive(ke.public)
-    return make_child(ike, suite, asked.spi, local_ts, remote_ts, KeymatInput(True, ni, nr, secret))
+    fresh = KeymatInput(True, ni, nr, secret, more)
+    return make_child(ike, suite, asked.spi, local_ts, remote_ts, fresh)
 
 # %% ../../nbs/23_child_sa.ipynb #f35241e3
 def dh_group(suite: Proposal) -> Group | None:
@@ -171,17 +176,28 @@ def dh_group(suite: Proposal) -> Group | None:
     return next((Group(t.id) for t in suite.of_type(TransformType.DH) if t.id), None)
 
 # %% ../../nbs/23_child_sa.ipynb #6c078bf1
-@dataclass(frozen=True)
-class ChildResponse:
-    "A Child SA that the peer asked for, and what the response says about it."
-    child: ChildSA
-    sa: SA
+@dataclass(frozen=True, repr=False)
+class ChildGrant:
+    "A Child SA that the peer may have, before its keys are made. It may hold a secret; no repr."
+    suite: Proposal  # with the peer's SPI
+    spi: bytes  # ours, 4 octets
+    local_ts: tuple[TrafficSelector, ...]
+    remote_ts: tuple[TrafficSelector, ...]
+    fresh: KeymatInput
     ke: tuple[KE, ...]
     traffic: tuple[Payload, ...]
 
+    @property
+    def sa(self) -> SA: return SA((replace(self.suite, spi=self.spi),))
+
+    def made(self, ike: IKE, more: tuple[bytes, ...] = ()) -> ChildSA:
+        "Return the Child SA; `more`: secrets of additional key exchanges. Raise as `make_child`."
+        return make_child(ike, self.suite, self.spi, self.local_ts, self.remote_ts,
+                          replace(self.fresh, more=more))
+
 # %% ../../nbs/23_child_sa.ipynb #99a02621
 def respond_child(ike: IKE, request: Packet, ni: bytes, nr: bytes,
-                  old: ChildSA | None = None, first: bool = False) -> ChildResponse:
+                  old: ChildSA | None = None, first: bool = False) -> ChildGrant:
     "Grant a Child SA that the peer asks for. Raise the `IkeError` that says why not."
     config = ike.config
     suite = choose(request.one(SA), without_dh(config.esp) if first else config.esp)
@@ -191,10 +207,9 @@ def respond_child(ike: IKE, request: Packet, ni: bytes, nr: bytes,
     if config.mode == 'transport' and not wanted:
         raise NoProposalChosen('we want transport mode, and the peer does not', facts=Fact.MODE)
     ke, secret = respond_ke(ike, suite, request)
-    spi_in = new_spi(ike)
-    child = make_child(ike, suite, spi_in, local_ts, remote_ts, KeymatInput(False, ni, nr, secret))
-    return ChildResponse(child, SA((replace(suite, spi=spi_in),)), ke,
-                         (TSi(remote_ts), TSr(local_ts), *transport_mode(ike), *more))
+    check_workable(ike, suite)
+    return ChildGrant(suite, new_spi(ike), local_ts, remote_ts, KeymatInput(False, ni, nr, secret),
+                      ke, (TSi(remote_ts), TSr(local_ts), *transport_mode(ike), *more))
 
 # %% ../../nbs/23_child_sa.ipynb #ee8140fd
 def allowed_traffic(ike: IKE, request: Packet, old: ChildSA | None) -> tuple[

@@ -22,6 +22,7 @@ from ..wire.fragment import LEAST_DATAGRAM
 from ..wire.header import Header
 from ..wire.nat import KEEPALIVE, Endpoint, wrap
 from ..wire.payload import Packet
+from ..wire.ppk import Ppk
 from ..wire.proposal import (
     DEFAULT_ESP, DEFAULT_IKE, Proposal, Transform, parse_proposals)
 from ..wire.ts import Address, TrafficSelector, selectors
@@ -77,8 +78,11 @@ class Config:
     require_request: bool = False  # refuse a Child SA to those who ask for none
     initial_contact: bool = False  # tell the peer to forget older IKE SAs with us
     timing: Timing = Timing()
-    # told Ni and g^ir of each exchange that makes keys, by whoever keeps a key log
-    keylog: Callable[[bytes, bytes], None] | None = field(default=None, repr=False, compare=False)
+    # told Ni, a secret, and which one it is (0: g^ir, 1: of the first additional key exchange, ...)
+    keylog: Callable[[bytes, bytes, int], None] | None = field(
+        default=None, repr=False, compare=False)
+    ppk: Ppk | None = None  # postquantum preshared key, which both ends hold
+    transcript: bool = True  # sign both first messages, if the peer does so, too
 
     def __post_init__(self) -> None: check_config(self)
 

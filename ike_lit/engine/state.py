@@ -19,6 +19,7 @@ from .model import ChildSA, Config, Datagram, Doing, Event, Timing
 from ..wire.certificate import CERTREQ
 from ..wire.const import ExchangeType, IkeError
 from ..wire.fragment import Answered, Reassembly
+from ..wire.intermediate import IntAuth
 from ..wire.keys import Keys
 from ..wire.nat import Endpoint, Nat
 from ..wire.nonce import Random, new_ike_spi
@@ -69,6 +70,7 @@ class Window:
     expected_id: int = 0  # of the peer's requests
     answered: Answered | None = None  # the last one, and our response
     answering: dict[ExchangeType, Answers] = field(default_factory=dict)  # by the next request
+    once_sealed: Callable[[bytes], None] | None = None  # to be told the response, as it is sent
     last_word: int | None = None  # the peer's request after IKE_AUTH, which may still refuse us
     # fragments, of its requests and of its responses
     pieces: tuple[Reassembly, Reassembly] = field(
@@ -82,6 +84,8 @@ class Negotiated:
     peer_hashes: tuple[int, ...] = ()  # that the peer accepts in signatures (RFC 7427 §4)
     fragments: bool = False  # do both ends know RFC 7383?
     childless: bool = False  # does the peer know RFC 6023?
+    ppk: bool = False  # has each a postquantum preshared key (RFC 8784)?
+    transcript: bool = False  # do both sign both first messages?
     proof: str = ''  # how the peer has proved who it is, '' if it has not
     peer_addresses: tuple[TrafficSelector, ...] = ()  # the peer's inner addresses, from our pool
     asked: tuple[CERTREQ, ...] = ()  # by the responder in IKE_SA_INIT, for the certificates of ours
@@ -115,6 +119,7 @@ class Exchange:
     "What an end is about to change, and what the peer does to the same (RFC 7296 §2.25)."
     doing: Doing | None = None
     spi: bytes = b''  # of the Child SA that it is done to: the one under which we receive
+    following: bool = False  # has the peer answered, and do more key exchanges follow?
     simultaneous: SimultaneousRekey | None = None
     early_deletes: set[bytes] = field(default_factory=set)  # of what is not there yet: its SPIs
 
@@ -176,6 +181,7 @@ class Task(Enum):
     LIVENESS = 'see whether the peer has given a sign of life'
     KEEPALIVE = 'remind the NAT'
     COOKIE = 'look at another cookie'
+    FOLLOW = 'forget key exchanges that the peer does not go on with'
     GRACE = 'give up an attempt whose only answer proved nothing'
 
 
@@ -195,9 +201,8 @@ class IkeSA:
         self.configs = configs or (config,)  # of all who may be calling
         self.natt: tuple[Endpoint, Endpoint] | None = None  # ours and the peer's for port 4500
         self.responders, self.random = responders, random
-        self.state = State.INITIAL
+        self.state, self.spi_r = State.INITIAL, bytes(8)
         self.spi_i = spi_i or (new_ike_spi(random) if initiator else bytes(8))
-        self.spi_r = bytes(8)
         # what the initial exchanges settle
         self.agreed = Negotiated()
         self.suite: Proposal | None = None
@@ -206,6 +211,7 @@ class IkeSA:
         self.incoming: SK | None = None
         # ours and the peer's; both first messages are signed
         self.nonces = self.first_messages = b'', b''
+        self.intauth = IntAuth()  # what came between them and IKE_AUTH
         self.reachable = False  # has a cookie shown that the peer is where it seems to be?
         # the Child SAs, by the SPI under which we receive, oldest first
         self.children: dict[bytes, ChildSA] = {}

@@ -10,7 +10,7 @@ __all__ = ['GCM', 'CCM', 'ENCRYPTION', 'AEADS', 'NO_CHECKING', 'INTEGRITY', 'PRF
 from dataclasses import dataclass
 from typing import Any
 
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, mlkem
 from cryptography.hazmat.primitives.asymmetric.x448 import X448PrivateKey, X448PublicKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 
@@ -22,7 +22,7 @@ class AlgorithmRow:
     "What is known of any algorithm. Sizes are in octets; a name that is '' does not exist."
     id: Registry
     keywords: str  # ours first; {} is the length of the key in bits
-    answers: str = ''  # the last 8 octets of what chapter 37 expects, for each length of the key
+    answers: str = ''  # the last 8 octets of what chapter 38 expects, for each length of the key
     key_lengths: tuple[int, ...] = (0,)  # bits; 0: there is one length, and it is not sent
     key_size: int = 0  # if there is one length
     salt_size: int = 0  # what follows the key
@@ -128,14 +128,20 @@ PRFS: dict[int, PrfRow] = {row.id: row for row in (
            weak=True))}
 
 # %% ../../nbs/03_algorithm.ipynb #a19c0013
+def _ml_kem(size: int) -> tuple[Any, ...]:
+    return tuple(getattr(mlkem, f'MLKEM{size}{half}Key', None) for half in ('Private', 'Public'))
+
+
 @dataclass(frozen=True, kw_only=True)
 class KeRow(AlgorithmRow):
-    "A Diffie-Hellman group; what it calculates with, unless only its name is known."
+    "A key exchange method; what it calculates with, unless only its name is known."
     modp: tuple[int, int, int] | None = None  # bits, what is added to pi, octets of an exponent
     curve: ec.EllipticCurve | None = None
     montgomery: tuple[int, type[Any], type[Any]] | None = None  # octets of a value, classes
+    # octets of an encapsulation key and of a ciphertext; classes, None where there is none
+    kem: tuple[Any, ...] | None = None
 
-
+# %% ../../nbs/03_algorithm.ipynb #a19c0018
 KEY_EXCHANGES: dict[int, KeRow] = {row.id: row for row in (
     KeRow(Group.MODP_2048, 'modp2048 dh14', 'df4bf089b401f0f7', modp=(2048, 124476, 32)),
     KeRow(Group.MODP_3072, 'modp3072 dh15', '4b6fb08038c94ffa', modp=(3072, 1690314, 48)),
@@ -152,5 +158,9 @@ KEY_EXCHANGES: dict[int, KeRow] = {row.id: row for row in (
           montgomery=(32, X25519PrivateKey, X25519PublicKey)),
     KeRow(Group.CURVE_448, 'x448 curve448 dh32', '9541b482fb0fe9b9',
           montgomery=(56, X448PrivateKey, X448PublicKey)),
+    KeRow(Group.ML_KEM_512, 'mlkem512 dh35', '444490fafdf3b929', kem=(800, 768, *_ml_kem(512))),
+    KeRow(Group.ML_KEM_768, 'mlkem768 dh36', 'b49d77f6ff9b796d', kem=(1184, 1088, *_ml_kem(768))),
+    KeRow(Group.ML_KEM_1024, 'mlkem1024 dh37', '12bc0373aa096a37',
+          kem=(1568, 1568, *_ml_kem(1024))),
     KeRow(Group.MODP_1024, 'modp1024 dh2', weak=True),
     KeRow(Group.MODP_1536, 'modp1536 dh5', weak=True))}

@@ -8,7 +8,8 @@ __all__ = ['ADDITIONAL', 'TRANSFORM_IDS', 'Registry', 'ExchangeType', 'Type', 'P
            'CertEncoding', 'TSType', 'CfgType', 'CfgAttribute', 'MessageType', 'Fact', 'IkeError', 'InvalidSyntax',
            'InvalidMajorVersion', 'UnsupportedCriticalPayload', 'NoProposalChosen', 'InvalidKePayload',
            'AuthenticationFailed', 'TsUnacceptable', 'SinglePairRequired', 'NoAdditionalSas', 'InternalAddressFailure',
-           'FailedCpRequired', 'TemporaryFailure', 'ChildSaNotFound', 'Discard', 'NoAnswer', 'error_for']
+           'FailedCpRequired', 'TemporaryFailure', 'ChildSaNotFound', 'StateNotFound', 'Discard', 'NoAnswer',
+           'error_for']
 
 # %% ../../nbs/00_const.ipynb #3c209e89
 from enum import Flag, IntEnum
@@ -324,9 +325,8 @@ class MessageType(Registry):
     TEMPORARY_FAILURE = 43
     CHILD_SA_NOT_FOUND = 44
     INVALID_GROUP_ID, AUTHORIZATION_FAILED = 45, 46  # RFC 9838
-    STATE_NOT_FOUND = 47  # RFC 9370
-    TS_MAX_QUEUE = 48  # RFC 9611
-    REGISTRATION_FAILED = 49  # RFC 9838
+    # RFC 9370, RFC 9611, RFC 9838
+    STATE_NOT_FOUND, TS_MAX_QUEUE, REGISTRATION_FAILED = 47, 48, 49
     INITIAL_CONTACT = 16384
     SET_WINDOW_SIZE = 16385
     ADDITIONAL_TS_POSSIBLE = 16386
@@ -342,9 +342,7 @@ class MessageType(Registry):
     MOBIKE_SUPPORTED = 16396  # RFC 4555, up to NO_NATS_ALLOWED
     ADDITIONAL_IP4_ADDRESS, ADDITIONAL_IP6_ADDRESS = 16397, 16398
     NO_ADDITIONAL_ADDRESSES = 16399
-    UPDATE_SA_ADDRESSES = 16400
-    COOKIE2 = 16401
-    NO_NATS_ALLOWED = 16402
+    UPDATE_SA_ADDRESSES, COOKIE2, NO_NATS_ALLOWED = 16400, 16401, 16402
     AUTH_LIFETIME = 16403  # RFC 4478
     MULTIPLE_AUTH_SUPPORTED = 16404  # RFC 4739
     ANOTHER_AUTH_FOLLOWS = 16405
@@ -353,33 +351,29 @@ class MessageType(Registry):
     REDIRECTED_FROM = 16408
     # sessions that go on later (RFC 5723)
     TICKET_LT_OPAQUE, TICKET_REQUEST, TICKET_ACK, TICKET_NACK, TICKET_OPAQUE = range(16409, 16414)
-    LINK_ID = 16414  # RFC 5739
-    USE_WESP_MODE = 16415  # RFC 5840
-    ROHC_SUPPORTED = 16416  # RFC 5857
-    EAP_ONLY_AUTHENTICATION = 16417  # RFC 5998
-    CHILDLESS_IKEV2_SUPPORTED = 16418  # RFC 6023
+    LINK_ID, USE_WESP_MODE = 16414, 16415  # RFC 5739, RFC 5840
+    # RFC 5857, RFC 5998, RFC 6023
+    ROHC_SUPPORTED, EAP_ONLY_AUTHENTICATION, CHILDLESS_IKEV2_SUPPORTED = 16416, 16417, 16418
     QUICK_CRASH_DETECTION = 16419  # RFC 6290
     IKEV2_MESSAGE_ID_SYNC_SUPPORTED = 16420  # RFC 6311
     IPSEC_REPLAY_COUNTER_SYNC_SUPPORTED = 16421
     IKEV2_MESSAGE_ID_SYNC, IPSEC_REPLAY_COUNTER_SYNC = 16422, 16423
     SECURE_PASSWORD_METHODS = 16424  # RFC 6467
     PSK_PERSIST, PSK_CONFIRM = 16425, 16426  # RFC 6631
-    ERX_SUPPORTED = 16427  # RFC 6867
-    IFOM_CAPABILITY = 16428  # 3GPP
-    GROUP_SENDER = 16429  # RFC 9838
+    # RFC 6867, 3GPP, RFC 9838
+    ERX_SUPPORTED, IFOM_CAPABILITY, GROUP_SENDER = 16427, 16428, 16429
     IKEV2_FRAGMENTATION_SUPPORTED = 16430  # RFC 7383
     SIGNATURE_HASH_ALGORITHMS = 16431  # RFC 7427
     CLONE_IKE_SA_SUPPORTED, CLONE_IKE_SA = 16432, 16433  # RFC 7791
     PUZZLE = 16434  # RFC 8019
-    USE_PPK = 16435  # RFC 8784
-    PPK_IDENTITY, NO_PPK_AUTH = 16436, 16437
+    USE_PPK, PPK_IDENTITY, NO_PPK_AUTH = 16435, 16436, 16437  # RFC 8784
     INTERMEDIATE_EXCHANGE_SUPPORTED = 16438  # RFC 9242
     IP4_ALLOWED, IP6_ALLOWED = 16439, 16440  # RFC 8983
     ADDITIONAL_KEY_EXCHANGE = 16441  # RFC 9370
-    USE_AGGFRAG = 16442  # RFC 9347
-    SUPPORTED_AUTH_METHODS = 16443  # RFC 9593
+    USE_AGGFRAG, SUPPORTED_AUTH_METHODS = 16442, 16443  # RFC 9347, RFC 9593
     SA_RESOURCE_INFO = 16444  # RFC 9611
     USE_PPK_INT, PPK_IDENTITY_KEY = 16445, 16446  # RFC 9867
+    IKE_SA_INIT_FULL_TRANSCRIPT_AUTH = 16447  # draft-ietf-ipsecme-ikev2-downgrade-prevention
 
     @property
     def is_error(self) -> bool:
@@ -388,7 +382,7 @@ class MessageType(Registry):
 
 # %% ../../nbs/00_const.ipynb #19f5e261
 class Fact(Flag):
-    "What an error is about, where its class does not say: chapter 28 gives advice by it."
+    "What an error is about, where its class does not say: chapter 29 gives advice by it."
     NONE = 0
     REPORTED, SILENCE = 1, 2  # the peer has answered it; nobody has given an answer to believe
     SYSTEM, REFUSED, UNREACHABLE = 4, 8, 16  # the system or ICMP: nobody listens; no way there
@@ -396,6 +390,7 @@ class Fact(Flag):
     MODE, NAT_MODE = 128, 256  # one end alone wants transport mode; both do, and a NAT is there
     SHA1, SIGNED = 512, 1024  # a signature with SHA-1; one, and a shared key to check it with
     CHILDLESS, NO_SELECTORS = 2048, 4096  # no Child SA wanted yet; nothing says what is theirs
+    CIPHERTEXT = 8192  # of ML-KEM, with a length that it can't have
 
 
 class IkeError(Exception):
@@ -407,7 +402,7 @@ class IkeError(Exception):
                  facts: Fact = Fact.NONE):
         super().__init__(reason)
         self.data = data  # Notification Data
-        self.evidence = evidence  # what was compared, for chapter 28, which explains failures
+        self.evidence = evidence  # what was compared, for chapter 29, which explains failures
         self.facts = facts
 
     def bare(self) -> 'IkeError':
@@ -480,6 +475,11 @@ class TemporaryFailure(IkeError):
 class ChildSaNotFound(IkeError):
     "The Child SA that is to be rekeyed does not exist (RFC 7296 §2.25)."
     type = MessageType.CHILD_SA_NOT_FOUND
+
+
+class StateNotFound(IkeError):
+    "A key exchange that goes on with nothing that we have begun (RFC 9370 §2.2.4)."
+    type = MessageType.STATE_NOT_FOUND
 
 # %% ../../nbs/00_const.ipynb #66428290
 class Discard(IkeError):

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['IP_HEADER', 'UDP_HEADER', 'DEFAULT_DATAGRAM', 'LEAST_DATAGRAM', 'SKF', 'MAX_FRAGMENTS', 'MAX_MESSAGE',
-           'REASSEMBLY_SECONDS', 'REPEATS', 'ELSEWHERE', 'REPEAT_SECONDS', 'room', 'split', 'Fragment', 'open_fragment',
-           'joined', 'Reassembly', 'cut_anew', 'Answered']
+           'REASSEMBLY_SECONDS', 'REPEATS', 'ELSEWHERE', 'REPEAT_SECONDS', 'room', 'fragmentation', 'split', 'Fragment',
+           'open_fragment', 'joined', 'Reassembly', 'cut_anew', 'Answered']
 
 # %% ../../nbs/14_fragment.ipynb #46c75c67
 from dataclasses import dataclass, replace
@@ -13,11 +13,11 @@ from functools import partial
 from ipaddress import ip_address
 from typing import NamedTuple
 
-from .const import Discard, ExchangeType, InvalidSyntax, Type
+from .const import Discard, ExchangeType, InvalidSyntax, MessageType, Type
 from .header import HEADER, Header, Layout, Reader
 from .nat import NON_ESP_MARKER
 from .nonce import Random
-from .payload import GENERIC, Packet
+from .payload import GENERIC, Notify, Packet
 from .sk import SK, parse_outer, parse_inside
 
 # %% ../../nbs/14_fragment.ipynb #f26fe838
@@ -44,6 +44,11 @@ SKF = Layout(
     ('Integrity Checksum Data', 0))
 MAX_FRAGMENTS = 64  # of one message: enough for the next line in packets of 1280 octets
 MAX_MESSAGE = 65535  # octets of payloads in one message, before it is cut
+
+# %% ../../nbs/14_fragment.ipynb #14e00001
+def fragmentation(datagram: int) -> tuple[Notify, ...]:
+    "Return the notification that we know about fragments, unless `datagram` is 0 (RFC 7383 §2.3)."
+    return (Notify(MessageType.IKEV2_FRAGMENTATION_SUPPORTED),) if datagram else ()
 
 # %% ../../nbs/14_fragment.ipynb #8fa24d6f
 def split(sk: SK, packet: Packet, spi_i: bytes, spi_r: bytes, *, response: bool, initiator: bool,
@@ -177,6 +182,7 @@ class Answered:
     message: tuple[int, ExchangeType]  # its message ID, and the exchange
     datagrams: tuple[bytes, ...]
     at: float
+    sk: SK | None = None  # with which the request was opened
     times: int = 0  # that it was sent again
     elsewhere: int = 0  # the same for other addresses than the peer's
 

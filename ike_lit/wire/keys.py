@@ -102,9 +102,10 @@ def skeyseed(
     nr: bytes,  # the responder's
     secret: bytes,  # g^ir, as long as the group's prime
     sk_d: bytes = b'',  # of the IKE SA that is replaced, if one is
+    more: bytes = b'',  # secrets of additional key exchanges (chapter 22)
 ) -> bytes:
-    "Distil the Diffie-Hellman secret (RFC 7296 §2.14, §2.18)."
-    if sk_d: return prf(kind, sk_d, secret + ni + nr)
+    "Distil the Diffie-Hellman secret (RFC 7296 §2.14, §2.18; RFC 9370 §2.2.3, §2.2.4)."
+    if sk_d: return prf(kind, sk_d, secret + ni + nr + more)
     # RFC 7296 §2.14: "only the first 64 bits of Ni and the first 64 bits of Nr are used"
     if PRFS[kind].function in PRF_CIPHERS: ni, nr = ni[:8], nr[:8]
     return prf(kind, ni + nr, secret)
@@ -168,8 +169,9 @@ def keymat(
     nr: bytes,
     suite: Proposal,  # of the Child SA
     secret: bytes = b'',  # g^ir, if the Child SA had a Diffie-Hellman exchange of its own
+    more: bytes = b'',  # secrets of additional key exchanges (chapter 22)
 ) -> ChildKeys:
     "Return the keys of a Child SA (RFC 7296 §2.17)."
     e, a = (key_size(suite.single(t)) for t in (TransformType.ENCR, TransformType.INTEG))
     sizes = (e, a, e, a)
-    return ChildKeys(*split_keymat(prfplus(kind, sk_d, secret + ni + nr, sum(sizes)), sizes))
+    return ChildKeys(*split_keymat(prfplus(kind, sk_d, secret + ni + nr + more, sum(sizes)), sizes))

@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['TRANSFORM', 'TRANSFORM_ATTRIBUTE', 'KEY_LENGTH', 'NOT_UNDERSTOOD', 'NO_GROUP', 'NO_INTEG', 'NO_ESN', 'ALGORITHMS',
-           'ML_KEM', 'PROPOSAL', 'SPI_SIZES', 'MAX_TRANSFORMS', 'ALIASES', 'NEEDED', 'OPTIONAL', 'DEFAULT_IKE',
-           'DEFAULT_ESP', 'Transform', 'Algorithm', 'transform_for', 'key_size', 'parse_transform', 'parse_attributes',
-           'Proposal', 'all_transforms', 'parse_proposal', 'SA', 'parse_proposals', 'without_dh', 'groups',
-           'preferring', 'common', 'choose', 'check_choice']
+           'PROPOSAL', 'SPI_SIZES', 'MAX_TRANSFORMS', 'ALIASES', 'NEEDED', 'OPTIONAL', 'DEFAULT_IKE', 'DEFAULT_ESP',
+           'Transform', 'Algorithm', 'transform_for', 'key_size', 'parse_transform', 'parse_attributes', 'Proposal',
+           'all_transforms', 'additional', 'parse_proposal', 'common', 'SA', 'parse_proposals', 'placed', 'without_dh',
+           'groups', 'preferring', 'choose', 'check_choice']
 
 # %% ../../nbs/04_proposal.ipynb #4f15c94c
 import re
@@ -60,6 +60,11 @@ class Transform:
         return self.type == TransformType.ENCR and self.id in AEADS
 
     @property
+    def method(self) -> 'Transform':
+        "The same algorithm; of an additional key exchange (RFC 9370), without its place."
+        return Transform(TransformType.DH, self.id) if self.type in ADDITIONAL else self
+
+    @property
     def name(self) -> str:
         length = '?' if self.key_length == NOT_UNDERSTOOD else self.key_length
         name = f'{self.id}_{length}' if length else str(self.id)
@@ -85,7 +90,7 @@ class Algorithm:
     transform: Transform
     key_size: int = 0  # octets, with the salt
     weak: bool = False
-    answer: str = ''  # that chapter 37 expects
+    answer: str = ''  # that chapter 38 expects
     aliases: tuple[str, ...] = ()  # other spellings of the keyword
 
 
@@ -110,8 +115,6 @@ ALGORITHMS = {a.keyword: a for a in (
     Algorithm('modpnone', NO_GROUP), NO_ESN)}
 _BY_TRANSFORM = {a.transform: a for a in ALGORITHMS.values()}
 _BY_NUMBERS = {(int(t.type), int(t.id), t.key_length): t for t in (*_BY_TRANSFORM, NO_INTEG)}
-ML_KEM: dict[int, str] = {  # not ours, but seen
-    Group.ML_KEM_512: 'mlkem512', Group.ML_KEM_768: 'mlkem768', Group.ML_KEM_1024: 'mlkem1024'}
 
 
 def transform_for(kind: TransformType, number: int, key_length: int) -> Transform:
@@ -198,7 +201,7 @@ class Proposal:
         if found := self.of_type(kind): return found
         if kind == TransformType.DH and self.protocol != ProtocolID.IKE: return (NO_GROUP,)
         if kind == TransformType.INTEG and any(t.aead for t in self.transforms): return (NO_INTEG,)
-        return ()
+        return (Transform(kind, Group.NONE),) if kind in ADDITIONAL else ()
 
     def single(self, kind: TransformType) -> Transform:
         """Return the only transform of a type.
@@ -226,14 +229,18 @@ def all_transforms(proposals: Iterable[Proposal]) -> Iterator[Transform]:
     for proposal in proposals: yield from proposal.transforms
 
 
+def additional(suite: Proposal) -> tuple[Group, ...]:
+    "Return the key exchanges that follow the first one of a suite, in order (RFC 9370 §2.2.1)."
+    found = [t for t in suite.transforms if t.type in ADDITIONAL and t.id]
+    return tuple(Group(t.id) for t in sorted(found, key=lambda t: t.type))
+
+
 def _word(t: Transform) -> str:
     if t in _BY_TRANSFORM: return _BY_TRANSFORM[t].keyword
-    if t.type == TransformType.DH and t.id in ML_KEM: return ML_KEM[t.id]
+    if t.type not in ADDITIONAL or not t.id.known: return t.name
     # as strongSwan writes it: ke1_mlkem768
-    if t.type in ADDITIONAL and t.id.known:
-        word = _word(Transform(TransformType.DH, t.id)) if t.id else 'none'
-        return f'ke{ADDITIONAL.index(t.type) + 1}_{word}'
-    return t.name
+    word = _word(t.method) if t.id else 'none'
+    return f'ke{ADDITIONAL.index(t.type) + 1}_{word}'
 
 # %% ../../nbs/04_proposal.ipynb #24b04185
 def parse_proposal(r: Reader, nth: int = 1) -> tuple[Proposal, bool]:
@@ -254,6 +261,28 @@ def parse_proposal(r: Reader, nth: int = 1) -> tuple[Proposal, bool]:
         raise InvalidSyntax(f'proposal {number} of {count} transforms holds {len(transforms)}')
     r.leave(outer)
     return Proposal(number, protocol, spi, tuple(transforms)), more == 0
+
+# %% ../../nbs/04_proposal.ipynb #66ce1782
+def common(offered: Proposal, ours: Proposal) -> Proposal | None:
+    "Return the suite that an offer and a proposal of ours have in common, None if there is none."
+    if offered.protocol != ours.protocol: return None
+    chosen: list[Transform] = []
+    for kind in sorted({t.type for t in (*ours.transforms, *offered.transforms)}):
+        accepted = ours.offered(kind)
+        both = [t for t in offered.offered(kind) if t in accepted and not _twice(t, chosen)]
+        if not both: return None
+        # RFC 7296 §2.7: "exactly one transform of each type included in the proposal"
+        if offered.of_type(kind): chosen.append(both[0])
+    order = [t.type for t in offered.transforms]
+    chosen.sort(key=lambda t: order.index(t.type))
+    return replace(offered, transforms=tuple(chosen))
+
+
+def _twice(t: Transform, chosen: list[Transform]) -> bool:
+    # RFC 9370 §2.2.1: the responder's choice "MUST NOT contain duplicated algorithms"
+    if t.type not in ADDITIONAL or not t.id: return False
+    before = {other.id for other in chosen if other.method.type == TransformType.DH}
+    return t.id in before or not any(before)
 
 # %% ../../nbs/04_proposal.ipynb #ea01916b
 MAX_TRANSFORMS = 500  # of one offer; a long one of ours has thirty
@@ -295,7 +324,8 @@ NEEDED = {
     ProtocolID.IKE: (TransformType.ENCR, TransformType.INTEG, TransformType.PRF, TransformType.DH),
     ProtocolID.ESP: (TransformType.ENCR, TransformType.INTEG, TransformType.ESN),
 }
-OPTIONAL = {ProtocolID.IKE: (), ProtocolID.ESP: (TransformType.DH,)}
+_MORE = tuple(map(TransformType, ADDITIONAL))
+OPTIONAL = {ProtocolID.IKE: _MORE, ProtocolID.ESP: (TransformType.DH, *_MORE)}
 
 
 def parse_proposals(
@@ -309,7 +339,18 @@ def parse_proposals(
                  for number, words in enumerate(text.split(','), 1))
 
 # %% ../../nbs/04_proposal.ipynb #43f8ee6e
+def placed(a: Algorithm, place: int) -> Algorithm:
+    "Return a key exchange as an additional one, in a place from 1 to 7 (RFC 9370)."
+    kind = TransformType(ADDITIONAL[place - 1])
+    keyword = 'none' if a.transform == NO_GROUP else a.keyword
+    return replace(a, keyword=f'ke{place}_{keyword}', transform=Transform(kind, a.transform.id))
+
+
 def _algorithm(word: str, text: str) -> Algorithm:
+    if further := re.fullmatch('ke([1-7])_(.+)', word):
+        found = _algorithm('modpnone' if further[2] == 'none' else further[2], text)
+        if found.transform.type == TransformType.DH: return placed(found, int(further[1]))
+        raise ValueError(f'{word!r} in {text!r}: {further[2]} is no key exchange')
     keyword = ALIASES.get(word, word)
     if keyword not in ALGORITHMS:
         good = [k for k in (*ALGORITHMS, *ALIASES) if not ALGORITHMS[ALIASES.get(k, k)].weak]
@@ -342,7 +383,9 @@ def _parse_one(number: int, text: str, protocol: ProtocolID) -> Proposal:
             raise ValueError(f'{text!r}: {_BY_TRANSFORM[t].keyword} has no place '
                              f'in an {protocol} proposal')
     transforms.sort(key=lambda t: order.index(t.type))
-    return Proposal(number, protocol, b'', tuple(dict.fromkeys(transforms)))
+    proposal = Proposal(number, protocol, b'', tuple(dict.fromkeys(transforms)))
+    if common(proposal, proposal): return proposal
+    raise ValueError(f'{text!r}: additional key exchanges follow another, and all are different')
 
 # %% ../../nbs/04_proposal.ipynb #cd1dd82d
 def _without_integrity_for_aeads(chosen: list[Algorithm], text: str, protocol: ProtocolID,
@@ -360,9 +403,9 @@ def _without_integrity_for_aeads(chosen: list[Algorithm], text: str, protocol: P
 
 # %% ../../nbs/04_proposal.ipynb #d170caf0
 def without_dh(proposals: Iterable[Proposal]) -> tuple[Proposal, ...]:
-    "Return proposals as IKE_AUTH may carry them: no groups, none twice (RFC 7296 §1.2)."
+    "Return proposals as IKE_AUTH may carry them: no key exchanges, none twice (RFC 7296 §1.2)."
     def bare(p: Proposal) -> Proposal:
-        kept = tuple(t for t in p.transforms if t.type != TransformType.DH)
+        kept = tuple(t for t in p.transforms if t.method.type != TransformType.DH)
         return replace(p, number=1, transforms=kept)
     return tuple(replace(p, number=number)
                  for number, p in enumerate(dict.fromkeys(map(bare, proposals)), 1))
@@ -379,22 +422,10 @@ def preferring(group: Group | None, proposals: Iterable[Proposal]) -> tuple[Prop
     def reordered(p: Proposal) -> Proposal:
         first = tuple(t for t in p.of_type(TransformType.DH) if t.id == group)
         others = tuple(t for t in p.transforms if t not in first)
-        at = next((n for n, t in enumerate(others) if t.type == TransformType.DH), len(others))
+        kinds = [t.type for t in p.transforms]
+        at = kinds.index(TransformType.DH) if first else 0
         return replace(p, transforms=(*others[:at], *first, *others[at:]))
     return tuple(map(reordered, proposals))
-
-# %% ../../nbs/04_proposal.ipynb #66ce1782
-def common(offered: Proposal, ours: Proposal) -> Proposal | None:
-    "Return the suite that an offer and a proposal of ours have in common, None if there is none."
-    if offered.protocol != ours.protocol: return None
-    chosen = []
-    for kind in dict.fromkeys(t.type for t in (*ours.transforms, *offered.transforms)):
-        accepted = ours.offered(kind)
-        both = [t for t in offered.offered(kind) if t in accepted]
-        if not both: return None
-        # RFC 7296 §2.7: "exactly one transform of each type included in the proposal"
-        if offered.of_type(kind): chosen.append(both[0])
-    return replace(offered, transforms=tuple(chosen))
 
 # %% ../../nbs/04_proposal.ipynb #e875648c
 def choose(
@@ -430,13 +461,18 @@ def check_choice(
         if chosen.single(kind) not in offer.offered(kind):
             raise NoProposalChosen(f'the answer {chosen} was not offered: {offer}',
                                    evidence=((chosen,), (offer,)))
+    if common(chosen, chosen) is None:
+        raise NoProposalChosen(f'the answer {chosen} has the same key exchange twice, or an '
+                               'additional one with none before it', evidence=((chosen,), (offer,)))
     if len(chosen.spi) != len(offer.spi):
         raise NoProposalChosen(f'the answer has an SPI of {len(chosen.spi)} octets')
     return chosen
 
 # %% ../../nbs/04_proposal.ipynb #46b3a9a7
 _GROUPS = 'x25519-ecp256-ecp384-modp2048-modp3072'
-DEFAULT_IKE = ('aes256gcm16-aes128gcm16-chacha20poly1305-prfsha256-prfsha384-prfsha512-'
+DEFAULT_IKE = ('aes256gcm16-prfsha384-x25519-ke1_mlkem768,'
+               'aes256gcm16-aes128gcm16-chacha20poly1305-prfsha256-prfsha384-prfsha512-'
                f'{_GROUPS},aes256-aes128-camellia256-sha256-sha384-sha512-{_GROUPS}')
-DEFAULT_ESP = (f'aes256gcm16-aes128gcm16-chacha20poly1305-{_GROUPS}-modpnone,'
+DEFAULT_ESP = ('aes256gcm16-x25519-ke1_mlkem768,'
+               f'aes256gcm16-aes128gcm16-chacha20poly1305-{_GROUPS}-modpnone,'
                f'aes256-aes128-camellia256-sha256-sha384-sha512-{_GROUPS}-modpnone')

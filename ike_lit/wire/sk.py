@@ -36,7 +36,7 @@ try:  # cryptography keeps these among the old ciphers, and may drop them
         warnings.simplefilter('ignore')
         from cryptography.hazmat.decrepit.ciphers.algorithms import Camellia, TripleDES
     BLOCK_CIPHERS |= {'camellia': Camellia, '3des': TripleDES}
-except ImportError: pass  # chapter 37 finds out that they are missing
+except ImportError: pass  # chapter 38 finds out that they are missing
 
 # %% ../../nbs/08_sk.ipynb #18863a14
 BLOCK_SIZE = 16  # octets, of AES and of Camellia

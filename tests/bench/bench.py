@@ -301,6 +301,7 @@ def tables() -> Iterator[Table]:
         handshake.compare(f'{suite}, {signature.name}', timed(whole_handshake(suite, signature), 4),
                           timed(bare_primitives(suite, signature), 4), 60)
     yield handshake
+    yield hybrid()
     message = Table('message', 'One message with payloads of 300 octets', 'bare cipher', 'none')
     for words in LOCKS: one_message(message, words)
     yield message
@@ -312,6 +313,16 @@ def tables() -> Iterator[Table]:
     for what, base in ('pass', process('-c', 'pass')), (f'import {LIBRARIES}', libraries):
         start.compare(what, timed(help_, clock=time.perf_counter), timed(base, clock=time.perf_counter), 25)
     yield start
+
+
+def hybrid() -> Table:
+    "A handshake of six messages, and one of four with ML-KEM in the first two, beside X25519 alone."
+    table = Table('hybrid', 'A whole handshake with ML-KEM-768, both ends', 'X25519 alone', 'none')
+    alone = timed(whole_handshake(HANDSHAKES[1], ECDSA), 4)
+    for what, suite in (('X25519, then ML-KEM-768', f'{HANDSHAKES[1]}-ke1_mlkem768'),
+                        ('ML-KEM-768 alone', HANDSHAKES[1].replace('x25519', 'mlkem768'))):
+        table.compare(what, timed(whole_handshake(suite, ECDSA), 4), alone, 60)
+    return table
 
 
 def main() -> None:

@@ -1,7 +1,7 @@
 """How the benchmarks measure, print, and keep what they have found.
 
 A figure is never alone: two things are done in turns, so that whatever else the machine does hits both alike,
-and the ratio of each pair is taken. What is printed is kept in nbs/measured/, from where chapter 54 shows it.
+and the ratio of each pair is taken. What is printed is kept in nbs/measured/, from where chapter 55 shows it.
 """
 import json
 import os

@@ -18,10 +18,12 @@ from ike_lit.wire.auth import SharedKey
 from ike_lit.wire.const import ExchangeType
 from ike_lit.wire.fragment import split
 from ike_lit.wire.payload import Packet, Vendor
+from ike_lit.wire.ppk import Ppk
 from snapshot import Tree, tree
 
 SUITE, ESP = 'aes128gcm16-prfsha256-x25519', 'aes128gcm16-x25519'  # quick
 SECRET = SharedKey(b'a key that both ends have')
+MORE = '-ke1_mlkem768-ke2_ecp256'
 ROLES = 'initiator', 'responder'
 
 # What may change although nobody vouches for a datagram: the clock, what is told to people and
@@ -43,9 +45,9 @@ class Witness(End):
         super().hears(said)
 
 
-def strangers(role: str, **changes: object) -> tuple[Witness, Witness]:
-    "Return an end that is to have a role, and the other end."
-    both = configs(SUITE, ESP, **{'timing': PATIENT, **changes})
+def strangers(role: str, more: str = '', **changes: object) -> tuple[Witness, Witness]:
+    "Return an end that is to have a role, and the other end; with `more` key exchanges."
+    both = configs(SUITE + more, ESP + more, **{'timing': PATIENT, **changes})
     mine, its = (replace(c, credential=SECRET, trust=SECRET) for c in both)
     ladder: list[str] = []
     alice, bob = Witness('a', ALICE, mine, ladder), Witness('b', BOB, its, ladder)
@@ -87,9 +89,9 @@ class Scene:
         return self.host.datagrams_to_send()
 
 
-def met(role: str, before: Begin | None = None) -> tuple[Witness, Witness]:
-    "Both ends after their first four messages; if a Child SA is to be created `before` there is one."
-    end, peer = strangers(role, **{'childless': 'force'} if before is create_child else {})
+def met(role: str, before: Begin | None = None, more: str = '') -> tuple[Witness, Witness]:
+    "Both ends after their initial exchanges; if a Child SA is to be created `before` there is one."
+    end, peer = strangers(role, more, **{'childless': 'force'} if before is create_child else {})
     (end if role == 'initiator' else peer).calls()
     talk_through(end)
     return end, peer
@@ -157,6 +159,43 @@ def granted(conversation: Begin, role: str) -> tuple[Witness, Witness]:
     return end, peer
 
 
+def adding(exchanges: int, role: str) -> tuple[Witness, Witness]:
+    "So many exchanges are over; the other end's part of IKE_INTERMEDIATE is on its way."
+    end, peer = strangers(role, MORE)
+    first, second = (end, peer) if role == 'initiator' else (peer, end)
+    first.calls()
+    for _ in range(exchanges):
+        pass_on(first), pass_on(second)
+    if role == 'initiator': pass_on(end)
+    return end, peer
+
+
+def following(conversation: Begin, exchanges: int, role: str) -> tuple[Witness, Witness]:
+    "The same of IKE_FOLLOWUP_KE; the end has begun it if it is the initiator."
+    end, peer = met(role, conversation, MORE)
+    first, second = (end, peer) if role == 'initiator' else (peer, end)
+    _begin(first, conversation)
+    for _ in range(exchanges):
+        pass_on(first), pass_on(second)
+    if role == 'initiator': pass_on(end)
+    return end, peer
+
+
+def pass_on(end: Witness) -> None:
+    "Let all that an end has said arrive: a message may have fragments."
+    for _ in range(len(end.way)): step(end)
+
+
+def with_a_ppk(role: str) -> tuple[Witness, Witness]:
+    "Keys are agreed, and a proof by keys that have a PPK in them is on its way."
+    ppk = Ppk(b'winter', bytes(range(32)), mandatory=False)
+    end, peer = strangers(role, ppk=ppk)
+    (end if role == 'initiator' else peer).calls()
+    if role == 'initiator': step(end)
+    step(peer), step(end)
+    return end, peer
+
+
 def in_pieces(role: str) -> tuple[Witness, Witness]:
     "Two of three fragments have arrived."
     end, peer = met(role)
@@ -194,6 +233,9 @@ MAKERS: dict[str, Callable[[str], tuple[Witness, Witness]]] = {
     **{f'is asked {name}': partial(challenged, begin) for name, begin in CONVERSATIONS.items()},
     **{f'both {name}': partial(crossing, CONVERSATIONS[name])
        for name in ('rekey child', 'rekey IKE', 'delete child')},
+    'adds ML-KEM': partial(adding, 1), 'adds P-256': partial(adding, 2), 'mixes': with_a_ppk,
+    **{f'follows {name}, {n}': partial(following, CONVERSATIONS[name], n)
+       for name in ('create', 'rekey child', 'rekey IKE') for n in (1, 2)},
     **{f'granted {name}': partial(granted, CONVERSATIONS[name]) for name in ('rekey child', 'rekey IKE')}}
 OF_ONE_ROLE = {'nothing': 'responder', 'calling': 'initiator'}
 NAMES = [f'{role}: {name}' for name in MAKERS for role in ROLES if OF_ONE_ROLE.get(name, role) == role]

@@ -20,6 +20,7 @@ from ike_lit.wire.const import ExchangeType
 from ike_lit.wire.payload import Packet, pack_chain
 from ike_lit.wire.proposal import DEFAULT_ESP, DEFAULT_IKE
 from strategies import NAMES as PEOPLE
+from test_hybrid_captures import SESSIONS
 
 HERE = Path(__file__).resolve().parent
 VECTORS, GOLDEN = HERE.parent / 'vectors', HERE.parent / 'golden'
@@ -30,7 +31,7 @@ def size(data: bytes) -> bytes: return len(data).to_bytes(2, 'big') + data
 
 def captured() -> Iterator[Captured]:
     "Every message that somebody has recorded."
-    for folder in LIVE:
+    for folder in (*LIVE, *SESSIONS):
         with (folder / 'capture.pcap').open('rb') as file: yield from read_capture(file).messages
     yield from life().seen
 
@@ -45,7 +46,7 @@ def datagrams() -> Iterator[bytes]:
 
 def packets() -> Iterator[Packet]:
     "What is inside of those messages, as far as there are keys."
-    for folder in LIVE:
+    for folder in (*LIVE, *SESSIONS):
         with (folder / 'capture.pcap').open('rb') as file: capture = read_capture(file)
         yield from (t.packet for t in analyse(capture, key_table()).told if t.packet)
     capture = read_capture(BytesIO(pcap(life().seen)))
@@ -122,7 +123,7 @@ STEP_CALLED = {step.__name__: n for n, step in reversed(list(enumerate(STEP)))}
 
 
 def explain() -> Iterator[bytes]:
-    for folder in LIVE:
+    for folder in (*LIVE, *SESSIONS):
         for way in range(0, 12, 3): yield bytes([way]) + (folder / 'capture.pcap').read_bytes()
     seen = list(captured())
     for n, link in enumerate(LINKS):
@@ -139,7 +140,8 @@ def explain() -> Iterator[bytes]:
 
 def config() -> Iterator[bytes]:
     texts = {
-        proposal: [DEFAULT_IKE, DEFAULT_ESP, 'camellia256-sha256-modp2048,aes128gcm-prfsha256-x25519', 'AES'],
+        proposal: [DEFAULT_IKE, DEFAULT_ESP, 'camellia256-sha256-modp2048,aes128gcm-prfsha256-x25519', 'AES',
+                   'aes256gcm16-prfsha384-ecp256-ke1_mlkem768-ke1_none-ke7_x25519'],
         selector: ['10.1.0.0/24', '10.0.0.1-10.0.0.9[tcp/80-90]', '2001:db8::/32[icmpv6/128(0)]',
                    '[udp/opaque]', 'fe80::1%eth0[17]'],
         identity: list(PEOPLE), secret: ['word', '0x00ff', '0sAAAA', ''],

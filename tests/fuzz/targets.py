@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parents[2]
 for folder in ROOT / 'nbs', ROOT / 'tests': sys.path.insert(0, str(folder))
 
 from canonical import KEYS, configs
-from explaining import BELIEVED, LIVE, Recorded, record, tiled
+from explaining import BELIEVED, GCM, LIVE, Recorded, record, tiled
 from ike_lit.capture.keylog import KeyTable, parse_keylog
 from ike_lit.capture.pcap import RAW, Capture, Captured, read_capture
 from ike_lit.capture.show import Story, notebook, story_html, story_json, analyse
@@ -52,6 +52,7 @@ from ike_lit.wire.ts import TrafficSelector
 from scenes import CONVERSATIONS, NAMES, SECRET, TOLD, Scene, scene
 from snapshot import Tree, changes, tree
 from spoil import EDITS, Edit, honest, spoiled
+from test_hybrid_captures import SESSIONS, Session
 
 T = TypeVar('T')
 
@@ -332,7 +333,7 @@ def changed(here: Scene, o: Octets, timed: Clock) -> None:
 def addressed(here: Scene, o: Octets) -> tuple[IKE | None, Callable[[Type], Callable[[int], Header]]]:
     "An IKE SA of the end, and the header of a message for it, mostly with the right flags and ID."
     ike = o.pick(here.sas) if here.sas else None
-    how, kind = o.number(), o.pick([*ExchangeType, ExchangeType(43)])
+    how, kind = o.number(), o.pick([*ExchangeType, ExchangeType(99)])
     response = bool(how & 1)
     sender = not ike.initiator if ike else True
     if how & 0xf0 == 0xf0: sender = not sender
@@ -419,21 +420,30 @@ STEP = noise, changed, in_the_clear, by_a_stranger, by_the_peer, changed, true, 
 @cache
 def life() -> Recorded:
     "A conversation with all kinds of exchange."
-    r = record(esp='aes128gcm16-x25519', seed=43)
+    r = record(f'{GCM}-ke1_ecp256', 'aes128gcm16-x25519-ke1_ecp256', seed=43)
     r.go_on('alice', rekey_child, next(iter(r.alice.established[0].children)))
     r.go_on('bob', rekey_ike_sa)
     return r
 
 
 @cache
+def first_locks() -> tuple[SK, SK]:
+    "What protects IKE_INTERMEDIATE in that one."
+    seen = life().seen
+    story = analyse(Capture(tuple(seen), len(seen), Counter()), life().table)
+    (_, locks), = story.observer.sas[0].earlier
+    return locks
+
+
+@cache
 def key_table() -> KeyTable:
-    "The secrets of that one, and of the first IKE SA of each recorded one."
-    secrets = dict(life().secrets)
+    "The secrets of that one, and of each recorded one; of a plain one, those of its first IKE SA."
+    table = parse_keylog(life().lines + ''.join(Session(folder).lines for folder in SESSIONS))
     for folder in LIVE:
         with (folder / 'capture.pcap').open('rb') as file: first = read_capture(file).messages[0]
         shared = json.loads((folder / 'keys.json').read_text())['ike_sas'][0]['shared']
-        secrets[Packet.parse(Reader(first.data)).one(Nonce).data] = bytes.fromhex(shared)
-    return KeyTable(secrets=secrets)
+        table.learn(Packet.parse(Reader(first.data)).one(Nonce).data, bytes.fromhex(shared))
+    return table
 
 
 def explain(data: bytes, timed: Clock) -> None:
@@ -483,7 +493,8 @@ def resealed(data: bytes, o: Octets) -> bytes:
     first, edits = life().seen[0].data[:8], o.edits()
     if data[16] != Type.SK or data[:8] != first: return data
     header, box = parse_outer(data, Type.SK)
-    lock = life().locks[0][not header.initiator]
+    early = header.exchange_type == ExchangeType.IKE_INTERMEDIATE
+    lock = (first_locks() if early else life().locks[0])[not header.initiator]
     made = partial(Header, header.spi_i, header.spi_r, Type.SK, header.exchange_type, header.response,
                    header.initiator, header.message_id)
     return lock.protect(made, box.first, spoiled(lock.decrypted(data, box), edits), chance)

@@ -64,11 +64,11 @@ def hybrid_connections(methods: str = HYBRID) -> Settings:
     return {'lab': {**lab, 'proposals': f'aes256gcm16-prfsha384-{methods}', 'children': {'net': net}}}
 
 
-def went_straight(program: Program) -> None:
-    "The initial exchanges have had no detour: one request of each, however often it was sent."
+def went_straight(program: Program, detours: int = 0) -> None:
+    "The initial exchanges have had so many detours at most: else one request of each, however often sent."
     asked = [(e['exchange'], e['message_id']) for e in program.all('Message', response=False, attempt=1)
              if e['exchange'] in ('IKE_SA_INIT', 'IKE_INTERMEDIATE', 'IKE_AUTH')]
-    assert len(asked) == len(set(asked)) and asked.count(('IKE_SA_INIT', 0)) == 1, asked
+    assert len(asked) - len(set(asked)) <= detours and ('IKE_SA_INIT', 0) in asked, asked
 
 
 def untroubled(program: Program) -> None:

@@ -41,6 +41,6 @@ def test_everybodys_defaults_last_through_rekeyings(peer: Lab, role: str, who: s
               *lifetimes, *options) as program:
         assert all(rekeyings(program, ask))
         untroubled(program)
-        if peer.usr == USR: went_straight(program)  # the newer one would like another group best
+        went_straight(program, peer.usr != USR)  # the newer one likes another group best
         assert poll(lambda: installed(peer)) == 1, peer.sas() + peer.log()[-3000:]
     end_all(peer)

@@ -48,6 +48,9 @@ def libreswan(lab: Lab, keys: Path) -> Libreswan:
 PEERS = {'libreswan': (libreswan, 'lab'), 'strongSwan 5': (StrongSwan, 'lab'),
          'strongSwan 6': (StrongSwan, 'newer_lab')}
 
+# libreswan likes MODP-2048 best, strongSwan 6 P-256: a round trip, with ML-KEM in our offer or without
+DETOURS = {'libreswan': 1, 'strongSwan 6': 1}
+
 
 @contextmanager
 def started(name: str, request: pytest.FixtureRequest, keys: Path) -> Iterator[tuple[Lab, object]]:
@@ -85,7 +88,7 @@ def test_everybodys_defaults_last_through_rekeyings(
             ping(lab)
             for _ in rekeyings(program, ask, 'Installed'): ping(lab)
             untroubled(program)
-            if name != 'strongSwan 6': went_straight(program)  # that one would like another group best
+            went_straight(program, DETOURS.get(name, 0))
             poll(lambda: len(sas(lab.left)) == 2 and sas(lab.left) == sas(lab.right), 20)
             if who == 'it': assert len(sas(lab.left)) == 2 and sas(lab.left) == sas(lab.right)
         assert holds(lab.left) == before

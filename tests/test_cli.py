@@ -362,6 +362,10 @@ def test_a_keylog_that_somebody_else_has_prepared_is_refused(tmp_path: Path) -> 
     (['--local-id', 'two words'], "'two words' is no identity"),
     (['--local-id', '@#xyz'], 'identity'),
     (['--keylog', '/nonexistent'], '/nonexistent is not a folder'),
+    (['--ppk-file', str(ROOT / 'LICENSE')], '--ppk-file and --ppk-id belong together'),
+    (['--ppk-id', 'winter'], '--ppk-file and --ppk-id belong together'),
+    (['--ppk-optional'], '--ppk-file and --ppk-id belong together'),
+    (['--ppk-file', '/nonexistent', '--ppk-id', 'winter'], '/nonexistent: No such file or directory'),
     (['--port', '70000'], "'70000' is no port"),
     (['--timeout', '0'], '--timeout'), (['--timeout', 'nan'], '--timeout')])
 def test_usage(options: list[str], words: str) -> None:

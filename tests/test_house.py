@@ -151,11 +151,33 @@ def test_links_lead_somewhere(path: Path) -> None:
             if not target.startswith('https://'): assert (path.parent / target).exists(), target
 
 
+NUMBERED = re.compile(r'\[(?:[Cc]hapter )?(\d\d)\]\([^)]*?(\d\d)_\w+\.ipynb')
+
+
+@by_name
+def test_a_link_says_the_number_of_its_chapter(path: Path) -> None:
+    for cell in cells(path, 'markdown'):
+        for said, meant in NUMBERED.findall(source(cell)): assert said == meant, source(cell)
+
+
+def test_the_sections_that_the_tour_names_are_where_it_says() -> None:
+    tour = next(path for path in PAGES if path.stem == 'index')
+    named = [found for cell in cells(tour, 'markdown')
+             for found in re.findall(r'\*([^*]+)\* \((\d\d)\)', source(cell))]
+    assert len(named) == 6
+    for section, number in named:
+        chapter = next(path for path in CHAPTERS if path.stem.startswith(number))
+        titles = [line.lstrip('# ') for cell in cells(chapter, 'markdown')
+                  for line in source(cell).splitlines() if line.startswith('#')]
+        assert section in titles, f'{section} is not in {chapter.name}'
+
+
 @pytest.mark.parametrize('name', ['README.md', 'SECURITY.md', 'docs/operating.md', 'docs/verified.md'])
 def test_what_is_no_notebook_leads_somewhere_too(name: str) -> None:
     for target in re.findall(r'\]\(([^)]+)\)', (ROOT / name).read_text()):
         if not target.startswith('https://'):
             assert (ROOT / name).parent.joinpath(target.partition('#')[0]).exists(), target
+    for said, meant in NUMBERED.findall((ROOT / name).read_text()): assert said == meant
 
 
 def test_every_package_is_named() -> None:

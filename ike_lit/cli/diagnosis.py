@@ -27,7 +27,7 @@ from ..wire.const import (
     InternalAddressFailure, InvalidKePayload, NoAnswer, NoProposalChosen, Prf, SinglePairRequired,
     TransformType, TsUnacceptable)
 from ..wire.fragment import DEFAULT_DATAGRAM
-from ..wire.proposal import Proposal, Transform,all_transforms
+from ..wire.proposal import Proposal, Transform, all_transforms
 from ..wire.ts import TrafficSelector, allowed, covers, minimal
 
 # %% ../../nbs/29_diagnosis.ipynb #7e73ebc3

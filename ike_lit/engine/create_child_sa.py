@@ -282,7 +282,7 @@ def successors(ike: IKE) -> tuple[Proposal, ...]:
 
 # %% ../../nbs/27_create_child_sa.ipynb #480f3c7c
 def superseded(ike: IKE, nonce: bytes) -> bool:
-    "Decide which IKE SA stays if the peer has replaced it, too (RFC 7296 §2.8.2)."
+    "Return whether our new IKE SA is redundant; the peer's, if any, stays then (RFC 7296 §2.8.2)."
     rival, theirs = ike.exchange.simultaneous, ike.lineage.granted
     if theirs and theirs.state != State.ESTABLISHED: theirs = None
     lost = rival and theirs and nonce < rival.nonce

@@ -9,6 +9,7 @@ from ike_lit.engine.additional import FOLLOW_SECONDS
 from ike_lit.engine.create_child_sa import RESPONDERS, create_child, rekey_child, rekey_ike_sa
 from ike_lit.engine.host import Host
 from ike_lit.engine.ike_sa import ike_sa_init
+from ike_lit.engine.informational import liveness
 from ike_lit.engine.model import ChildFailed, Closed, Dropped, Established, Lifetime, Rekeyed, Timing
 from ike_lit.engine.protocol import IKE
 from ike_lit.engine.state import State
@@ -17,6 +18,7 @@ from ike_lit.testing.network import ALICE, BOB, Network, deliver, events, family
 from ike_lit.testing.scripted import ScriptedPeer
 from ike_lit.wire.const import ExchangeType, Group, MessageType, NoProposalChosen, ProtocolID, TransformType
 from ike_lit.wire.fragment import split
+from ike_lit.wire.intermediate import IntAuth, authenticated
 from ike_lit.wire.ke import KE, KeyExchange
 from ike_lit.wire.payload import Notify, Packet, parse
 from ike_lit.wire.proposal import (
@@ -233,6 +235,80 @@ def test_a_bad_answer_to_a_follow_up(payloads: tuple, why: str, closed: bool) ->
     else:
         assert old in alice.children and any(a.task.name == 'REKEY' for a in alice.alarms)
         assert (why in told) == ('FAILURE' not in why and 'FOUND' not in why)
+
+
+def begun(alice: IKE, bob: IKE) -> None:
+    "Let Alice rekey the Child SA, until she has Bob's answer, but not yet asked for what follows."
+    alice.start(rekey_child, alice.child.inbound.spi, now=1)
+    deliver(alice, bob, now=1)
+
+
+def test_a_grant_without_a_link_is_refused() -> None:
+    "§2.2.4: a key exchange is to follow, and ADDITIONAL_KEY_EXCHANGE, which has to come back, is missing."
+    alice, bob = handshake(*two_ends(RESPONDERS, *configs(**HYBRID)))
+    old = alice.child.inbound.spi
+    begun(alice, bob)
+    grant = alice.incoming.open(bob.datagrams_to_send()[0].data)
+    kept = tuple(p for p in grant.payloads if not isinstance(p, Notify))
+    number = alice.window.pending.message_id
+    alice.receive_datagram(alice.incoming.seal(
+        replace(grant, payloads=kept), alice.spi_i, alice.spi_r, response=True, initiator=False,
+        message_id=number, random=bytes), alice.remote, now=1)
+    asked = [e.packet for e in events(alice) if getattr(e, 'packet', None) and e.sent]
+    assert asked[-1].exchange_type != FOLLOW and list(alice.children) == [old]
+
+
+@pytest.mark.parametrize('change', [
+    lambda link: (), lambda link: (replace(link, data=link.data[:-1] + bytes([link.data[-1] ^ 1])),),
+    lambda link: (replace(link, data=b''),)], ids=['none', 'another', 'empty'])
+def test_a_request_with_another_link_finds_nothing(change: Callable[[Notify], tuple]) -> None:
+    "§2.2.4: the responder 'MUST send back a STATE_NOT_FOUND'; the series is over, and no SA comes of it."
+    alice, bob = handshake(*two_ends(RESPONDERS, *configs(**HYBRID)))
+    before = set(bob.children)
+    begun(alice, bob)
+    deliver(bob, alice, now=1)
+    alice.datagrams_to_send()
+    asked = alice.window.pending.packet
+    link = asked.notify(MessageType.ADDITIONAL_KEY_EXCHANGE)
+    payloads = (*(p for p in asked.payloads if p is not link), *change(link))
+    bob.receive_datagram(bob.incoming.seal(
+        replace(asked, payloads=payloads), bob.spi_i, bob.spi_r, response=False, initiator=True,
+        message_id=alice.window.pending.message_id, random=bytes), bob.remote, now=1)
+    answer = bob.outgoing.open(bob.datagrams_to_send()[-1].data)
+    assert answer.error().message_type == MessageType.STATE_NOT_FOUND
+    assert set(bob.children) == before and not bob.window.answering
+
+
+def test_a_series_that_is_done_ends_the_time_of_refusals() -> None:
+    "After TEMPORARY_FAILURE a rekeying that begins does not count as an answer, one that is done does."
+    alice, bob = handshake(*two_ends(RESPONDERS, *configs(**HYBRID)))
+    alice.refused_since = 0.5
+    begun(alice, bob)
+    deliver(bob, alice, now=1)
+    assert alice.refused_since == 0.5
+    talk(alice, bob, now=1)
+    assert alice.refused_since is None
+    # and who grants no key exchange to follow says nothing about those that do
+    plain, other = handshake(*two_ends(RESPONDERS, *configs()))
+    plain.refused_since = 0.5
+    plain.start(liveness, now=1)
+    talk(plain, other, now=1)
+    assert plain.refused_since == 0.5
+
+
+def test_what_is_authenticated_begins_as_it_was_sent() -> None:
+    "RFC 9242 §3.3.2: A is the message up to the box, with what may stand in front of that."
+    alice, bob = handshake(*two_ends(RESPONDERS, *configs(**HYBRID)))
+    sealed = alice.outgoing.seal(Packet(MIDDLE, (WRONG,)), alice.spi_i, alice.spi_r, response=False,
+                                 initiator=True, message_id=1, random=bytes)
+    vendor = bytes([46, 0, 0, 7]) + b'abc'
+    size = (len(sealed) + len(vendor)).to_bytes(4, 'big')
+    data = sealed[:16] + bytes([43]) + sealed[17:24] + size + vendor + sealed[28:]
+    inside = b'0123456789'
+    whole = authenticated(data, inside)
+    assert whole[:24] == data[:24] and whole[28:28 + len(vendor)] == vendor
+    assert int.from_bytes(whole[24:28], 'big') == len(whole) and whole.endswith(b'\0\x0e' + inside)
+    assert IntAuth().octets == b'' and IntAuth(b'i', b'r', 1).octets == b'ir\0\0\0\2'
 
 
 @pytest.mark.parametrize('answers', [1, 100])

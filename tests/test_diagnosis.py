@@ -35,7 +35,7 @@ MISTAKES = {
 
 def said_by_alice(monkeypatch: pytest.MonkeyPatch, proof: object) -> list[str]:
     "What Alice's operator is told when Bob proves himself like that."
-    monkeypatch.setattr(ike_sa, 'make_auth', lambda ike, config, identity, keys: proof(ike, config, identity))
+    monkeypatch.setattr(ike_sa, 'make_auth', lambda ike, *how: proof(ike, *how[:2]))
     attempt, bob = two_ends(RESPONDERS, *configs(**HERITAGE))
     handshake(attempt, bob)
     alice, told = family(attempt)[-1], []

@@ -85,7 +85,7 @@ def test_every_signature_scheme_of_a_peer_is_accepted(
         monkeypatch: pytest.MonkeyPatch, scheme: tuple) -> None:
     identifier, how = scheme
     way = AuthenticationType.DIGITAL_SIGNATURE, identifier
-    for module in ike_sa, proof: monkeypatch.setattr(module, 'choose_method', lambda config, accepted: way)
+    for module in ike_sa, proof: monkeypatch.setattr(module, 'choose_method', lambda config, *accepted: way)
     left, right = configs(keys=RSA_KEYS)
     if how.key is not RSA:
         keys = [Ed25519PrivateKey.generate() if how.key is ED25519

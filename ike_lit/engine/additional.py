@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['Following', 'FOLLOW_SECONDS', 'LINK_SIZE', 'InitResult', 'install_keys', 'log_secrets', 'supports_intermediate',
-           'intermediate', 'usable', 'step', 'exchange_more_keys', 'derived', 'method_of', 'answer_more_keys',
-           'answer_step', 'follow_up', 'answer_follow_ups', 'forget_follow_ups', 'respond_follow_up']
+           'intermediate', 'usable', 'prf_of', 'step', 'root_key', 'steps', 'confirmed', 'exchange_more_keys',
+           'derived', 'method_of', 'answer_more_keys', 'answered_method', 'do_without', 'answer_step', 'follow_up',
+           'answer_follow_ups', 'forget_follow_ups', 'respond_follow_up', 'fresh_ppks', 'named_ppk']
 
 # %% ../../nbs/22_additional.ipynb #22a00004
 from collections.abc import Callable, Generator, Iterable
@@ -14,13 +15,15 @@ from functools import partial
 
 from .protocol import IKE, adopt
 from .state import Alarm, Answers, Conversation, Task
+from ..wire.certificate import announced
 from ..wire.const import (
-    ADDITIONAL, ExchangeType, Group, InvalidSyntax, MessageType, NoProposalChosen, Prf,
-    StateNotFound, TransformType, error_for)
+    ADDITIONAL, AuthenticationFailed, ExchangeType, Group, InvalidSyntax, MessageType,
+    NoProposalChosen, Prf, StateNotFound, TransformType, error_for)
 from ..wire.intermediate import authenticated
 from ..wire.ke import KE, KeyExchange, answer_ke
-from ..wire.keys import ike_keys, skeyseed
+from ..wire.keys import Keys, ike_keys, skeyseed
 from ..wire.payload import Notify, Packet
+from ..wire.ppk import LOGGED, Ppk, known_ppk, ppk_keys, taken_ppk, takes_ppk
 from ..wire.proposal import SA, Proposal, additional, check_choice
 
 # %% ../../nbs/22_additional.ipynb #22a00005
@@ -34,6 +37,7 @@ class InitResult:
     ni: bytes
     nr: bytes
     more: tuple[bytes, ...] = ()  # of additional key exchanges, when an IKE SA is rekeyed
+    ppk: Ppk | None = None  # a fresh one, when an IKE SA is rekeyed (chapter 17)
 
 # %% ../../nbs/22_additional.ipynb #22a00006
 def install_keys(ike: IKE, a: InitResult, seed: bytes) -> None:
@@ -55,9 +59,9 @@ def supports_intermediate(packet: Packet) -> bool:
     return packet.notify(MessageType.INTERMEDIATE_EXCHANGE_SUPPORTED) is not None
 
 
-def intermediate(proposals: Iterable[Proposal]) -> tuple[Notify, ...]:
-    "Return the notification that we know IKE_INTERMEDIATE, if proposals may need it."
-    wanted = any(additional(p) for p in proposals)
+def intermediate(proposals: Iterable[Proposal], ppk: Ppk | None = None) -> tuple[Notify, ...]:
+    "Return the notification that we know IKE_INTERMEDIATE, if proposals or a PPK may need it."
+    wanted = ppk or any(additional(p) for p in proposals)
     return (Notify(MessageType.INTERMEDIATE_EXCHANGE_SUPPORTED),) if wanted else ()
 
 
@@ -72,32 +76,77 @@ def usable(sa: SA, packet: Packet) -> SA:
     raise NoProposalChosen(f'{sa}, from a peer that does not know IKE_INTERMEDIATE (RFC 9242)')
 
 # %% ../../nbs/22_additional.ipynb #22a00009
-def step(ike: IKE, secret: bytes, request: bytes, response: bytes) -> None:
-    "Note what IKE_INTERMEDIATE has said, and replace the keys; `request`, `response`: A and P."
+def prf_of(ike: IKE) -> Prf:
+    "Return the PRF of an IKE SA."
+    if ike.suite is None: raise RuntimeError('no algorithms yet')
+    return Prf(ike.suite.single(TransformType.PRF).id)
+
+
+def step(ike: IKE, request: bytes, response: bytes, secret: bytes, ppk: Ppk | None) -> None:
+    """Note what IKE_INTERMEDIATE has said, and replace the keys; `request`, `response`: A and P.
+
+    `secret`: of its key exchange, empty if it had none; `ppk`: on which it has agreed."""
     if ike.keys is None or ike.suite is None: raise RuntimeError('no keys yet')
-    kind = Prf(ike.suite.single(TransformType.PRF).id)
+    kind, keys, spis = prf_of(ike), ike.keys, (ike.spi_i, ike.spi_r)
     ni, nr = ike.nonces if ike.initiator else ike.nonces[::-1]
-    ike.intauth = ike.intauth.after(kind, ike.keys, request, response)
-    # RFC 9370 §2.2.2: SKEYSEED(n) = prf(SK_d(n-1), SK(n) | Ni | Nr)
-    seed = skeyseed(kind, ni, nr, secret, ike.keys.sk_d)
-    log_secrets(ike, ni, [secret], ike.intauth.exchanges)
-    adopt(ike, ike_keys(ike.suite, seed, ni, nr, ike.spi_i, ike.spi_r))
+    ike.intauth = ike.intauth.after(kind, keys, request, response)
+    if secret:
+        # RFC 9370 §2.2.2: SKEYSEED(n) = prf(SK_d(n-1), SK(n) | Ni | Nr)
+        seed = skeyseed(kind, ni, nr, secret, keys.sk_d)
+        log_secrets(ike, ni, [secret], ike.intauth.exchanges)
+        keys = ike_keys(ike.suite, seed, ni, nr, *spis)
+    if ppk:
+        ike.agreed = replace(ike.agreed, mixed=ppk)
+        keys = ike_keys(ike.suite, root_key(ike, keys, ni, ppk), ni, nr, *spis)
+    adopt(ike, keys)
+
+
+# %% ../../nbs/22_additional.ipynb #22b00006
+def root_key(ike: IKE, keys: Keys, ni: bytes, ppk: Ppk | None) -> bytes:
+    "Return SK_d, with a PPK in it if there is one (RFC 9867 §3.1.1, §3.2.1)."
+    if ppk is None: return keys.sk_d
+    root = ppk.into(prf_of(ike), keys.sk_d)
+    log_secrets(ike, ni, [root], LOGGED)  # and not the PPK itself, which opens other sessions
+    return root
+
+# %% ../../nbs/22_additional.ipynb #22b00001
+def steps(ike: IKE) -> tuple[tuple[Group | None, tuple[Ppk, ...]], ...]:
+    "Return what IKE_INTERMEDIATE is for, each time: a key exchange, and PPKs of ours to agree on."
+    ppks = tuple(config.ppk for config in ike.configs if config.ppk and ike.agreed.early_ppk)
+    if ike.suite is None: raise RuntimeError('no algorithms yet')
+    methods = additional(ike.suite)
+    if not methods: return ((None, ppks),) if ppks else ()
+    # RFC 9867 §3.1: PPK_IDENTITY_KEY "MUST be sent in the last one"
+    return *((method, ()) for method in methods[:-1]), (methods[-1], ppks)
+
+
+def confirmed(ike: IKE) -> bytes:
+    "Return what a PPK is confirmed with (RFC 9867 §3.1)."
+    ours, theirs = ike.nonces
+    return (ours + theirs if ike.initiator else theirs + ours) + ike.spi_i + ike.spi_r
 
 # %% ../../nbs/22_additional.ipynb #22a00008
 def exchange_more_keys(ike: IKE) -> Conversation:
-    "IKE_INTERMEDIATE as the initiator, once for each additional key exchange (RFC 9370 §2.2.2)."
-    for method in additional(ike.suite) if ike.suite else ():
-        dh = KeyExchange(method, ike.random)
-        request = Packet(ExchangeType.IKE_INTERMEDIATE, (KE(method, dh.public),))
+    "IKE_INTERMEDIATE as the initiator, as often as it takes (RFC 9370 §2.2.2, RFC 9867 §3.1)."
+    for method, ppks in steps(ike):
+        dh = KeyExchange(method, ike.random) if method else None
+        ke = (KE(dh.group, dh.public),) if dh else ()
+        request = Packet(ExchangeType.IKE_INTERMEDIATE,
+                         (*ke, *ppk_keys(prf_of(ike), ppks, confirmed(ike))))
         response = yield request
-        secret = derived(response, dh)
+        if error := response.error(): raise error_for(error.message_type, error.data)
+        secret, ppk = derived(response, dh) if dh else b'', taken_ppk(ppks, response)
+        if ppks and ppk is None and ppks[0].mandatory:
+            raise AuthenticationFailed('the peer does not have our PPK, which is mandatory')
+        # RFC 9593 §3.1: the list may come as late as here
+        ike.agreed = replace(ike.agreed, welcome=announced(response) or ike.agreed.welcome)
         asked = authenticated(ike.window.sent, request.chain()[1])
-        step(ike, secret, asked, authenticated(response.data, response.chain()[1]))
+        step(ike, asked, authenticated(response.data, response.chain()[1]), secret, ppk)
 
 
+# %% ../../nbs/22_additional.ipynb #22b00007
 def derived(response: Packet, dh: KeyExchange) -> bytes:
-    "Return the secret of an additional key exchange. Raise an `IkeError` if there is none."
-    if error := response.error(): raise error_for(error.message_type, error.data)
+    "Return the secret of an additional key exchange. Raise an `IkeError` if it is of another."
     return dh.derive(method_of(response, dh.group).public)
 
 
@@ -110,20 +159,36 @@ def method_of(packet: Packet, method: Group) -> KE:
 
 # %% ../../nbs/22_additional.ipynb #22a0000a
 def answer_more_keys(ike: IKE, response: Packet) -> Answers:
-    "IKE_INTERMEDIATE as the responder, after a `response` of IKE_SA_INIT (RFC 9370 §2.2.2)."
-    for method in additional(ike.suite) if ike.suite else ():
+    "IKE_INTERMEDIATE as the responder, after a `response` of IKE_SA_INIT."
+    for method, ppks in steps(ike):
         request = yield response, ExchangeType.IKE_INTERMEDIATE
-        ke = method_of(request, method)
-        public, secret = answer_ke(method, ke.public, ike.random)
-        response = Packet(ExchangeType.IKE_INTERMEDIATE, (KE(method, public),))
+        kes, secret = answered_method(ike, method, request)
+        ppk = known_ppk(prf_of(ike), ppks, confirmed(ike), request)
+        if ppks and ppk is None: do_without(ike)
+        response = Packet(ExchangeType.IKE_INTERMEDIATE, (*kes, *takes_ppk(ppk)))
         asked = authenticated(request.data, request.chain()[1])
-        ike.window.once_sealed = partial(answer_step, ike, secret, asked, response.chain()[1])
+        ike.window.once_sealed = partial(answer_step, ike, asked, response.chain()[1], secret, ppk)
     return response
 
 
-def answer_step(ike: IKE, secret: bytes, request: bytes, chain: bytes, data: bytes) -> None:
+def answered_method(ike: IKE, method: Group | None, request: Packet) -> tuple[tuple[KE, ...], bytes]:
+    "Return our part of an additional key exchange and its secret, nothing if there is none."
+    if method is None: return (), b''
+    public, secret = answer_ke(method, method_of(request, method).public, ike.random)
+    return (KE(method, public),), secret
+
+
+def do_without(ike: IKE) -> None:
+    "Raise `AuthenticationFailed` if whoever calls must have a PPK of ours."
+    # RFC 9867 §3.1: "it MUST return an AUTHENTICATION_FAILED notification"
+    if all(config.ppk and config.ppk.mandatory for config in ike.configs):
+        raise AuthenticationFailed('the peer has no PPK that we have, and ours is mandatory')
+
+
+def answer_step(ike: IKE, request: bytes, chain: bytes, secret: bytes, ppk: Ppk | None,
+                data: bytes) -> None:
     "Replace the keys, now that the response is sealed with the old ones; `data`: as it is sent."
-    step(ike, secret, request, authenticated(data, chain))
+    step(ike, request, authenticated(data, chain), secret, ppk)
 
 # %% ../../nbs/22_additional.ipynb #22a0000b
 Following = Generator[Packet, Packet, tuple[bytes, ...]]
@@ -140,6 +205,7 @@ def follow_up(ike: IKE, offer: Iterable[Proposal], response: Packet) -> Followin
         ike.exchange.following = True
         dh = KeyExchange(method, ike.random)
         response = yield Packet(ExchangeType.IKE_FOLLOWUP_KE, (KE(method, dh.public), link))
+        if error := response.error(): raise error_for(error.message_type, error.data)
         secrets.append(derived(response, dh))
     if secrets: ike.refused_since = None
     return tuple(secrets)
@@ -164,10 +230,9 @@ def answer_follow_ups(ike: IKE, response: Packet, suite: Proposal,
         given = request.notify(MessageType.ADDITIONAL_KEY_EXCHANGE)
         if given is None or given.data != link.data:
             raise StateNotFound('a key exchange that is linked to nothing')
-        ke = method_of(request, method)
-        public, secret = answer_ke(method, ke.public, ike.random)
+        kes, secret = answered_method(ike, method, request)
         secrets.append(secret)
-        response = Packet(ExchangeType.IKE_FOLLOWUP_KE, (KE(method, public),))
+        response = Packet(ExchangeType.IKE_FOLLOWUP_KE, kes)
     finish(tuple(secrets))
     return response
 
@@ -180,3 +245,13 @@ def forget_follow_ups(ike: IKE) -> None:
 def respond_follow_up(ike: IKE, request: Packet) -> Packet:
     "Answer IKE_FOLLOWUP_KE when there is nothing that it could go on with."
     raise StateNotFound('a key exchange that follows nothing')
+
+# %% ../../nbs/22_additional.ipynb #22b00004
+def fresh_ppks(ike: IKE) -> tuple[Ppk, ...]:
+    "Return the PPKs that can be mixed in now."
+    return tuple(ike.config.fresh_ppks()) if ike.config.fresh_ppks else ()
+
+
+def named_ppk(ike: IKE, request: Packet, ni: bytes) -> Ppk | None:
+    "Return which of them a request of CREATE_CHILD_SA means, None if none (RFC 9867 §3.2)."
+    return known_ppk(prf_of(ike), fresh_ppks(ike), ni + ike.spi_i + ike.spi_r, request)

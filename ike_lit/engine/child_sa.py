@@ -11,17 +11,18 @@ __all__ = ['Traffic', 'may_carry', 'ChildOffer', 'child_offer', 'new_spi', 'tran
 from dataclasses import dataclass, replace
 from ipaddress import ip_address
 
-from .additional import log_secrets
+from .additional import log_secrets, named_ppk, prf_of, root_key
 from .model import AddressAssigned, ChildEstablished, ChildSA, EspSA
 from .protocol import IKE
 from ..wire.configuration import CP, assigned, cfg_request, selectors_for
 from ..wire.const import (
     CfgType, Fact, FailedCpRequired, Group, InternalAddressFailure, InvalidKePayload, InvalidSyntax,
-    MessageType, NoProposalChosen, Prf, TransformType, TsUnacceptable, error_for)
+    MessageType, NoProposalChosen, TransformType, TsUnacceptable, error_for)
 from ..wire.ke import KE, KeyExchange, answer_ke
 from ..wire.keys import keymat
 from ..wire.nonce import RESERVED_SPIS, new_esp_spi
 from ..wire.payload import Notify, Packet, Payload
+from ..wire.ppk import Ppk, taken_ppk, takes_ppk
 from ..wire.proposal import SA, Proposal, check_choice, choose, groups, preferring, without_dh
 from ..wire.ts import (
     MAX_SELECTORS, TSi, TSr, TrafficSelector, check_narrowed, minimal, more_possible,
@@ -103,6 +104,7 @@ class KeymatInput:
     nr: bytes
     secret: bytes = b''  # g^ir, if there was a Diffie-Hellman exchange
     more: tuple[bytes, ...] = ()  # secrets of additional key exchanges
+    ppk: Ppk | None = None  # a fresh one (chapter 17)
 
 # %% ../../nbs/23_child_sa.ipynb #c1a6eb93
 def check_workable(ike: IKE, suite: Proposal) -> None:
@@ -127,10 +129,9 @@ def make_child(ike: IKE, suite: Proposal, spi_in: bytes, local_ts: tuple[Traffic
 
     Raise `NoProposalChosen` for one that could not work."""
     check_workable(ike, suite)
-    if ike.suite is None or ike.keys is None: raise RuntimeError('no keys yet')
-    kind = Prf(ike.suite.single(TransformType.PRF).id)
-    keys = keymat(kind, ike.keys.sk_d, fresh.ni, fresh.nr, suite, fresh.secret,
-                  b''.join(fresh.more))
+    if ike.keys is None: raise RuntimeError('no keys yet')
+    root = root_key(ike, ike.keys, fresh.ni, fresh.ppk)
+    keys = keymat(prf_of(ike), root, fresh.ni, fresh.nr, suite, fresh.secret, b''.join(fresh.more))
     if fresh.secret: log_secrets(ike, fresh.ni, (fresh.secret, *fresh.more))
     ours, theirs = (keys.encr_i, keys.integ_i), (keys.encr_r, keys.integ_r)
     if not fresh.ours: ours, theirs = theirs, ours
@@ -167,7 +168,7 @@ def check_child_response(ike: IKE, asked: ChildOffer, response: Packet, ni: byte
         if dh is None or not group == ke.group == dh.group:
             raise InvalidSyntax(f'KE of group {ke.group} for {suite}')
         secret = dh.derive(ke.public)
-    fresh = KeymatInput(True, ni, nr, secret, more)
+    fresh = KeymatInput(True, ni, nr, secret, more, taken_ppk(ike.exchange.ppks, response))
     return make_child(ike, suite, asked.spi, local_ts, remote_ts, fresh)
 
 # %% ../../nbs/23_child_sa.ipynb #f35241e3
@@ -208,8 +209,10 @@ def respond_child(ike: IKE, request: Packet, ni: bytes, nr: bytes,
         raise NoProposalChosen('we want transport mode, and the peer does not', facts=Fact.MODE)
     ke, secret = respond_ke(ike, suite, request)
     check_workable(ike, suite)
-    return ChildGrant(suite, new_spi(ike), local_ts, remote_ts, KeymatInput(False, ni, nr, secret),
-                      ke, (TSi(remote_ts), TSr(local_ts), *transport_mode(ike), *more))
+    ppk = None if first else named_ppk(ike, request, ni)
+    fresh = KeymatInput(False, ni, nr, secret, ppk=ppk)
+    traffic = (TSi(remote_ts), TSr(local_ts), *transport_mode(ike), *more, *takes_ppk(ppk))
+    return ChildGrant(suite, new_spi(ike), local_ts, remote_ts, fresh, ke, traffic)
 
 # %% ../../nbs/23_child_sa.ipynb #ee8140fd
 def allowed_traffic(ike: IKE, request: Packet, old: ChildSA | None) -> tuple[

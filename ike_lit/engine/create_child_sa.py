@@ -16,7 +16,8 @@ from functools import partial
 from itertools import count
 
 from .additional import (
-    Following, InitResult, answer_follow_ups, follow_up, install_keys, respond_follow_up)
+    Following, InitResult, answer_follow_ups, follow_up, fresh_ppks, install_keys, named_ppk,
+    prf_of, respond_follow_up, root_key)
 from .child_sa import (
     ChildGrant, ChildOffer, check_child_response, child_offer, dh_group,
     install, respond_child, traffic_payloads)
@@ -31,12 +32,13 @@ from .state import (
     SimultaneousRekey, State, Task, busy_with, collision)
 from ..wire.const import (
     ChildSaNotFound, ExchangeType, Fact, Group, IkeError, InvalidKePayload, InvalidSyntax,
-    MessageType, NoAdditionalSas, NoProposalChosen, Prf, ProtocolID, StateNotFound,
+    MessageType, NoAdditionalSas, NoProposalChosen, ProtocolID, StateNotFound,
     TemporaryFailure, TransformType, Type, error_for)
 from ..wire.ke import KE, KeyExchange, answer_ke
 from ..wire.keys import skeyseed
 from ..wire.nonce import NONCE_SIZE, Nonce, new_ike_spi
 from ..wire.payload import Notify, Packet, Payload
+from ..wire.ppk import ppk_keys, taken_ppk, takes_ppk
 from ..wire.proposal import SA, Proposal, additional, check_choice, choose, groups, preferring
 from ..wire.ts import covers
 
@@ -51,10 +53,12 @@ def negotiate(ike: IKE, sa: SA, before: tuple[Payload, ...] = (),
     Return the response, our nonce, and our half of the secret if there is one.
     Raise an `IkeError` if the other group is none that we have offered, or was just used."""
     ni, group = Nonce(ike.random(NONCE_SIZE)), first_guess(ike, sa)
+    ike.exchange.ppks = fresh_ppks(ike)
+    named = ppk_keys(prf_of(ike), ike.exchange.ppks, ni.data + ike.spi_i + ike.spi_r)
     for tries in count(1):
         dh = KeyExchange(group, ike.random) if group is not None else None
         ke = (KE(dh.group, dh.public),) if dh else ()
-        response = yield Packet(ExchangeType.CREATE_CHILD_SA, (*before, sa, ni, *ke, *after))
+        response = yield Packet(ExchangeType.CREATE_CHILD_SA, (*before, sa, ni, *ke, *after, *named))
         wanted = response.notify(MessageType.INVALID_KE_PAYLOAD)
         if not wanted: break
         group = wanted_group(wanted, sa, group or Group.NONE, tries)
@@ -340,16 +344,16 @@ def accepted_ike_sa(ike: IKE, offer: tuple[Proposal, ...], response: Packet, ni:
     if not any(suite.spi) or suite.spi in (ike.spi_i, ike.spi_r, offer[0].spi):
         raise InvalidSyntax(f'the new IKE SA can not have the SPI {suite.spi.hex()}')
     result = InitResult(offer[0].spi, suite.spi, suite, dh.derive(ke.public), ni,
-                        nr.data, more)
+                        nr.data, more, taken_ppk(ike.exchange.ppks, response))
     return fresh_ike_sa(ike, result, initiator=True)
 
 
 def fresh_ike_sa(ike: IKE, a: InitResult, *, initiator: bool) -> IKE:
     "Return a new IKE SA with keys of its own, established from the start."
     if ike.keys is None or ike.suite is None: raise RuntimeError('no keys')
-    kind = Prf(ike.suite.single(TransformType.PRF).id)
+    root = root_key(ike, ike.keys, a.ni, a.ppk)
     # RFC 7296 §2.18: the old SA's SK_d, and its PRF even if the new one has another
-    seed = skeyseed(kind, a.ni, a.nr, a.secret, ike.keys.sk_d, b''.join(a.more))
+    seed = skeyseed(prf_of(ike), a.ni, a.nr, a.secret, root, b''.join(a.more))
     new_sa = new_ike_sa(ike, initiator=initiator, spi_i=a.spi_i)
     install_keys(new_sa, a, seed)
     new_sa.become(State.ESTABLISHED)
@@ -368,9 +372,11 @@ def respond_rekey_ike_sa(ike: IKE, request: Packet, sa: SA, ni: bytes) -> Packet
     if ke.group != group:
         raise InvalidKePayload(f'KE of group {ke.group}, we want {group}', group.to_bytes(2, 'big'))
     (public, secret), nr = answer_ke(group, ke.public, ike.random), ike.random(NONCE_SIZE)
-    result = InitResult(suite.spi, new_ike_spi(ike.random), suite, secret, ni, nr)
+    ppk = named_ppk(ike, request, ni)
+    result = InitResult(suite.spi, new_ike_spi(ike.random), suite, secret, ni, nr, ppk=ppk)
     response = Packet(ExchangeType.CREATE_CHILD_SA, (
-        SA((replace(suite, spi=result.spi_r),)), Nonce(nr), KE(group, public)))
+        SA((replace(suite, spi=result.spi_r),)), Nonce(nr), KE(group, public),
+        *takes_ppk(ppk)))
     if not additional(suite):
         give_ike_sa(ike, result)
         return response

@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['MAX_INIT_RETRIES', 'CANDIDATES', 'MAX_ANSWERS', 'CHILD_ONLY', 'INITIAL_EXCHANGES', 'commit_init', 'announced_hashes',
-           'InitRequest', 'init_request', 'ike_sa_init', 'childless', 'repeated_cookie', 'wanted_group', 'accept_init',
-           'answered_version', 'follow_cookie', 'add_candidate', 'announced_back', 'respond_ike_sa_init', 'after_init',
-           'ike_auth', 'who_we_are', 'contact', 'first_child_payloads', 'take_first_child', 'missing_auth',
-           'respond_ike_auth', 'find_config', 'check_childless', 'respond_first_child']
+           'InitRequest', 'init_request', 'init_notifies', 'ike_sa_init', 'childless', 'repeated_cookie',
+           'wanted_group', 'accept_init', 'answered_version', 'follow_cookie', 'add_candidate', 'announced_back',
+           'respond_ike_sa_init', 'after_init', 'ike_auth', 'who_we_are', 'contact', 'first_child_payloads',
+           'take_first_child', 'missing_auth', 'respond_ike_auth', 'find_config', 'check_childless',
+           'respond_first_child']
 
 # %% ../../nbs/25_ike_sa.ipynb #db5bc0e4
 from collections.abc import Iterable, Iterator
@@ -16,19 +17,19 @@ from itertools import chain
 
 from .additional import (
     InitResult, answer_more_keys, exchange_more_keys, install_keys, intermediate,
-    supports_intermediate, usable)
+    steps, supports_intermediate, usable)
 from .child_sa import (
     ChildOffer, accepted_address, check_child_response, install, respond_address,
     respond_child, traffic_payloads, child_offer)
 from .model import ChildFailed, Config, Established
 from .proof import (
-    certificate_requests, certificates, check_auth,
-    choose_method, make_auth, mixed_keys, proofs, transcript, without_ppk)
+    certificate_requests, certificates, check_auth, choose_method, make_auth, mixed_keys,
+    proofs, refusal, transcript, wanted_ppk, welcome_proofs, without_ppk)
 from .protocol import IKE, advance, new_ike_sa
 from .state import (
     WAIT, Alarm, Answers, Begin, Conversation, Negotiated, State, Task, Wait)
 from ..wire.auth import AUTH, IDi, IDr, hash_algorithms
-from ..wire.certificate import CERTREQ
+from ..wire.certificate import CERTREQ, announced
 from ..wire.configuration import CP, cfg_request
 from ..wire.const import (
     AuthenticationFailed, ExchangeType, Fact, FailedCpRequired, Group, IkeError,
@@ -41,8 +42,8 @@ from ..wire.keys import Keys, skeyseed
 from ..wire.nat import detect, nat_detection
 from ..wire.nonce import NONCE_SIZE, Nonce, new_ike_spi
 from ..wire.payload import Delete, Notify, Packet, Payload, refusal_notify
-from ..wire.ppk import check_use, ppk_for, use_ppk, uses_ppk
-from ..wire.proposal import SA, Proposal, additional, check_choice, choose, groups
+from ..wire.ppk import answer_use, check_use, early_ppk, use_ppk, uses_ppk
+from ..wire.proposal import SA, Proposal, check_choice, choose, groups
 from ..wire.ts import TSi, TSr
 
 # %% ../../nbs/25_ike_sa.ipynb #d8156af8
@@ -56,11 +57,12 @@ def commit_init(ike: IKE, a: InitResult, mine: bytes, theirs: Packet) -> None:
     install_keys(ike, a, seed)
     fragments = fragments and ike.config.datagram > 0
     asked = tuple(theirs.all(CERTREQ))
-    ppk = uses_ppk(theirs) and any(config.ppk for config in ike.configs)
+    we_have = any(config.ppk for config in ike.configs)
     both = ike.config.transcript and theirs.notify(
         MessageType.IKE_SA_INIT_FULL_TRANSCRIPT_AUTH) is not None
-    ike.agreed = Negotiated(nat, announced_hashes(theirs), fragments, childless, ppk, both,
-                            asked=asked)
+    ike.agreed = Negotiated(
+        nat, announced_hashes(theirs), fragments, childless, we_have and uses_ppk(theirs),
+        we_have and early_ppk(theirs), welcome=announced(theirs), transcript=both, asked=asked)
     ike.nonces = (a.ni, a.nr) if ike.initiator else (a.nr, a.ni)
     ike.first_messages = mine, theirs.data
     ike.become(State.CONNECTING)
@@ -98,10 +100,15 @@ def init_request(ike: IKE) -> InitRequest:
     "Return the first version, with a public value of the group that we like best."
     offer = SA(ike.config.ike)
     dh = KeyExchange(Group(offer.proposals[0].of_type(TransformType.DH)[0].id), ike.random)
-    extras = (*nat_detection(ike.spi_i, bytes(8), ike.local, ike.remote), hash_algorithms(),
-              *fragmentation(ike.config.datagram), *intermediate(ike.config.ike),
-              *use_ppk(ike.config.ppk), *transcript(ike.config.transcript))
-    return InitRequest(offer, Nonce(ike.random(NONCE_SIZE)), extras, dh)
+    return InitRequest(offer, Nonce(ike.random(NONCE_SIZE)), init_notifies(ike), dh)
+
+
+def init_notifies(ike: IKE) -> tuple[Notify, ...]:
+    "Return what the request says besides: what we know, and what we have."
+    config = ike.config
+    return (*nat_detection(ike.spi_i, bytes(8), ike.local, ike.remote), hash_algorithms(),
+            *fragmentation(config.datagram), *intermediate(config.ike, config.ppk),
+            *use_ppk(config.ppk), *transcript(config.transcript))
 
 # %% ../../nbs/25_ike_sa.ipynb #e48731cb
 MAX_INIT_RETRIES = 5  # cookies and other groups that we follow, in all
@@ -227,10 +234,10 @@ def add_candidate(ike: IKE, asked: InitRequest, response: Packet, then: Begin) -
 # %% ../../nbs/25_ike_sa.ipynb #43387cec
 def announced_back(configs: Iterable[Config], request: Packet) -> Iterator[Notify]:
     "Yield what we announce only to those who have announced the same."
+    ppk = next((config.ppk for config in configs if config.ppk), None)
     if supports_intermediate(request):
-        yield from intermediate(chain.from_iterable(config.ike for config in configs))
-    if uses_ppk(request):
-        yield from use_ppk(next((config.ppk for config in configs if config.ppk), None))
+        yield from intermediate(chain.from_iterable(config.ike for config in configs), ppk)
+    yield from answer_use(ppk, request)
 
 # %% ../../nbs/25_ike_sa.ipynb #20d00006
 def respond_ike_sa_init(ike: IKE, request: Packet) -> Packet | Answers:
@@ -250,12 +257,13 @@ def respond_ike_sa_init(ike: IKE, request: Packet) -> Packet | Answers:
         SA((suite,)), KE(group, public), nr,
         *nat_detection(spi_i, spi_r, ike.local, ike.remote), hash_algorithms(),
         *fragmentation(ike.config.datagram), *childless(ike.config),
-        *certificate_requests(ike.configs), *transcript(ike.config.transcript),
+        *certificate_requests(ike.configs), *welcome_proofs(ike.configs),
+        *transcript(ike.config.transcript),
         *announced_back(ike.configs, request)))
     mine = response.encode(spi_i, spi_r, response=True, initiator=False, message_id=0)
     commit_init(ike, InitResult(spi_i, spi_r, suite, secret, ni.data, nr.data), mine, request)
     response = replace(response, data=mine)  # what is signed is what is sent
-    return answer_more_keys(ike, response) if additional(suite) else response
+    return answer_more_keys(ike, response) if steps(ike) else response
 
 # %% ../../nbs/25_ike_sa.ipynb #89e67600
 def after_init(ike: IKE) -> Conversation:
@@ -274,15 +282,15 @@ def ike_auth(ike: IKE) -> Conversation:
     asked = child_offer(ike, first=True)
     child = first_child_payloads(ike, asked)
     keys = mixed_keys(ike, ike.config.ppk if ike.agreed.ppk else None)
-    ours = who_we_are(ike, keys)
-    response = yield Packet(ExchangeType.IKE_AUTH, (*ours, *child, *contact(ike)))
+    ours, last = who_we_are(ike, keys), (*welcome_proofs([ike.config]), *contact(ike))
+    response = yield Packet(ExchangeType.IKE_AUTH, (*ours, *child, *last))
     if not response.all(AUTH):
         if error := response.error():  # the responder has closed the SA
-            ike.close(error_for(error.message_type, error.data))
+            ike.close(refusal(ike, error))
             return
         raise missing_auth(response)
     identity = response.one(IDr)
-    if not response.notify(MessageType.PPK_IDENTITY): keys = without_ppk(ike)
+    if ike.agreed.ppk and not response.notify(MessageType.PPK_IDENTITY): keys = without_ppk(ike)
     proof = check_auth(ike, ike.config, identity, response, keys)
     ike.agreed, ike.keys = replace(ike.agreed, proof=proof), keys
     ike.become(State.ESTABLISHED)
@@ -348,13 +356,14 @@ def respond_ike_auth(ike: IKE, request: Packet) -> Packet:
     config = find_config(ike, identity, request.all(IDr))
     # what will be used can be read, or nobody is believed
     for used in (SA, TSi, TSr, CP) if config.pool else (SA, TSi, TSr): request.all(used)
-    ppk, proven = ppk_for(config.ppk, ike.agreed.ppk, request)
+    ppk, proven = wanted_ppk(ike, config, request)
     keys = mixed_keys(ike, ppk)
     proof = check_auth(ike, config, identity, proven, keys)
     if ike.suite: choose(SA((ike.suite,)), config.ike)
     idr = IDr.of(config.local_id)
     shown = certificates(config, request.all(CERTREQ))
-    auth, childless = make_auth(ike, config, idr, keys), not request.all(SA)
+    auth = make_auth(ike, config, idr, keys, announced(request))
+    childless = not request.all(SA)
     check_childless(config, childless)
     # from here on the SA changes
     ike.config, ike.agreed, ike.keys = config, replace(ike.agreed, proof=proof), keys

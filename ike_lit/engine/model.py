@@ -82,6 +82,8 @@ class Config:
     keylog: Callable[[bytes, bytes, int], None] | None = field(
         default=None, repr=False, compare=False)
     ppk: Ppk | None = None  # postquantum preshared key, which both ends hold
+    # which others there are by now, to be mixed into SAs of CREATE_CHILD_SA (chapter 17)
+    fresh_ppks: Callable[[], Iterable[Ppk]] | None = field(default=None, repr=False, compare=False)
     transcript: bool = True  # sign both first messages, if the peer does so, too
 
     def __post_init__(self) -> None: check_config(self)

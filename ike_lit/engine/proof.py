@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['ZERO_PREFIX', 'transcript', 'signed_messages', 'make_auth', 'choose_method', 'certificates', 'certificate_requests',
-           'mixed_keys', 'proofs', 'without_ppk', 'check_auth', 'key_of_proof', 'verify_auth', 'Evidence',
-           'mistaken_octets']
+           'welcome_proofs', 'refusal', 'mixed_keys', 'proofs', 'wanted_ppk', 'without_ppk', 'check_auth',
+           'key_of_proof', 'verify_auth', 'Evidence', 'mistaken_octets']
 
 # %% ../../nbs/24_proof.ipynb #24a00004
 from collections.abc import Iterable
@@ -14,13 +14,15 @@ from dataclasses import dataclass
 from .model import Config
 from .protocol import IKE
 from ..wire.auth import (
-    AUTH, IDi, Identity, SharedKey, SignatureMethod, choose_scheme, sign, signed_octets, verify)
-from ..wire.certificate import CERT, CERTREQ, Authorities, Signer, dn, shown
+    AUTH, METHODS, SCHEMES, IDi, Identity, SharedKey, SignatureMethod,
+    choose_scheme, sign, signed_octets, verify)
+from ..wire.certificate import (
+    CERT, CERTREQ, Authorities, Signer, Welcome, announcement, dn, shown, welcome_with)
 from ..wire.const import (
-    AuthenticationFailed, AuthenticationType, MessageType, Prf, TransformType)
+    AuthenticationFailed, AuthenticationType, IkeError, MessageType, Prf, TransformType, error_for)
 from ..wire.keys import Keys
 from ..wire.payload import Notify, Packet
-from ..wire.ppk import Ppk, ppk_notifies
+from ..wire.ppk import Ppk, ppk_for, ppk_notifies
 
 # %% ../../nbs/24_proof.ipynb #24a0000c
 ZERO_PREFIX = bytes(8)
@@ -37,24 +39,29 @@ def signed_messages(ike: IKE, ours: bool) -> bytes:
     return ZERO_PREFIX + other + mine if ike.agreed.transcript else mine
 
 # %% ../../nbs/24_proof.ipynb #57b65323
-def make_auth(ike: IKE, config: Config, identity: IDi, keys: Keys | None = None) -> AUTH:
+def make_auth(ike: IKE, config: Config, identity: IDi, keys: Keys | None = None,
+              welcome: tuple[Welcome, ...] = ()) -> AUTH:
     """Return our proof, with keys that are not those of the SA yet if there are any.
 
+    `welcome`: signatures that the peer has announced just now.
     Raise `AuthenticationFailed` if we have none that the peer would take."""
     mine, nonce = signed_messages(ike, ours=True), ike.nonces[1]
     kind, sk_p = key_of_proof(ike, ike.initiator, keys)
     octets = signed_octets(mine, nonce, kind, sk_p, identity.body) + ike.intauth.octets
     if isinstance(config.credential, SharedKey): return config.credential.prove(kind, octets)
-    return sign(config.credential.key, octets, choose_method(config, ike.agreed.peer_hashes))
+    way = choose_method(config, ike.agreed.peer_hashes, welcome or ike.agreed.welcome)
+    return sign(config.credential.key, octets, way)
 
 
-def choose_method(config: Config, hashes: tuple[int, ...]) -> SignatureMethod:
-    """Return how we would sign for a peer that accepts these hashes.
+def choose_method(config: Config, hashes: tuple[int, ...],
+                  welcome: tuple[Welcome, ...] = ()) -> SignatureMethod:
+    """Return how we would sign for a peer that accepts these hashes, and announces what it likes.
 
     Raise `AuthenticationFailed` if we can't; who has a shared key need not."""
     ours = config.credential
     if isinstance(ours, SharedKey): return AuthenticationType.SHARED_KEY, b''
-    return choose_scheme(ours.key.public_key(), hashes, config.allow_sha1, ours.pss)
+    wanted = welcome_with(welcome, ours) if welcome else ()
+    return choose_scheme(ours.key.public_key(), hashes, config.allow_sha1, ours.pss, wanted)
 
 # %% ../../nbs/24_proof.ipynb #1f907614
 def certificates(config: Config, asked: Iterable[CERTREQ]) -> tuple[CERT, ...]:
@@ -66,6 +73,25 @@ def certificate_requests(configs: Iterable[Config]) -> tuple[CERTREQ, ...]:
     "Return the requests for certificates of authorities that we believe (RFC 7296 §3.7)."
     believed = (c.trust for c in configs if isinstance(c.trust, Authorities))
     return tuple(dict.fromkeys(authorities.request() for authorities in believed))
+
+
+def welcome_proofs(configs: Iterable[Config]) -> tuple[Notify, ...]:
+    "Return the notification of the signatures that we accept, if authorities have to vouch."
+    asking = [c for c in configs if isinstance(c.trust, Authorities)]
+    return (announcement(any(c.allow_sha1 for c in asking)),) if asking else ()
+
+
+def refusal(ike: IKE, error: Notify) -> IkeError:
+    "Return what a refusal of our proof means, given what the peer has announced."
+    refused, welcome = error_for(error.message_type, error.data), ike.agreed.welcome
+    if isinstance(ike.config.credential, SharedKey) or not welcome: return refused
+    method, identifier = choose_method(ike.config, ike.agreed.peer_hashes, welcome)
+    ours, theirs = SCHEMES.get(identifier) or METHODS[method], [way.scheme for way in welcome]
+    if ours in theirs or not isinstance(refused, AuthenticationFailed): return refused
+    names = ', '.join(dict.fromkeys(scheme.name for scheme in theirs))
+    return AuthenticationFailed(
+        f'{refused}; we sign by {ours.name}, and the peer has announced {names}', error.data)
+
 
 # %% ../../nbs/24_proof.ipynb #24a00007
 def mixed_keys(ike: IKE, ppk: Ppk | None) -> Keys:
@@ -81,6 +107,15 @@ def proofs(ike: IKE, identity: IDi, keys: Keys) -> tuple[AUTH | Notify, ...]:
     if config.ppk is None or not ike.agreed.ppk: return (proof,)
     bare = None if config.ppk.mandatory else make_auth(ike, config, identity)
     return proof, *ppk_notifies(config.ppk, bare)
+
+
+def wanted_ppk(ike: IKE, config: Config, request: Packet) -> tuple[Ppk | None, Packet]:
+    "Return what `ppk_for` does. Raise `AuthenticationFailed` also if the PPK is somebody else's."
+    if ike.agreed.mixed is None: return ppk_for(config.ppk, ike.agreed.ppk, request)
+    # RFC 9867 §3.1: "the responder SHOULD abort negotiation"
+    if ike.agreed.mixed != config.ppk:
+        raise AuthenticationFailed('the peer has used a PPK that is not meant for it')
+    return None, request
 
 
 def without_ppk(ike: IKE) -> Keys:
@@ -104,7 +139,8 @@ def check_auth(ike: IKE, config: Config, identity: IDi, message: Packet,
             raise AuthenticationFailed(
                 f'the peer is {identity.identity!r}, we expect {config.remote_id!r}')
         proof = verify_auth(config, identity.identity, kind, octets, auth, seen)
-        return f'{proof}, and a PPK' if keys and keys is not ike.keys else proof
+        with_ppk = ike.agreed.mixed or keys and keys is not ike.keys
+        return f'{proof}, and a PPK' if with_ppk else proof
     except AuthenticationFailed as error:
         error.evidence = Evidence(identity.identity, auth, tuple(seen), kind, octets,
                                   mistaken_octets(ike, identity.body))

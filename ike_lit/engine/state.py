@@ -16,7 +16,7 @@ from enum import Enum
 from typing import Generic, NamedTuple, Self, TypeVar
 
 from .model import ChildSA, Config, Datagram, Doing, Event, Timing
-from ..wire.certificate import CERTREQ
+from ..wire.certificate import CERTREQ, Welcome
 from ..wire.const import ExchangeType, IkeError
 from ..wire.fragment import Answered, Reassembly
 from ..wire.intermediate import IntAuth
@@ -24,6 +24,7 @@ from ..wire.keys import Keys
 from ..wire.nat import Endpoint, Nat
 from ..wire.nonce import Random, new_ike_spi
 from ..wire.payload import Packet
+from ..wire.ppk import Ppk
 from ..wire.proposal import Proposal
 from ..wire.sk import SK
 from ..wire.ts import TrafficSelector
@@ -84,7 +85,10 @@ class Negotiated:
     peer_hashes: tuple[int, ...] = ()  # that the peer accepts in signatures (RFC 7427 §4)
     fragments: bool = False  # do both ends know RFC 7383?
     childless: bool = False  # does the peer know RFC 6023?
-    ppk: bool = False  # has each a postquantum preshared key (RFC 8784)?
+    ppk: bool = False  # has each a postquantum preshared key for IKE_AUTH (RFC 8784)?
+    early_ppk: bool = False  # or for IKE_INTERMEDIATE (RFC 9867)?
+    mixed: Ppk | None = None  # which IKE_INTERMEDIATE has mixed into all keys
+    welcome: tuple[Welcome, ...] = ()  # signatures that the peer says it accepts (RFC 9593)
     transcript: bool = False  # do both sign both first messages?
     proof: str = ''  # how the peer has proved who it is, '' if it has not
     peer_addresses: tuple[TrafficSelector, ...] = ()  # the peer's inner addresses, from our pool
@@ -119,6 +123,7 @@ class Exchange:
     "What an end is about to change, and what the peer does to the same (RFC 7296 §2.25)."
     doing: Doing | None = None
     spi: bytes = b''  # of the Child SA that it is done to: the one under which we receive
+    ppks: tuple[Ppk, ...] = ()  # that our request has named
     following: bool = False  # has the peer answered, and do more key exchanges follow?
     simultaneous: SimultaneousRekey | None = None
     early_deletes: set[bytes] = field(default_factory=set)  # of what is not there yet: its SPIs

@@ -13,21 +13,22 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
-from ..engine.additional import InitResult, intermediate
+from ..engine.additional import InitResult
 from ..engine.create_child_sa import RESPONDERS
-from ..engine.ike_sa import MAX_INIT_RETRIES, after_init, commit_init, wanted_group
+from ..engine.ike_sa import (
+    MAX_INIT_RETRIES, after_init, commit_init, init_notifies, wanted_group)
 from ..engine.model import Config, Datagram, Event
-from ..engine.proof import make_auth, transcript
+from ..engine.proof import make_auth
 from ..engine.protocol import IKE, latest, send
 from ..engine.state import Answers, Begin, Conversation, Responder, Wait
 from .network import ALICE, BOB, family, addressee
-from ..wire.auth import AUTH, IDi, hash_algorithms
+from ..wire.auth import AUTH, IDi
 from ..wire.const import (
     ExchangeType, Group, IkeError, InvalidSyntax, MessageType, TransformType, Type, error_for)
-from ..wire.fragment import Reassembly, fragmentation
+from ..wire.fragment import Reassembly
 from ..wire.header import Header, Reader
 from ..wire.ke import KE, KeyExchange
-from ..wire.nat import Endpoint, nat_detection, unwrap
+from ..wire.nat import Endpoint, unwrap
 from ..wire.nonce import NONCE_SIZE, Nonce, Random
 from ..wire.payload import Notify, Packet, Payload
 from ..wire.proposal import SA, check_choice
@@ -88,13 +89,10 @@ def initial_exchanges(ike: IKE) -> Conversation:
     Raise an `IkeError` if the answer is a refusal, or can't be used."""
     offer, ni = SA(ike.config.ike), Nonce(ike.random(NONCE_SIZE))
     dh = KeyExchange(Group(offer.proposals[0].of_type(TransformType.DH)[0].id), ike.random)
-    extras = (*nat_detection(ike.spi_i, bytes(8), ike.local, ike.remote), hash_algorithms(),
-              *fragmentation(ike.config.datagram), *intermediate(ike.config.ike),
-              *transcript(ike.config.transcript))
     cookie = tuple[Notify, ...]()
     for _ in range(1 + MAX_INIT_RETRIES):
         response = yield Packet(ExchangeType.IKE_SA_INIT,
-                                (*cookie, offer, KE(dh.group, dh.public), ni, *extras))
+                                (*cookie, offer, KE(dh.group, dh.public), ni, *init_notifies(ike)))
         if wanted := response.notify(MessageType.COOKIE): cookie = (wanted,)
         elif wanted := response.notify(MessageType.INVALID_KE_PAYLOAD):
             dh = KeyExchange(wanted_group(wanted, offer, dh.group), ike.random)

@@ -368,16 +368,18 @@ def choose_scheme(
     accepted: Container[int],  # the hashes that the peer has announced; empty: it has not
     allow_sha1: bool = False,
     pss: bool = False,  # prefer it
+    welcome: Container[Scheme] = (),  # what the peer has announced (RFC 9593); prefer it even more
 ) -> SignatureMethod:
     """Return the way to sign (RFC 7427 §4).
 
     Raise `AuthenticationFailed` if there is none."""
     best = min(getattr(key, 'key_size', 0), 512) // 8  # octets of hash, for a curve
-    fitting = [(scheme.pss != pss, isinstance(key, EC) and scheme.hash.digest_size != best, octets)
+    fitting = [(scheme not in welcome, scheme.pss != pss,
+                isinstance(key, EC) and scheme.hash.digest_size != best, octets)
                for octets, scheme in SCHEMES.items()
                if scheme.fits(key) and scheme.announced in accepted]
     if fitting:
-        return AuthenticationType.DIGITAL_SIGNATURE, min(fitting, key=lambda f: f[:2])[2]
+        return AuthenticationType.DIGITAL_SIGNATURE, min(fitting, key=lambda f: f[:3])[3]
     for method, scheme in METHODS.items():
         if not accepted and scheme.fits(key) and (allow_sha1 or scheme is not RSA_SHA1):
             return method, b''

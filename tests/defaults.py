@@ -23,13 +23,18 @@ SECRETS: Settings = {'ike-lab': {'secret': f'"{SECRET}"'}}
 
 
 @contextmanager
-def ours(lab: Lab, role: str, call: Callable[[], object], *options: str) -> Iterator[Program]:
-    "Our program on the left side, in a role, as the first Child SA is agreed; `call` lets the peer call it."
+def ours(lab: Lab, role: str, call: Callable[[], object], *options: str,
+         before: str = '') -> Iterator[Program]:
+    """Our program on the left side, in a role, as the first Child SA is agreed; `call` lets the peer call it.
+
+    `before`: lines of Python that it runs first."""
     secret = lab.home.parent / 'secret'
     secret.touch(mode=0o600)
     secret.write_text(SECRET)
     where = [RIGHT] if role == 'initiator' else ['--listen', LEFT]
-    argv = [sys.executable, '-m', f'ike_lit.{role}', *where, '--json', '--local-id', ALICE,
+    run = f'{before}\nfrom ike_lit.{role} import main\nmain()'
+    how = ['-c', run] if before else ['-m', f'ike_lit.{role}']
+    argv = [sys.executable, *how, *where, '--json', '--local-id', ALICE,
             '--remote-id', BOB, '--psk-file', str(secret), '--local-ts', NETS[0], '--remote-ts', NETS[1],
             *options]
     with running(lab, argv) as program:

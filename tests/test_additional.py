@@ -5,14 +5,14 @@ from dataclasses import replace
 
 import pytest
 from canonical import configs, ends, two_ends
-from ike_lit.engine.additional import FOLLOW_SECONDS
+from ike_lit.engine.additional import FOLLOW_SECONDS, exchange_more_keys, step
 from ike_lit.engine.create_child_sa import RESPONDERS, create_child, rekey_child, rekey_ike_sa
 from ike_lit.engine.host import Host
-from ike_lit.engine.ike_sa import ike_sa_init
+from ike_lit.engine.ike_sa import ike_auth, ike_sa_init
 from ike_lit.engine.informational import liveness
 from ike_lit.engine.model import ChildFailed, Closed, Dropped, Established, Lifetime, Rekeyed, Timing
 from ike_lit.engine.protocol import IKE
-from ike_lit.engine.state import State
+from ike_lit.engine.state import Conversation, State
 from ike_lit.testing import stage
 from ike_lit.testing.network import ALICE, BOB, Network, deliver, events, family, handshake, talk
 from ike_lit.testing.scripted import ScriptedPeer
@@ -20,13 +20,14 @@ from ike_lit.wire.const import ExchangeType, Group, MessageType, NoProposalChose
 from ike_lit.wire.fragment import split
 from ike_lit.wire.intermediate import IntAuth, authenticated
 from ike_lit.wire.ke import KE, KeyExchange
-from ike_lit.wire.payload import Notify, Packet, parse
+from ike_lit.wire.payload import Notify, Packet, Vendor, parse
 from ike_lit.wire.proposal import (
     DEFAULT_ESP, DEFAULT_IKE, SA, Proposal, Transform, additional, check_choice, choose, parse_proposals)
 
 HYBRID = {'ike': 'aes256gcm16-prfsha384-x25519-ke1_mlkem768', 'esp': 'aes256gcm16-x25519-ke1_mlkem768'}
 TWO = {'ike': 'aes128gcm16-prfsha256-x25519-ke1_mlkem768-ke4_ecp256',
        'esp': 'aes128gcm16-x25519-ke2_ecp256-ke7_mlkem1024'}
+PLAIN = 'aes256gcm16-prfsha384-x25519'
 MIDDLE, FOLLOW = ExchangeType.IKE_INTERMEDIATE, ExchangeType.IKE_FOLLOWUP_KE
 WRONG = KE(Group.ECP_256, bytes(64))  # no point of the curve
 
@@ -179,13 +180,57 @@ def test_a_request_that_is_cut_anew_gets_its_answer_again() -> None:
 def test_no_more_of_them_than_agreed_and_none_before_its_turn() -> None:
     attempt, alice, bob = middle()
     deliver(bob, attempt)
-    for exchange, number in (MIDDLE, 2), (MIDDLE, 1), (FOLLOW, 2), (ExchangeType.CREATE_CHILD_SA, 2):
+    for exchange, number in (MIDDLE, 1), (FOLLOW, 2), (ExchangeType.CREATE_CHILD_SA, 2):
         data = alice.outgoing.seal(Packet(exchange, (WRONG,)), alice.spi_i, alice.spi_r, response=False,
                                    initiator=True, message_id=number, random=bytes)
         bob.receive_datagram(data, bob.remote, now=0)
         assert not bob.datagrams_to_send() and bob.state == State.CONNECTING, exchange
     talk(attempt, bob)
     assert alice.state == bob.state == State.ESTABLISHED
+
+
+def test_one_more_key_exchange_than_agreed_ends_it() -> None:
+    attempt, alice, bob = middle()
+    deliver(bob, attempt)
+    bob.receive_datagram(alice.outgoing.seal(
+        Packet(MIDDLE, (WRONG,)), alice.spi_i, alice.spi_r, response=False, initiator=True, message_id=2,
+        random=bytes), bob.remote, now=0)
+    assert bob.state == State.CLOSED and 'that was not agreed on' in str(events(bob)[-1].error)
+
+
+@pytest.mark.parametrize('suite', [PLAIN, HYBRID['ike']], ids=['none', 'one'])
+@pytest.mark.parametrize('spare', [1, 4, 5])
+def test_an_exchange_that_nothing_needs(suite: str, spare: int) -> None:
+    "RFC 9242 §3.2: 'the initiator may use one or more these exchanges'; both proofs cover that it did."
+    def idle(ike: IKE) -> Conversation:
+        yield from exchange_more_keys(ike)
+        before = ike.keys
+        for n in range(spare):
+            request = Packet(MIDDLE, (Vendor(b'of another RFC'),) * (n % 2))
+            response = yield request
+            if response.error(): return
+            assert response.payloads == () and ike.keys is before
+            asked = authenticated(ike.window.sent, request.chain()[1])
+            step(ike, asked, authenticated(response.data, response.chain()[1]), b'', None)
+        yield from ike_auth(ike)
+    attempt, bob = two_ends(RESPONDERS, *configs(f'{suite},{HYBRID["ike"]}'))
+    attempt.start(ike_sa_init, idle, now=0)
+    talk(attempt, bob)
+    alice, = attempt.lineage.new_sas
+    assert (bob.state == State.ESTABLISHED) == (alice.state == State.ESTABLISHED) == (spare < 5)
+    if spare < 5: assert alice.intauth.exchanges == spare + len(additional(alice.suite))
+    else: assert 'are enough' in str(events(bob)[-1].error) and bob.state == State.CLOSED
+
+
+def test_an_exchange_that_nobody_has_announced_is_none() -> None:
+    "RFC 9242 §3.1: only if both have; otherwise it is out of turn, as any other exchange before IKE_AUTH."
+    attempt, bob = two_ends(RESPONDERS, *configs(PLAIN))
+
+    def idle(ike: IKE) -> Conversation: yield Packet(MIDDLE, ())
+    attempt.start(ike_sa_init, idle, now=0)
+    talk(attempt, bob)
+    assert bob.state == State.CONNECTING and not bob.intauth.exchanges
+    assert 'IKE_INTERMEDIATE request in state CONNECTING' in str(events(bob)[-1].reason)
 
 
 @pytest.mark.parametrize('suite', [HYBRID, TWO], ids=['one', 'two'])

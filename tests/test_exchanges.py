@@ -232,7 +232,7 @@ def test_a_proof_covers_all_of_it(monkeypatch: pytest.MonkeyPatch, first: int, w
     "§1.2: both parties 'MUST verify that all signatures and' MACs 'are computed correctly'."
     real, signed = proof.make_auth, []
 
-    def prove(ike: IKE, config: object, identity: ike_sa.IDi, keys: object = None) -> AUTH:
+    def prove(ike: IKE, config: object, identity: ike_sa.IDi, *more: object) -> AUTH:
         if ike.initiator == bool(first): return real(ike, config, identity)
         before = ike.keys, ike.first_messages, ike.nonces
         if what == 'SK_p': ike.keys = replace(ike.keys, sk_pi=bytes(32), sk_pr=bytes(32))

@@ -18,7 +18,7 @@ from ike_lit.wire.const import AuthenticationFailed, AuthenticationType, Exchang
 from ike_lit.wire.keys import Keys, prf
 from ike_lit.wire.nonce import Nonce
 from ike_lit.wire.payload import Notify, Packet, parse
-from ike_lit.wire.ppk import LOGGED, Ppk, ppk_for
+from ike_lit.wire.ppk import LOGGED, Ppk, known_ppk, ppk_for
 
 WINTER = Ppk(b'winter', b'x' * 32)
 MAY, OTHER = replace(WINTER, mandatory=False), Ppk(b'summer', b'y' * 32)
@@ -131,11 +131,15 @@ def test_a_request_must_say_which_ppk_it_means() -> None:
     assert ppk_for(MAY, False, request) == (None, request)
 
 
-def test_sealing_goes_on_with_the_same_counter(late: None) -> None:
+@pytest.mark.parametrize('theirs, late, number', [
+    (WINTER, True, 1), (WINTER, False, 1), (MAY_WRONG, False, 2)])
+def test_sealing_goes_on_with_the_same_counter(
+        monkeypatch: pytest.MonkeyPatch, theirs: Ppk, late: bool, number: int) -> None:
     "A new one with the same key would seal two messages with the same nonce."
-    alice, bob = met(WINTER, WINTER, {})
+    if late: only(monkeypatch, LATE)
+    alice, bob = met(MAY, theirs, {})
     sealed = [end.outgoing.cipher.new_iv(bytes) for end in (alice, bob)]
-    assert [int.from_bytes(iv, 'big') for iv in sealed] == [1, 1]
+    assert [int.from_bytes(iv, 'big') for iv in sealed] == [number] * 2
 
 
 # RFC 9867, in IKE_INTERMEDIATE
@@ -237,6 +241,15 @@ def test_a_ppk_that_was_not_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(additional, 'known_ppk', lambda *asked: OTHER)
     alice, bob = met(WINTER, WINTER, {})
     assert alice.state == State.CLOSED and 'which we have not named' in str(events(alice)[-1].error)
+
+
+def test_only_the_notification_for_it_names_a_ppk() -> None:
+    "PPK_IDENTITY has the same name in it, and an answer with it would be taken for a confirmation."
+    confirmed = prf(Prf.PRF_HMAC_SHA2_256, WINTER.secret, b'seen')[:8]
+    data = WINTER.identity + confirmed
+    for kind, found in (MessageType.PPK_IDENTITY_KEY, WINTER), (MessageType.PPK_IDENTITY, None):
+        request = Packet(ExchangeType.IKE_INTERMEDIATE, (Notify(kind, data),))
+        assert known_ppk(Prf.PRF_HMAC_SHA2_256, [OTHER, WINTER], b'seen', request) == found
 
 
 def test_of_several_callers_ppks_the_right_one_is_found() -> None:

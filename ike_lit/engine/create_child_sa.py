@@ -17,7 +17,7 @@ from itertools import count
 
 from .additional import (
     Following, InitResult, answer_follow_ups, follow_up, fresh_ppks, install_keys, named_ppk,
-    prf_of, respond_follow_up, root_key)
+    prf_of, respond_follow_up, respond_intermediate, root_key)
 from .child_sa import (
     ChildGrant, ChildOffer, check_child_response, child_offer, dh_group,
     install, respond_child, traffic_payloads)
@@ -275,6 +275,7 @@ RESPONDERS = {
     ExchangeType.CREATE_CHILD_SA: respond_create_child_sa,
     ExchangeType.INFORMATIONAL: respond_informational,
     ExchangeType.IKE_FOLLOWUP_KE: respond_follow_up,
+    ExchangeType.IKE_INTERMEDIATE: respond_intermediate,
 }
 
 # %% ../../nbs/27_create_child_sa.ipynb #fc579f26

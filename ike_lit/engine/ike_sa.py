@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['MAX_INIT_RETRIES', 'CANDIDATES', 'MAX_ANSWERS', 'CHILD_ONLY', 'INITIAL_EXCHANGES', 'commit_init', 'announced_hashes',
-           'InitRequest', 'init_request', 'init_notifies', 'ike_sa_init', 'childless', 'repeated_cookie',
+           'offered_by', 'InitRequest', 'init_request', 'init_notifies', 'ike_sa_init', 'childless', 'repeated_cookie',
            'wanted_group', 'accept_init', 'answered_version', 'follow_cookie', 'add_candidate', 'announced_back',
            'respond_ike_sa_init', 'after_init', 'ike_auth', 'who_we_are', 'contact', 'first_child_payloads',
            'take_first_child', 'missing_auth', 'respond_ike_auth', 'find_config', 'check_childless',
@@ -13,7 +13,6 @@ __all__ = ['MAX_INIT_RETRIES', 'CANDIDATES', 'MAX_ANSWERS', 'CHILD_ONLY', 'INITI
 # %% ../../nbs/25_ike_sa.ipynb #db5bc0e4
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
-from itertools import chain
 
 from .additional import (
     InitResult, answer_more_keys, exchange_more_keys, install_keys, intermediate,
@@ -57,12 +56,14 @@ def commit_init(ike: IKE, a: InitResult, mine: bytes, theirs: Packet) -> None:
     install_keys(ike, a, seed)
     fragments = fragments and ike.config.datagram > 0
     asked = tuple(theirs.all(CERTREQ))
-    we_have = any(config.ppk for config in ike.configs)
+    ppk = next((config.ppk for config in ike.configs if config.ppk), None)
+    between = supports_intermediate(theirs) and bool(intermediate(offered_by(ike.configs), ppk))
     both = ike.config.transcript and theirs.notify(
         MessageType.IKE_SA_INIT_FULL_TRANSCRIPT_AUTH) is not None
     ike.agreed = Negotiated(
-        nat, announced_hashes(theirs), fragments, childless, we_have and uses_ppk(theirs),
-        we_have and early_ppk(theirs), welcome=announced(theirs), transcript=both, asked=asked)
+        nat, announced_hashes(theirs), fragments, childless, between,
+        ppk is not None and uses_ppk(theirs), ppk is not None and early_ppk(theirs),
+        welcome=announced(theirs), transcript=both, asked=asked)
     ike.nonces = (a.ni, a.nr) if ike.initiator else (a.nr, a.ni)
     ike.first_messages = mine, theirs.data
     ike.become(State.CONNECTING)
@@ -73,6 +74,12 @@ def announced_hashes(packet: Packet) -> tuple[int, ...]:
     notify = packet.notify(MessageType.SIGNATURE_HASH_ALGORITHMS)
     octets = notify.data if notify else b''
     return tuple(int.from_bytes(octets[n:n + 2], 'big') for n in range(0, len(octets) - 1, 2))
+
+
+def offered_by(configs: Iterable[Config]) -> Iterator[Proposal]:
+    "Yield what is configured, for all peers."
+    for config in configs: yield from config.ike
+
 
 # %% ../../nbs/25_ike_sa.ipynb #20d00001
 @dataclass
@@ -103,6 +110,7 @@ def init_request(ike: IKE) -> InitRequest:
     return InitRequest(offer, Nonce(ike.random(NONCE_SIZE)), init_notifies(ike), dh)
 
 
+# %% ../../nbs/25_ike_sa.ipynb #25b00001
 def init_notifies(ike: IKE) -> tuple[Notify, ...]:
     "Return what the request says besides: what we know, and what we have."
     config = ike.config
@@ -236,7 +244,7 @@ def announced_back(configs: Iterable[Config], request: Packet) -> Iterator[Notif
     "Yield what we announce only to those who have announced the same."
     ppk = next((config.ppk for config in configs if config.ppk), None)
     if supports_intermediate(request):
-        yield from intermediate(chain.from_iterable(config.ike for config in configs), ppk)
+        yield from intermediate(offered_by(configs), ppk)
     yield from answer_use(ppk, request)
 
 # %% ../../nbs/25_ike_sa.ipynb #20d00006
@@ -362,8 +370,7 @@ def respond_ike_auth(ike: IKE, request: Packet) -> Packet:
     if ike.suite: choose(SA((ike.suite,)), config.ike)
     idr = IDr.of(config.local_id)
     shown = certificates(config, request.all(CERTREQ))
-    auth = make_auth(ike, config, idr, keys, announced(request))
-    childless = not request.all(SA)
+    auth, childless = make_auth(ike, config, idr, keys, announced(request)), not request.all(SA)
     check_childless(config, childless)
     # from here on the SA changes
     ike.config, ike.agreed, ike.keys = config, replace(ike.agreed, proof=proof), keys

@@ -147,6 +147,7 @@ def check_auth(ike: IKE, config: Config, identity: IDi, message: Packet,
         raise
 
 
+# %% ../../nbs/24_proof.ipynb #24b00001
 def key_of_proof(ike: IKE, initiators: bool,
                  keys: Keys | None = None) -> tuple[Prf, bytes]:
     "Return the PRF, and SK_pi or SK_pr."

@@ -354,8 +354,9 @@ def in_turn(ike: IKE, kind: ExchangeType) -> bool:
     if ike.state == State.ESTABLISHED:
         return kind not in (ExchangeType.IKE_SA_INIT, ExchangeType.IKE_AUTH)
     if ike.initiator or ike.window.answering: return False
-    first = ExchangeType.IKE_SA_INIT if ike.state == State.INITIAL else ExchangeType.IKE_AUTH
-    return kind == first
+    if ike.state == State.INITIAL: return kind == ExchangeType.IKE_SA_INIT
+    between = kind == ExchangeType.IKE_INTERMEDIATE and ike.agreed.intermediate
+    return between or kind == ExchangeType.IKE_AUTH
 
 # %% ../../nbs/21_protocol.ipynb #248b13ba
 def receive_request(ike: IKE, header: Header, data: bytes, addr: Endpoint, local: Endpoint) -> None:

@@ -85,6 +85,7 @@ class Negotiated:
     peer_hashes: tuple[int, ...] = ()  # that the peer accepts in signatures (RFC 7427 §4)
     fragments: bool = False  # do both ends know RFC 7383?
     childless: bool = False  # does the peer know RFC 6023?
+    intermediate: bool = False  # do both ends know RFC 9242?
     ppk: bool = False  # has each a postquantum preshared key for IKE_AUTH (RFC 8784)?
     early_ppk: bool = False  # or for IKE_INTERMEDIATE (RFC 9867)?
     mixed: Ppk | None = None  # which IKE_INTERMEDIATE has mixed into all keys

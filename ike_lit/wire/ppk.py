@@ -104,7 +104,7 @@ LOGGED = 8  # in a key log, after g^ir and seven key exchanges: SK_d with a PPK 
 
 
 def ppk_keys(kind: Prf, ppks: Iterable[Ppk], seen: bytes) -> tuple[Notify, ...]:
-    "Return the notifications that name PPKs; `seen`: nonces and SPIs, with which each is confirmed."
+    "Return the notifications that name PPKs; `seen`: what each is confirmed with, nonces and SPIs."
     return tuple(Notify(MessageType.PPK_IDENTITY_KEY,
                         ppk.identity + prf(kind, ppk.secret, seen)[:CONFIRMATION]) for ppk in ppks)
 

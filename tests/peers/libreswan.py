@@ -4,7 +4,6 @@ It needs ESP in the kernel. It authenticates by raw RSA keys, or by a secret.
 """
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 from base64 import b64encode
@@ -14,14 +13,12 @@ from string import Template
 
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
-from peers.strongswan import ENV, Argv, Lab, execute, poll
+from peers.strongswan import ENV, OVER_USR, VM, Argv, Lab, execute, poll
 
-UNPACKED = Path(os.environ.get('IKE_LIT_VM', Path(__file__).parents[2] / '.vm')) / 'libreswan'
-LIBRARIES = {**ENV, 'LD_LIBRARY_PATH': str(UNPACKED / 'usr/lib/x86_64-linux-gnu')}
-PROGRAMS = UNPACKED / 'usr/libexec/ipsec'
-# addconn's path is compiled in: what is unpacked is laid over it, in a mount namespace of our own
-INSIDE = '''mount -t overlay -o "lowerdir=$1/usr/libexec:/usr/libexec" overlay /usr/libexec || exit 1
-shift; exec "$@"'''
+OLD, NEW = VM / 'libreswan', VM / 'libreswan5'
+# addconn's path is compiled in: what is unpacked is laid over it, in a mount namespace of our own. The newer
+# one comes with its C library, and sees as /usr what is unpacked
+OVER = 'mount -t overlay -o "lowerdir=$0/libexec:/usr/libexec" overlay /usr/libexec && exec "$@"'
 # its syntax wants the tabs
 CONF = Template('''config setup
 	logfile=$home/pluto.log
@@ -38,35 +35,40 @@ conn lab
 
 
 class Libreswan:
-    """pluto."""
+    """pluto; `unpacked`: which one."""
 
-    def __init__(self, lab: Lab) -> None:
-        self.lab, self.home = lab, lab.home.parent / 'libreswan'
+    def __init__(self, lab: Lab, unpacked: Path = OLD) -> None:
+        self.lab, self.home, self.usr = lab, lab.home.parent / 'libreswan', unpacked / 'usr'
+        self._newer = unpacked == NEW
         self.said = ''  # on its terminal
         self._pluto: subprocess.Popen[str] | None = None
 
-    def start(self, proof: Path | str, *, ends: tuple[str, str], **more: str) -> None:
+    def start(self, proof: Path | str, *, ends: tuple[str, str], ppk_secrets: str = '', **more: str) -> None:
         """Start pluto anew. What proves who is who: a folder with keys, or a secret.
 
+        `ppk_secrets`: lines of ipsec.secrets with a postquantum preshared key.
         `more`: words of ipsec.conf, such as ike, esp, leftsubnet, type or salifetime."""
         self.stop()
         shutil.rmtree(self.home, ignore_errors=True)
         for name in ('nss', 'run', 'd', 'dump'): (self.home / name).mkdir(parents=True)
-        run([UNPACKED / 'usr/bin/certutil', '-N', '--empty-password', '-d', f'sql:{self.home}/nss'])
+        nss = f'sql:{self.home}/nss'
+        run(self._inside('bin/certutil', '-N', '--empty-password', '-d', nss), env=self._env)
         if isinstance(proof, Path):
             self._import(proof)
             more |= {'authby': 'rsasig', 'leftrsasigkey': dnskey(proof / 'left.pub'),
                      'rightrsasigkey': dnskey(proof / 'right.pub')}
         else: more |= {'authby': 'secret'}
-        (self.home / 'ipsec.secrets').write_text('' if isinstance(proof, Path) else f': PSK "{proof}"\n')
+        secrets = ppk_secrets if isinstance(proof, Path) else f': PSK "{proof}"\n{ppk_secrets}'
+        (self.home / 'ipsec.secrets').write_text(secrets)
         (self.home / 'ipsec.conf').write_text(CONF.substitute(
             home=self.home, left=ends[0], right=ends[1],
             more='\n\t'.join(f'{name}={value}' for name, value in more.items())))
         places = {'config': 'ipsec.conf', 'secretsfile': 'ipsec.secrets', 'nssdir': 'nss', 'rundir': 'run',
                   'ipsecdir': 'd', 'dumpdir': 'dump', 'logfile': 'pluto.log'}
         self._pluto = self.lab._popen(self.lab.right, [
-            'sh', '-c', INSIDE, 'sh', UNPACKED, '/usr/libexec/ipsec/pluto', '--nofork', '--no-dnssec',
-            *(f'--{option}={self.home / name}' for option, name in places.items())], env=LIBRARIES)
+            *self._inside('libexec/ipsec/pluto', '--nofork', '--no-dnssec',
+                          *(f'--{option}={self.home / name}' for option, name in places.items()))],
+            env=self._env)
         poll(lambda: self._ended() or 'listening for IKE messages' in self.log(), 60)
         if self._ended():
             self.stop()
@@ -83,11 +85,21 @@ class Libreswan:
         run(['openssl', 'req', '-x509', '-new', '-key', key, '-subj', '/CN=bob', '-out', crt])
         run(['openssl', 'pkcs12', '-export', '-in', crt, '-inkey', key, '-name', 'bob', '-passout', 'pass:',
              '-out', p12])
-        run([UNPACKED / 'usr/bin/pk12util', '-i', p12, '-W', '', '-K', '', '-d', nss])
+        run(self._inside('bin/pk12util', '-i', p12, '-W', '', '-K', '', '-d', nss), env=self._env)
 
     def _control(self, name: str, *words: str | Path, timeout: float = 90) -> str:
-        return run(['ip', 'netns', 'exec', self.lab.right, PROGRAMS / name,
-                    '--ctlsocket', self.home / 'run/pluto.ctl', *words], timeout)
+        return run(['ip', 'netns', 'exec', self.lab.right, *self._inside(
+            f'libexec/ipsec/{name}', '--ctlsocket', self.home / 'run/pluto.ctl', *words)], timeout, self._env)
+
+    def _inside(self, program: str, *words: str | Path) -> Argv:
+        """The command for one of libreswan's programs, in a mount namespace of its own."""
+        mounted = OVER_USR if self._newer else OVER
+        where = '/usr' if self._newer or program.startswith('libexec') else self.usr
+        return ['unshare', '--mount', 'sh', '-c', mounted, self.usr, f'{where}/{program}', *words]
+
+    @property
+    def _env(self) -> dict[str, str]:
+        return ENV if self._newer else {**ENV, 'LD_LIBRARY_PATH': str(self.usr / 'lib/x86_64-linux-gnu')}
 
     def whack(self, *words: str, timeout: float = 90) -> str:
         """Return what pluto says to `whack`, such as 'trafficstatus'."""
@@ -131,9 +143,9 @@ class Libreswan:
         self._pluto = None
 
 
-def run(argv: Argv, timeout: float = 90) -> str:
+def run(argv: Argv, timeout: float = 90, env: dict[str, str] = ENV) -> str:
     """Run a tool of libreswan's; return what it says. Raise `RuntimeError` if it fails."""
-    done = execute(argv, env=LIBRARIES, timeout=timeout)
+    done = execute(argv, env=env, timeout=timeout)
     if done.returncode: raise RuntimeError(f'{" ".join(map(str, argv))}: {done.stdout}{done.stderr}')
     return done.stdout
 

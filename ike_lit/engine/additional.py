@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['SPARE_EXCHANGES', 'Following', 'FOLLOW_SECONDS', 'LINK_SIZE', 'InitResult', 'install_keys', 'log_secrets',
            'supports_intermediate', 'intermediate', 'usable', 'prf_of', 'step', 'root_key', 'steps', 'confirmed',
-           'exchange_more_keys', 'derived', 'method_of', 'answer_more_keys', 'answered_method', 'do_without',
-           'answer_step', 'respond_intermediate', 'follow_up', 'answer_follow_ups', 'forget_follow_ups',
+           'exchange_more_keys', 'derived', 'method_of', 'answer_more_keys', 'answered_method', 'answer_step',
+           'do_without', 'respond_intermediate', 'follow_up', 'answer_follow_ups', 'forget_follow_ups',
            'respond_follow_up', 'fresh_ppks', 'named_ppk']
 
 # %% ../../nbs/22_additional.ipynb #22a00004
@@ -173,24 +173,25 @@ def answer_more_keys(ike: IKE, response: Packet) -> Answers:
     return response
 
 
-def answered_method(ike: IKE, method: Group | None, request: Packet) -> tuple[tuple[KE, ...], bytes]:
+def answered_method(ike: IKE, method: Group | None,
+                    request: Packet) -> tuple[tuple[KE, ...], bytes]:
     "Return our part of an additional key exchange and its secret, nothing if there is none."
     if method is None: return (), b''
     public, secret = answer_ke(method, method_of(request, method).public, ike.random)
     return (KE(method, public),), secret
 
 
+def answer_step(ike: IKE, request: bytes, chain: bytes, secret: bytes, ppk: Ppk | None,
+                data: bytes) -> None:
+    "Replace the keys, now that the response is sealed with the old ones; `data`: as it is sent."
+    step(ike, request, authenticated(data, chain), secret, ppk)
+
+# %% ../../nbs/22_additional.ipynb #22b0000a
 def do_without(ike: IKE) -> None:
     "Raise `AuthenticationFailed` if whoever calls must have a PPK of ours."
     # RFC 9867 §3.1: "it MUST return an AUTHENTICATION_FAILED notification"
     if all(config.ppk and config.ppk.mandatory for config in ike.configs):
         raise AuthenticationFailed('the peer has no PPK that we have, and ours is mandatory')
-
-
-def answer_step(ike: IKE, request: bytes, chain: bytes, secret: bytes, ppk: Ppk | None,
-                data: bytes) -> None:
-    "Replace the keys, now that the response is sealed with the old ones; `data`: as it is sent."
-    step(ike, request, authenticated(data, chain), secret, ppk)
 
 # %% ../../nbs/22_additional.ipynb #22b00009
 SPARE_EXCHANGES = 4  # of IKE_INTERMEDIATE that mean nothing to us

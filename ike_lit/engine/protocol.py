@@ -352,7 +352,8 @@ def in_turn(ike: IKE, kind: ExchangeType) -> bool:
     "True if a request of this exchange may come now (RFC 7296 §1.2)."
     if kind in ike.window.answering: return True
     if ike.state == State.ESTABLISHED:
-        return kind not in (ExchangeType.IKE_SA_INIT, ExchangeType.IKE_AUTH)
+        return kind not in (ExchangeType.IKE_SA_INIT, ExchangeType.IKE_INTERMEDIATE,
+                            ExchangeType.IKE_AUTH)
     if ike.initiator or ike.window.answering: return False
     if ike.state == State.INITIAL: return kind == ExchangeType.IKE_SA_INIT
     between = kind == ExchangeType.IKE_INTERMEDIATE and ike.agreed.intermediate

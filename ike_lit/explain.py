@@ -12,6 +12,7 @@ import json
 import os
 import sys
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from .capture.keylog import load_table
@@ -29,11 +30,12 @@ def printable(name: str) -> str:
 
 def read_story(path: str, keys: str | None = None, peer_keys: Iterable[str] = (),
                psk_file: str | None = None, book: str | None = None,
-               show_keys: bool = False) -> Story:
+               show_keys: bool = False, ppk_file: str | None = None) -> Story:
     "Read a capture and tell its story. Raise `ValueError` with what can't be read, and why."
     believed = TrustAnchors(tuple(map(load_public_key, peer_keys)),
                             load_shared_key(psk_file) if psk_file else None)
     table = load_table(keys)
+    if ppk_file: table = replace(table, ppk=load_shared_key(ppk_file).secret)
     try:
         with open_capture(path) as file:
             capture = read_capture(file)
@@ -50,11 +52,12 @@ def build_parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add('captures', nargs='+', metavar='CAPTURE',
         help='a pcap or pcapng file, a folder of them, or - for standard input')
-    add('--keys', metavar='FILE', help="a key log: Wireshark's ikev2_decryption_table, "
-        'or what --keylog of the initiator writes')
+    add('--keys', metavar='FILE', help="a key log: Wireshark's ikev2_decryption_table, what "
+        '--keylog of the initiator writes, or the log of a charon with ike = 4 and chd = 4')
     add('--peer-key', metavar='PEM', action='append', default=[], dest='peer_keys',
         help='a public key to check signatures with; may be repeated')
     add('--psk-file', metavar='FILE', help='a shared key to check proofs with')
+    add('--ppk-file', metavar='FILE', help='a postquantum preshared key (RFC 8784, RFC 9867)')
     add('--octets', action='store_true', help='show each octet of each message')
     add('--show-keys', action='store_true', help='show the keys that were found or computed')
     add('--html', metavar='FILE', help='write one HTML file instead')
@@ -94,7 +97,7 @@ def write(path: str, text: str, secret: bool) -> None:
 
 def spare_inputs(path: str, args: argparse.Namespace) -> None:
     "Raise `ValueError` if a file would be written that is to be read."
-    names = path, args.keys, args.psk_file, *args.peer_keys
+    names = path, args.keys, args.psk_file, args.ppk_file, *args.peer_keys
     inputs = {Path(name).resolve() for name in names if name}
     for output in filter(None, (args.html, args.notebook)):
         if Path(output).resolve() in inputs:
@@ -107,7 +110,7 @@ def expression(path: str, args: argparse.Namespace) -> str:
 
     given = {'keys': here(args.keys), 'psk_file': here(args.psk_file),
              'peer_keys': [here(name) for name in args.peer_keys],
-             'book': args.book, 'show_keys': args.show_keys}
+             'ppk_file': here(args.ppk_file), 'book': args.book, 'show_keys': args.show_keys}
     words = [repr(here(path)), *(f'{name}={value!r}' for name, value in given.items() if value)]
     return f'read_story({", ".join(words)})'
 
@@ -118,7 +121,8 @@ def explain(path: str, args: argparse.Namespace) -> int:
         raise ValueError('--notebook needs a file, which it can read again')
     if is_folder(path): return _without_files(path)
     spare_inputs(path, args)
-    story = read_story(path, args.keys, args.peer_keys, args.psk_file, args.book, args.show_keys)
+    story = read_story(path, args.keys, args.peer_keys, args.psk_file, args.book, args.show_keys,
+                       args.ppk_file)
     if args.html: write(args.html, story_html(story), args.show_keys)
     if args.notebook:
         write(args.notebook, notebook(story, expression(path, args)), args.show_keys)

@@ -114,6 +114,14 @@ def test_a_list_that_comes_in_ike_intermediate(monkeypatch: pytest.MonkeyPatch) 
     assert alice.intauth.exchanges == 1 and 'RSA-PSS with SHA2-256' in bob.agreed.proof
 
 
+def test_a_list_of_ike_sa_init_outlasts_ike_intermediate(monkeypatch: pytest.MonkeyPatch) -> None:
+    left, right = (replace(config, ike=config.ike[:1]) for config in hybrid(*rsa_pair()))
+    hint = listed(method(PSS_SHA256))
+    monkeypatch.setattr(ike_sa, 'welcome_proofs', lambda configs: (hint,) * (right in configs))
+    alice, bob = met(left, right)
+    assert alice.intauth.exchanges == 1 and 'RSA-PSS with SHA2-256' in bob.agreed.proof
+
+
 def hybrid(*both: Config) -> tuple[Config, ...]:
     suite = configs('aes256gcm16-prfsha384-x25519-ke1_mlkem768')[0].ike
     return tuple(replace(config, ike=suite) for config in both)

@@ -51,6 +51,7 @@ def signed(octets: bytes, config: object, identifier: bytes = b'') -> AUTH:
 
 
 RSA_SHA256 = next(octets for octets, scheme in SCHEMES.items() if scheme.name == 'RSA with SHA2-256')
+ED25519 = next(octets for octets, scheme in SCHEMES.items() if scheme.name == 'Ed25519')
 PSS_SHA512 = next(octets for octets, scheme in SCHEMES.items() if scheme.name == 'RSA-PSS with SHA2-512')
 
 
@@ -59,6 +60,23 @@ def test_wrong_octets_are_named(mistake: str, monkeypatch: pytest.MonkeyPatch) -
     told = said_by_alice(monkeypatch, lambda ike, config, identity: signed(
         MISTAKES[mistake](ike, identity), config, RSA_SHA256))
     assert told[0].startswith(f'The peer has signed the wrong octets: {mistake} (RFC 7296 §2.15).')
+
+
+@pytest.mark.parametrize('suite, what, mistake', [
+    ({}, b'\0\0\0\1', 'an IKE_INTERMEDIATE that did not take place'),
+    ({'ike': 'aes256gcm16-prfsha256-x25519-ke1_mlkem768'}, b'', 'nothing of IKE_INTERMEDIATE (RFC 9242)')])
+def test_what_comes_after_the_octets_is_named(
+        monkeypatch: pytest.MonkeyPatch, suite: dict, what: bytes, mistake: str) -> None:
+    "RFC 9242 §3.3.2: daemons have left it out, and have counted an exchange that there was not."
+    def proof(ike: IKE, config: object, identity: IDi, *more: object) -> AUTH:
+        octets = b''.join(parts(ike, identity)) + what
+        return sign(config.credential.key, octets, (AuthenticationType.DIGITAL_SIGNATURE, ED25519))
+    monkeypatch.setattr(ike_sa, 'make_auth', proof)
+    attempt, bob = two_ends(RESPONDERS, *configs(transcript=False, **suite))
+    handshake(attempt, bob)
+    alice = family(attempt)[-1]
+    closed, = (event for event in events(alice) if isinstance(event, Closed))
+    assert why(alice, closed.error)[0].startswith(f'The peer has signed the wrong octets: {mistake}')
 
 
 def test_sha1_is_named_with_the_option_that_would_take_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,9 +23,10 @@ from ..wire.ke import GROUPS, KE
 from ..wire.nat import detect
 from ..wire.nonce import Nonce
 from ..wire.payload import UNDERSTOOD, Notify, Opaque, Packet, Payload
+from ..wire.ppk import early_ppk, uses_ppk
 from ..wire.proposal import (
     ALGORITHMS, NO_GROUP, NO_INTEG, SA, Proposal, Transform,
-    additional, all_transforms, check_choice)
+    additional, all_transforms, check_choice, key_exchanges)
 from ..wire.ts import TSi, TSr, check_narrowed
 
 # %% ../../nbs/34_examine.ipynb #afb8775b
@@ -46,8 +47,7 @@ def weak(proposals: Iterable[Proposal]) -> str:
 
 def methods(suite: Proposal) -> str:
     "Name the key exchanges of a suite, in order; '' if there is none."
-    first = [Group(t.id) for t in suite.of_type(TransformType.DH) if t.id]
-    return ' and '.join(map(str, (*first, *additional(suite))))
+    return ' and '.join(map(str, key_exchanges(suite)))
 
 # %% ../../nbs/34_examine.ipynb #7fb86d01
 T = TransformType
@@ -173,18 +173,19 @@ def about_algorithms(told: Analysed, packet: Packet, ike: ObservedSA) -> Iterato
             yield Remark(f'offers {names}, too weak for today', 'RFC 8247 §2', 'odd')
     more = dict.fromkeys(map(str, chain.from_iterable(map(additional, answer.proposals))))
     if more: yield Remark(f'with an additional key exchange, {", ".join(more)}', 'RFC 9370 §2.2')
-    if told.header and told.header.response: yield from _harvest(answer.proposals[0])
+    if told.header and told.header.response: yield from _harvest(packet, answer.proposals[0])
 
 # %% ../../nbs/34_examine.ipynb #464abbfe
 POSTQUANTUM = {Group.ML_KEM_512, Group.ML_KEM_768, Group.ML_KEM_1024}
 
 
-def _harvest(suite: Proposal) -> Iterator[Remark]:
+def _harvest(packet: Packet, suite: Proposal) -> Iterator[Remark]:
     "Say what a recording is worth to whoever has a quantum computer one day."
     if not (names := methods(suite)): return
-    lasting = POSTQUANTUM.intersection(
-        (*additional(suite), *(t.id for t in suite.of_type(TransformType.DH))))
-    worth = 'stays closed to' if lasting else 'can be opened one day by'
+    if POSTQUANTUM.intersection(key_exchanges(suite)): worth = 'stays closed to'
+    elif early_ppk(packet): worth = 'stays closed, if a PPK is agreed on before IKE_AUTH, to'
+    elif uses_ppk(packet): worth = 'shows names, and if a PPK is agreed on nothing more, to'
+    else: worth = 'can be opened one day by'
     yield Remark(f'keys from {names}: a recording {worth} a quantum computer')
 
 # %% ../../nbs/34_examine.ipynb #cf099929

@@ -6,7 +6,8 @@
 __all__ = ['MARKS', 'RFC', 'WHERE_EXPLAINED', 'EXCHANGES', 'HEADINGS', 'CHECKOUT', 'MAX_NAMED_STEPS', 'STYLE',
            'NOTEBOOK_MESSAGES', 'contents', 'ladder_line', 'remark_lines', 'outcome', 'place', 'links', 'cited',
            'default_book', 'octets_html', 'bare_html', 'remark_html', 'Dialogue', 'conversations', 'Story', 'Page',
-           'analyse', 'message_html', 'ladder_svg', 'story_html', 'notebook', 'story_json', 'explained']
+           'analyse', 'message_html', 'ladder_svg', 'story_html', 'notebook', 'message_json', 'ike_json', 'story_json',
+           'explained']
 
 # %% ../../nbs/36_show.ipynb #33cae8fe
 import json
@@ -21,14 +22,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from .keylog import KeyTable
-from .observer import (
-    Analysed, Child, ObservedSA, Remark, TrustAnchors, ike_json, message_json)
+from .observer import Analysed, Child, ObservedSA, Remark, TrustAnchors
 from .pcap import Capture, Captured
 from .story import Observer
 from ..wire.const import ExchangeType, Type
 from ..wire.header import COLOURS, Dissection, dump
 from ..wire.nat import Endpoint
-from ..wire.payload import LENGTH, Encrypted, payload_names
+from ..wire.payload import LENGTH, SHOWN_PAYLOADS, Encrypted, payload_names
+from ..wire.proposal import key_exchanges
 
 # %% ../../nbs/36_show.ipynb #2a9f5c6f
 MARKS = {'fact': '       ', 'odd': '  odd: ', 'wrong': 'WRONG: '}
@@ -419,6 +420,39 @@ def notebook(story: Story, source: str) -> str:
     kernel = {'display_name': 'Python 3 (ipykernel)', 'language': 'python', 'name': 'python3'}
     return json.dumps({'cells': cells, 'metadata': {'kernelspec': kernel}, 'nbformat': 4,
                        'nbformat_minor': 5}, indent=1) + '\n'
+
+# %% ../../nbs/36_show.ipynb #46be313d
+def message_json(told: Analysed) -> dict[str, Any]:
+    "Return a message as JSON data."
+    header, seen = told.header, told.seen
+    payloads = told.packet.payloads if told.packet else ()
+    return {'number': seen.number, 'time': seen.time, 'source': str(seen.source),
+            'destination': str(seen.destination), 'octets': len(seen.data),
+            'exchange': str(header.exchange_type) if header else None,
+            'response': header.response if header else None,
+            'message_id': header.message_id if header else None,
+            'spi_i': header.spi_i.hex() if header else None,
+            'spi_r': header.spi_r.hex() if header else None,
+            'sealed': told.sealed, 'opened': told.inside is not None,
+            'answers': told.request.seen.number if told.request else None,
+            'copy_of': told.again.seen.number if told.again else None,
+            'payloads': [repr(p)[:LENGTH] for p in payloads[:SHOWN_PAYLOADS]],
+            'remarks': [{'grade': r.grade, 'text': r.text[:LENGTH], 'section': r.section}
+                        for r in told.remarks]}
+
+# %% ../../nbs/36_show.ipynb #30e9134b
+def ike_json(ike: ObservedSA) -> dict[str, Any]:
+    "Return what came of an IKE SA as JSON data, without keys."
+    return {'spi_i': ike.spi_i.hex(), 'spi_r': ike.spi_r.hex(),
+            'suite': str(ike.suite) if ike.suite else None,
+            'initiator': ike.names.get(True), 'responder': ike.names.get(False),
+            'replaces': ike.parent.spi_i.hex() if ike.parent else None,
+            'key_exchanges': list(map(str, key_exchanges(ike.suite))) if ike.suite else [],
+            'intermediate': ike.intauth.exchanges, 'keys': ike.keys is not None,
+            'children': [{'key_exchanges': list(map(str, key_exchanges(c.suite))),
+                          'spi_i': c.spi_i.hex(), 'spi_r': c.spi_r.hex(), 'suite': str(c.suite),
+                          'tsi': list(map(str, c.tsi)), 'tsr': list(map(str, c.tsr)),
+                          'mode': c.mode, 'keys': c.keys is not None} for c in ike.children]}
 
 # %% ../../nbs/36_show.ipynb #fc2cb0e6
 def story_json(story: Story) -> dict[str, Any]:

@@ -223,7 +223,7 @@ def follow_up(ike: IKE, offer: Iterable[Proposal], response: Packet) -> Followin
         response = yield Packet(ExchangeType.IKE_FOLLOWUP_KE, (KE(method, dh.public), link))
         if error := response.error(): raise error_for(error.message_type, error.data)
         secrets.append(derived(response, dh))
-    if secrets: ike.refused_since = None
+    ike.refused_since = None  # all is granted
     return tuple(secrets)
 
 # %% ../../nbs/22_additional.ipynb #22a0000c

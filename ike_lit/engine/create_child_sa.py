@@ -58,7 +58,8 @@ def negotiate(ike: IKE, sa: SA, before: tuple[Payload, ...] = (),
     for tries in count(1):
         dh = KeyExchange(group, ike.random) if group is not None else None
         ke = (KE(dh.group, dh.public),) if dh else ()
-        response = yield Packet(ExchangeType.CREATE_CHILD_SA, (*before, sa, ni, *ke, *after, *named))
+        payloads = *before, sa, ni, *ke, *after, *named
+        response = yield Packet(ExchangeType.CREATE_CHILD_SA, payloads)
         wanted = response.notify(MessageType.INVALID_KE_PAYLOAD)
         if not wanted: break
         group = wanted_group(wanted, sa, group or Group.NONE, tries)
@@ -67,6 +68,7 @@ def negotiate(ike: IKE, sa: SA, before: tuple[Payload, ...] = (),
     return response, ni.data, dh
 
 
+# %% ../../nbs/27_create_child_sa.ipynb #27b00001
 def first_guess(ike: IKE, sa: SA) -> Group | None:
     "Return the group to begin with, None if the offer has none."
     # who has chosen a suite without additional key exchanges will do so again

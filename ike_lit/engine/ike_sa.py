@@ -22,7 +22,7 @@ from .child_sa import (
     respond_child, traffic_payloads, child_offer)
 from .model import ChildFailed, Config, Established
 from .proof import (
-    certificate_requests, certificates, check_auth, choose_method, make_auth, mixed_keys,
+    believe, certificate_requests, certificates, check_auth, choose_method, make_auth, mixed_keys,
     proofs, refusal, transcript, wanted_ppk, welcome_proofs, without_ppk)
 from .protocol import IKE, advance, new_ike_sa
 from .state import (
@@ -300,8 +300,7 @@ def ike_auth(ike: IKE) -> Conversation:
     identity = response.one(IDr)
     if ike.agreed.ppk and not response.notify(MessageType.PPK_IDENTITY): keys = without_ppk(ike)
     proof = check_auth(ike, ike.config, identity, response, keys)
-    ike.agreed, ike.keys = replace(ike.agreed, proof=proof), keys
-    ike.become(State.ESTABLISHED)
+    believe(ike, keys, proof)
     ike.emit(Established(identity.identity, proof))
     if child: yield from take_first_child(ike, asked, response)
 
@@ -373,11 +372,11 @@ def respond_ike_auth(ike: IKE, request: Packet) -> Packet:
     auth, childless = make_auth(ike, config, idr, keys, announced(request)), not request.all(SA)
     check_childless(config, childless)
     # from here on the SA changes
-    ike.config, ike.agreed, ike.keys = config, replace(ike.agreed, proof=proof), keys
+    ike.config = config
     if request.header: ike.window.last_word = request.header.message_id + 1
-    ike.become(State.ESTABLISHED)
-    contact = request.notify(MessageType.INITIAL_CONTACT) is not None
-    ike.emit(Established(identity.identity, proof, contact))
+    believe(ike, keys, proof)
+    alone = request.notify(MessageType.INITIAL_CONTACT) is not None
+    ike.emit(Established(identity.identity, proof, alone))
     child = () if childless else respond_first_child(ike, request)
     mixed = (Notify(MessageType.PPK_IDENTITY),) if ppk else ()
     return Packet(ExchangeType.IKE_AUTH, (idr, *shown, auth, *child, *mixed))

@@ -4,15 +4,17 @@
 
 # %% auto #0
 __all__ = ['ZERO_PREFIX', 'transcript', 'signed_messages', 'make_auth', 'choose_method', 'certificates', 'certificate_requests',
-           'welcome_proofs', 'refusal', 'mixed_keys', 'proofs', 'wanted_ppk', 'without_ppk', 'check_auth',
+           'welcome_proofs', 'refusal', 'mixed_keys', 'proofs', 'wanted_ppk', 'without_ppk', 'believe', 'check_auth',
            'key_of_proof', 'verify_auth', 'Evidence', 'mistaken_octets']
 
 # %% ../../nbs/24_proof.ipynb #24a00004
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from .additional import log_secrets
 from .model import Config
 from .protocol import IKE
+from .state import State
 from ..wire.auth import (
     AUTH, METHODS, SCHEMES, IDi, Identity, SharedKey, SignatureMethod,
     choose_scheme, sign, signed_octets, verify)
@@ -22,7 +24,7 @@ from ..wire.const import (
     AuthenticationFailed, AuthenticationType, IkeError, MessageType, Prf, TransformType, error_for)
 from ..wire.keys import Keys
 from ..wire.payload import Notify, Packet
-from ..wire.ppk import Ppk, ppk_for, ppk_notifies
+from ..wire.ppk import LOGGED, Ppk, ppk_for, ppk_notifies
 
 # %% ../../nbs/24_proof.ipynb #24a0000c
 ZERO_PREFIX = bytes(8)
@@ -123,6 +125,14 @@ def without_ppk(ike: IKE) -> Keys:
     if ike.config.ppk and ike.config.ppk.mandatory:
         raise AuthenticationFailed('the peer has not used the PPK (RFC 8784); ours is mandatory')
     return mixed_keys(ike, None)
+
+# %% ../../nbs/24_proof.ipynb #24b00002
+def believe(ike: IKE, keys: Keys, proof: str) -> None:
+    "The peer has proven itself: commit to the keys, which may have a PPK in them by now."
+    if ike.keys and keys is not ike.keys:  # what seals messages is the same in both
+        log_secrets(ike, ike.nonces[0 if ike.initiator else 1], [keys.sk_d], LOGGED)
+    ike.keys, ike.agreed = keys, replace(ike.agreed, proof=proof)
+    ike.become(State.ESTABLISHED)
 
 # %% ../../nbs/24_proof.ipynb #286590dc
 def check_auth(ike: IKE, config: Config, identity: IDi, message: Packet,

@@ -6,8 +6,8 @@
 __all__ = ['TRANSFORM', 'TRANSFORM_ATTRIBUTE', 'KEY_LENGTH', 'NOT_UNDERSTOOD', 'NO_GROUP', 'NO_INTEG', 'NO_ESN', 'ALGORITHMS',
            'PROPOSAL', 'SPI_SIZES', 'MAX_TRANSFORMS', 'ALIASES', 'NEEDED', 'OPTIONAL', 'DEFAULT_IKE', 'DEFAULT_ESP',
            'Transform', 'Algorithm', 'transform_for', 'key_size', 'parse_transform', 'parse_attributes', 'Proposal',
-           'all_transforms', 'additional', 'parse_proposal', 'common', 'SA', 'parse_proposals', 'placed', 'without_dh',
-           'groups', 'preferring', 'choose', 'check_choice']
+           'all_transforms', 'additional', 'key_exchanges', 'parse_proposal', 'common', 'SA', 'parse_proposals',
+           'placed', 'without_dh', 'groups', 'preferring', 'choose', 'check_choice']
 
 # %% ../../nbs/04_proposal.ipynb #4f15c94c
 import re
@@ -241,6 +241,13 @@ def _word(t: Transform) -> str:
     # as strongSwan writes it: ke1_mlkem768
     word = _word(t.method) if t.id else 'none'
     return f'ke{ADDITIONAL.index(t.type) + 1}_{word}'
+
+
+def key_exchanges(suite: Proposal) -> tuple[Group, ...]:
+    "Return all key exchanges of a suite, in order; none if it has none."
+    first = [Group(t.id) for t in suite.of_type(TransformType.DH) if t.id]
+    return *first, *additional(suite)
+
 
 # %% ../../nbs/04_proposal.ipynb #24b04185
 def parse_proposal(r: Reader, nth: int = 1) -> tuple[Proposal, bool]:

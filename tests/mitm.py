@@ -47,6 +47,7 @@ from ike_lit.testing.network import ALICE, BOB, Network
 from ike_lit.wire.auth import SharedKey
 from ike_lit.wire.certificate import Signer
 from ike_lit.wire.ke import KE, KeyExchange
+from ike_lit.wire.ppk import Ppk
 from ike_lit.wire.proposal import DEFAULT_ESP, DEFAULT_IKE, Transform
 
 NATT = {end: end._replace(port=4500, natt=True) for end in (ALICE, BOB)}
@@ -76,6 +77,8 @@ SETUPS = {
     'hybrid': Setup(8, 'aes256gcm16-prfsha384-x25519-ke1_mlkem768', 'aes256gcm16-x25519-ke1_mlkem768', 'ee'),
     'threefold': Setup(6, 'aes128gcm16-prfsha256-x25519-ecp256-ke1_mlkem768-ke1_none-ke2_ecp384-ke2_none',
                        'aes128gcm16-x25519-ke1_ecp256-ke1_none', 'es'),
+    'mixed': Setup(5, 'aes256gcm16-prfsha256-x25519', 'aes256gcm16', 'es', {
+        'ppk': Ppk(b'winter', bytes(range(32)), mandatory=False), 'transcript': True}),
     'heritage': Setup(2, HERITAGE['ike'], HERITAGE['esp'], 'rr', {'datagram': 576}),
 }
 

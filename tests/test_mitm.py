@@ -44,6 +44,6 @@ def test_without_a_guard_it_is_found(guard: str) -> None:
 
 
 def test_a_broken_invariant_says_what_it_is() -> None:
-    with without('proof'): said = [o.broken for o in played(0, 60) if o.broken]
+    with without('proof'): said = [o.broken for o in played(0, 120) if o.broken]
     assert any('established with nobody' in words for words in said)
     assert issubclass(Broken, AssertionError)

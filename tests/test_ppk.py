@@ -7,6 +7,7 @@ from hmac import HMAC
 
 import pytest
 from canonical import configs, two_ends
+from ike_lit.cli.diagnosis import why
 from ike_lit.engine import additional, ike_sa
 from ike_lit.engine.create_child_sa import RESPONDERS, rekey_child, rekey_ike_sa
 from ike_lit.engine.ike_sa import ike_sa_init
@@ -350,3 +351,13 @@ def test_a_message_that_was_changed_on_the_way_is_noticed_by_both(which: int) ->
     talk(attempt, bob)
     alice, = attempt.lineage.new_sas
     assert alice.state == bob.state == State.CLOSED
+
+
+@pytest.mark.parametrize('ours, theirs', [(WINTER, None), (None, WINTER), (WINTER, OTHER), (WINTER, WRONG)])
+def test_what_to_compare_is_said(way: MessageType, ours: Ppk | None, theirs: Ppk | None) -> None:
+    "Whoever notices names the options, and not the keys that prove who is who."
+    alice, bob = met(ours, theirs, {})
+    told = [' '.join(why(ike, e.error)) for ike in (alice, bob) for e in events(ike) if isinstance(e, Closed)]
+    told += [' '.join(why(alice, error)) for error in alice.unauthenticated]
+    if way == LATE and WRONG in (ours, theirs): return  # it looks like any wrong proof
+    assert any(text.startswith('Compare --ppk-file and --ppk-id with what the peer has') for text in told)

@@ -366,6 +366,8 @@ OPTION_ADVICE = {  # of ours, and what they are for
     Fact.SIGNED: 'To check its signatures, give its key with --peer-key, or with --ca an '
                  'authority that certifies it.',
     Fact.CHILDLESS: 'It has to ask later, or this end to go without --childless.',
+    Fact.PPK: 'Compare --ppk-file and --ppk-id with what the peer has; with --ppk-optional this '
+              'end goes on without.',
     Fact.NO_SELECTORS: 'Name its traffic with --remote-ts, or lend it an address with --pool.',
 }
 
@@ -381,6 +383,7 @@ def why(ike: IKE | None, error: IkeError) -> list[str]:
         case InvalidKePayload():
             found = [*about_proposals(ike, error),
                      'Compare the group in --ike with what the peer is configured for.']
+        case AuthenticationFailed() if Fact.PPK in error.facts: found = []
         case AuthenticationFailed(): found = list(about_authentication(ike, error))
         case TsUnacceptable(): found = list(about_selectors(ike, error))
         case NoAnswer(): found = list(about_silence(ike, error))

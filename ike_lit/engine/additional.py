@@ -18,13 +18,13 @@ from .protocol import IKE, adopt
 from .state import Alarm, Answers, Conversation, Task
 from ..wire.certificate import announced
 from ..wire.const import (
-    ADDITIONAL, AuthenticationFailed, ExchangeType, Group, InvalidSyntax, MessageType,
-    NoProposalChosen, Prf, StateNotFound, TransformType, error_for)
+    ADDITIONAL, ExchangeType, Group, InvalidSyntax, MessageType, NoProposalChosen, Prf,
+    StateNotFound, TransformType, error_for)
 from ..wire.intermediate import authenticated
 from ..wire.ke import KE, KeyExchange, answer_ke
 from ..wire.keys import Keys, ike_keys, skeyseed
 from ..wire.payload import Notify, Packet
-from ..wire.ppk import LOGGED, Ppk, known_ppk, ppk_keys, taken_ppk, takes_ppk
+from ..wire.ppk import LOGGED, Ppk, known_ppk, no_ppk, ppk_keys, taken_ppk, takes_ppk
 from ..wire.proposal import SA, Proposal, additional, check_choice
 
 # %% ../../nbs/22_additional.ipynb #22a00005
@@ -139,7 +139,7 @@ def exchange_more_keys(ike: IKE) -> Conversation:
         if error := response.error(): raise error_for(error.message_type, error.data)
         secret, ppk = derived(response, dh) if dh else b'', taken_ppk(ppks, response)
         if ppks and ppk is None and ppks[0].mandatory:
-            raise AuthenticationFailed('the peer does not have our PPK, which is mandatory')
+            raise no_ppk('the peer does not have our PPK, which is mandatory')
         # RFC 9593 §3.1: the list may come as late as here
         ike.agreed = replace(ike.agreed, welcome=announced(response) or ike.agreed.welcome)
         asked = authenticated(ike.window.sent, request.chain()[1])
@@ -191,7 +191,7 @@ def do_without(ike: IKE) -> None:
     "Raise `AuthenticationFailed` if whoever calls must have a PPK of ours."
     # RFC 9867 §3.1: "it MUST return an AUTHENTICATION_FAILED notification"
     if all(config.ppk and config.ppk.mandatory for config in ike.configs):
-        raise AuthenticationFailed('the peer has no PPK that we have, and ours is mandatory')
+        raise no_ppk('the peer has no PPK that we have, and ours is mandatory')
 
 # %% ../../nbs/22_additional.ipynb #22b00009
 SPARE_EXCHANGES = 4  # of IKE_INTERMEDIATE that mean nothing to us

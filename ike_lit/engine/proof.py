@@ -24,7 +24,7 @@ from ..wire.const import (
     AuthenticationFailed, AuthenticationType, IkeError, MessageType, Prf, TransformType, error_for)
 from ..wire.keys import Keys
 from ..wire.payload import Notify, Packet
-from ..wire.ppk import LOGGED, Ppk, ppk_for, ppk_notifies
+from ..wire.ppk import LOGGED, Ppk, no_ppk, ppk_for, ppk_notifies
 
 # %% ../../nbs/24_proof.ipynb #24a0000c
 ZERO_PREFIX = bytes(8)
@@ -116,14 +116,14 @@ def wanted_ppk(ike: IKE, config: Config, request: Packet) -> tuple[Ppk | None, P
     if ike.agreed.mixed is None: return ppk_for(config.ppk, ike.agreed.ppk, request)
     # RFC 9867 §3.1: "the responder SHOULD abort negotiation"
     if ike.agreed.mixed != config.ppk:
-        raise AuthenticationFailed('the peer has used a PPK that is not meant for it')
+        raise no_ppk('the peer has used a PPK that is not meant for it')
     return None, request
 
 
 def without_ppk(ike: IKE) -> Keys:
     "Return the keys of an IKE SA whose responder has not used our PPK, unless that is mandatory."
     if ike.config.ppk and ike.config.ppk.mandatory:
-        raise AuthenticationFailed('the peer has not used the PPK (RFC 8784); ours is mandatory')
+        raise no_ppk('the peer has not used the PPK (RFC 8784); ours is mandatory')
     return mixed_keys(ike, None)
 
 # %% ../../nbs/24_proof.ipynb #24b00002

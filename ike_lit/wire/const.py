@@ -390,7 +390,7 @@ class Fact(Flag):
     MODE, NAT_MODE = 128, 256  # one end alone wants transport mode; both do, and a NAT is there
     SHA1, SIGNED = 512, 1024  # a signature with SHA-1; one, and a shared key to check it with
     CHILDLESS, NO_SELECTORS = 2048, 4096  # no Child SA wanted yet; nothing says what is theirs
-    CIPHERTEXT = 8192  # of ML-KEM, with a length that it can't have
+    CIPHERTEXT, PPK = 8192, 16384  # of ML-KEM, with a length that it can't have; about a PPK
 
 
 class IkeError(Exception):

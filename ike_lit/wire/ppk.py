@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PPK_ID_FIXED', 'CONFIRMATION', 'LOGGED', 'Ppk', 'use_ppk', 'answer_use', 'uses_ppk', 'early_ppk', 'check_use',
-           'ppk_notifies', 'ppk_for', 'ppk_keys', 'known_ppk', 'takes_ppk', 'taken_ppk']
+           'no_ppk', 'ppk_notifies', 'ppk_for', 'ppk_keys', 'known_ppk', 'takes_ppk', 'taken_ppk']
 
 # %% ../../nbs/17_ppk.ipynb #17a00004
 from collections.abc import Iterable
@@ -13,7 +13,7 @@ from hmac import compare_digest
 
 from .auth import AUTH
 from .const import (
-    AuthenticationFailed, InvalidSyntax, MessageType, NoProposalChosen, Prf)
+    AuthenticationFailed, Fact, InvalidSyntax, MessageType, NoProposalChosen, Prf)
 from .keys import Keys, prf, prfplus
 from .payload import Notify, Packet
 
@@ -70,9 +70,15 @@ def check_use(ppk: Ppk | None, response: Packet) -> None:
     "Raise `NoProposalChosen` if the responder does not use the PPK that we must use."
     # RFC 8784 §3: "then the initiator MUST abort the exchange"
     if ppk and ppk.mandatory and not (uses_ppk(response) or early_ppk(response)):
-        raise NoProposalChosen('the peer has no PPK for us (RFC 8784), and ours is mandatory')
+        raise NoProposalChosen('the peer has no PPK for us (RFC 8784), and ours is mandatory',
+                               facts=Fact.PPK)
 
 # %% ../../nbs/17_ppk.ipynb #17a0000c
+def no_ppk(why: str) -> AuthenticationFailed:
+    "Return the error of an end that will not do without a PPK."
+    return AuthenticationFailed(why, facts=Fact.PPK)
+
+
 def ppk_notifies(ppk: Ppk, bare: AUTH | None) -> tuple[Notify, ...]:
     "Return what IKE_AUTH says about a PPK; `bare`: the proof without it, if it is not mandatory."
     named = Notify(MessageType.PPK_IDENTITY, ppk.identity)
@@ -86,14 +92,14 @@ def ppk_for(ppk: Ppk | None, agreed: bool, request: Packet) -> tuple[Ppk | None,
     Raise `AuthenticationFailed` if there is to be no IKE SA (RFC 8784 §3)."""
     if not agreed:
         if ppk and ppk.mandatory:
-            raise AuthenticationFailed('the peer has no PPK (RFC 8784), and ours is mandatory')
+            raise no_ppk('the peer has no PPK (RFC 8784), and ours is mandatory')
         return None, request
     named = request.notify(MessageType.PPK_IDENTITY)
-    if named is None: raise AuthenticationFailed('the peer does not say which PPK it means')
+    if named is None: raise no_ppk('the peer does not say which PPK it means')
     if ppk and named.data == ppk.identity: return ppk, request
     bare = request.notify(MessageType.NO_PPK_AUTH)
     if bare is None or ppk and ppk.mandatory:
-        raise AuthenticationFailed(f'the peer means a PPK {named.data[1:]!r:.80}; we have no such')
+        raise no_ppk(f'the peer means a PPK {named.data[1:]!r:.80}; we have no such')
     auth = AUTH(request.one(AUTH).method, bare.data)
     return None, replace(request, payloads=tuple(
         auth if isinstance(p, AUTH) else p for p in request.payloads))

@@ -28,6 +28,7 @@ from ike_lit.wire.const import (
     ProtocolID, TsUnacceptable)
 from ike_lit.wire.nat import Endpoint
 from ike_lit.wire.payload import Notify, Packet
+from ike_lit.wire.ppk import Ppk
 from ike_lit.wire.proposal import parse_proposals
 from ike_lit.wire.ts import TrafficSelector
 from test_cli import DEMO_KEYS, HERE, NAMES, OTHER, run, there, until
@@ -132,6 +133,7 @@ stranger = replace(BOB, trust=public_key(KEYS / 'responder.pub'))
 one_of_two = fail(bob=BOB, who='bob', configs=(named(WRONG_NAME, stranger), stranger))
 none_of_two = fail(bob=BOB, who='bob', configs=(named(WRONG_NAME, BOB), named(BOB.local_id, BOB)))
 two_of_two = fail(bob=BOB, who='bob', configs=(stranger, stranger))
+no_ppk = fail(bob=replace(BOB, ppk=Ppk(b'winter', bytes(32))), who='bob')
 quiet = silence()
 aead = '\n'.join(compare_proposals(read('aes256gcm16-prfsha256-x25519,aes128-sha256-modp2048'),
                          read('aes256gcm16-prfsha256-modp2048,aes256-sha256-x25519')))
@@ -217,6 +219,7 @@ SENTENCES = {
     'Try --mode tunnel': (alone(NoProposalChosen, Fact.NAT_MODE), '--mode tunnel', other_mode),
     'If it can do no better': (sha1, '--allow-sha1', garbage + same_key),
     'To check its signatures': (fail(alice=replace(ALICE, trust=SECRET)), '--peer-key', garbage + other_psk),
+    'Compare --ppk-file': (no_ppk, '--ppk-file and --ppk-id', garbage + no_suite + other_psk),
     'It has to ask later': (childless, '--childless', no_suite + no_child),
     'Name its traffic': (alone(TsUnacceptable, Fact.NO_SELECTORS), '--remote-ts, or',
                          wrong_ts + we_refuse_ts),
